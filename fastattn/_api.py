@@ -1,0 +1,231 @@
+"""The public call, and its explanation."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastattn._config import Config
+from fastattn._plan import Explanation, explain_plan, plan
+from fastattn._problem import normalise
+
+__all__ = ["attention", "explain"]
+
+_Array = NDArray[Any]
+
+
+@overload
+def attention(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    *,
+    mask: _Array | None = ...,
+    causal: bool = ...,
+    window: tuple[int | None, int | None] | None = ...,
+    align: str | int | _Array | None = ...,
+    scale: float | None = ...,
+    softcap: float | None = ...,
+    kv_lengths: int | _Array | None = ...,
+    sinks: _Array | None = ...,
+    return_lse: Literal[False] = ...,
+    out: _Array | None = ...,
+    impl: str = ...,
+    config: Config | None = ...,
+) -> _Array: ...
+@overload
+def attention(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    *,
+    mask: _Array | None = ...,
+    causal: bool = ...,
+    window: tuple[int | None, int | None] | None = ...,
+    align: str | int | _Array | None = ...,
+    scale: float | None = ...,
+    softcap: float | None = ...,
+    kv_lengths: int | _Array | None = ...,
+    sinks: _Array | None = ...,
+    return_lse: Literal[True],
+    out: _Array | None = ...,
+    impl: str = ...,
+    config: Config | None = ...,
+) -> tuple[_Array, _Array]: ...
+def attention(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    *,
+    mask: _Array | None = None,
+    causal: bool = False,
+    window: tuple[int | None, int | None] | None = None,
+    align: str | int | _Array | None = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    kv_lengths: int | _Array | None = None,
+    sinks: _Array | None = None,
+    return_lse: bool = False,
+    out: _Array | None = None,
+    impl: str = "auto",
+    config: Config | None = None,
+) -> _Array | tuple[_Array, _Array]:
+    r"""Exact scaled-dot-product attention, ``softmax(scale * q k^T) v``.
+
+    Scores pass through, in this order: `scale`, `softcap`, then `mask`, `causal`,
+    `window` and `kv_lengths`, then the softmax over keys, in which `sinks` take part.
+
+    Parameters
+    ----------
+    q : ndarray, (..., Hq, Lq, D)
+        Queries, one head after the other.  2-D ``(Lq, D)`` and 3-D ``(Hq, Lq, D)`` too.
+        Data type float32, float64, float16 or bfloat16 (``ml_dtypes``), the same for
+        q, k and v.  Any strides: a view is read in place.
+    k : ndarray, (..., Hkv, Lk, D)
+        Keys.  Hq is a multiple of Hkv (grouped-query attention: query head h reads
+        key head ``h // (Hq // Hkv)``).  Leading batch axes broadcast as NumPy's do.
+    v : ndarray, (..., Hkv, Lk, Dv)
+        Values; Dv may differ from D.
+    mask : ndarray, optional
+        Broadcastable to (..., Hq, Lq, Lk).  bool: True = may attend.  Floating, of q's
+        data type or float32: added to the scores; -inf hides a key, any finite value,
+        ``finfo.min`` included, is only a number.
+    causal : bool, default False
+        Query i sees key j only if ``j <= i + offset``; see `align`.
+    window : (int or None, int or None), optional
+        (left, right): query i sees keys ``i + offset - left`` to ``i + offset + right``,
+        both included; None for no limit on that side.
+    align : {"top_left", "bottom_right"} or int or ndarray of int, optional
+        Where a causal mask or window lies if there are more keys than queries:
+        "top_left" is offset 0, "bottom_right" offset ``Lk - Lq`` (``kv_lengths - Lq``
+        where these are given); an integer, or integers over the batch axes, is the key
+        position of query 0.  Required with `causal` or `window` where Lq != Lk::
+
+            Lq = 3, Lk = 5        "top_left"          "bottom_right"
+                                  1 0 0 0 0           1 1 1 0 0
+                                  1 1 0 0 0           1 1 1 1 0
+                                  1 1 1 0 0           1 1 1 1 1
+
+    scale : float, optional
+        Factor of the scores; default ``1 / sqrt(D)``.
+    softcap : float, optional
+        Bends scores to ``softcap * tanh(s / softcap)``.
+    kv_lengths : int or ndarray of int, optional
+        Broadcastable to the batch axes: keys at or past the length are hidden.
+    sinks : ndarray, (Hq,), optional
+        Extra logits, one a head, that take part in the softmax's denominator only.
+    return_lse : bool, default False
+        Also return the log-sum-exp.
+    out : ndarray, (..., Hq, Lq, Dv), optional
+        Array to write the result to; must not overlap an input.
+    impl : {"auto", "cython", "numba", "numpy"}, default "auto"
+        Implementation; "auto" takes the first that can run here.
+    config : Config, optional
+        Blocks, threads, instruction set; None for defaults.
+
+    Returns
+    -------
+    out : ndarray, (..., Hq, Lq, Dv)
+        In q's data type; (Lq, Dv) for 2-D inputs.
+    lse : ndarray, (..., Hq, Lq)
+        Only with `return_lse`: natural logarithm of the sum of the exponentials of the
+        visible scores, sinks left out; float64 for float64 inputs, else float32.
+
+    Raises
+    ------
+    FastattnError
+        An argument is refused: its subclasses derive from ValueError, TypeError or
+        RuntimeError too.  Nothing was computed and `out` is untouched.
+    MemoryError
+        The result or the working memory cannot be allocated.
+
+    Notes
+    -----
+    A row that sees no key gives zeros, and lse = -inf.  NaN or infinity in a hidden key
+    or value never reaches the result; visible, it stays in the rows that see it.  A
+    row's result does not depend on which other rows or batches are computed with it
+    (for a given `config`; with ``impl="numpy"`` as far as BLAS keeps to that).
+
+    16-bit types are computed in float32 and rounded once.  The error against exact
+    arithmetic is at most twice that of the plain three-step computation in the same
+    type.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less what `causal`,
+    `window` and `kv_lengths` hide; "cython" and "numba" take O(threads * block_q *
+    (D + Dv)) memory beyond inputs and result, "numpy" O(B Hq Lq Lk).
+
+    The GIL is released while "cython" and "numba" compute.
+
+    References
+    ----------
+    .. [1] Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762, eq. 1.
+    .. [2] Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018,
+       arXiv:1805.02867, algorithm 3.
+    .. [3] Dao et al., "FlashAttention", 2022, arXiv:2205.14135, algorithm 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastattn
+    >>> rng = np.random.default_rng(0)
+    >>> q = rng.standard_normal((2, 8, 100, 64), dtype=np.float32)  # batch, heads, L, D
+    >>> k, v = rng.standard_normal((2, 2, 2, 100, 64), dtype=np.float32)  # 2 key heads
+    >>> fastattn.attention(q, k, v, causal=True).shape
+    (2, 8, 100, 64)
+    """
+    problem = normalise(
+        q,
+        k,
+        v,
+        mask=mask,
+        causal=causal,
+        window=window,
+        align=align,
+        scale=scale,
+        softcap=softcap,
+        kv_lengths=kv_lengths,
+        sinks=sinks,
+        return_lse=return_lse,
+        out=out,
+    )
+    chosen = plan(problem, impl, config)
+    chosen.implementation.run(problem, chosen.config)
+    return problem.out if problem.lse is None else (problem.out, problem.lse)
+
+
+def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
+    """Tell how `attention` would compute this call, without computing it.
+
+    Parameters
+    ----------
+    q, k, v : ndarray
+        As for `attention`.
+    **arguments
+        The other arguments of `attention`; checked in the same way.
+
+    Returns
+    -------
+    Explanation
+        Implementation, configuration and the reasons; ``print`` it to read it.
+
+    Raises
+    ------
+    FastattnError
+        As for `attention`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastattn
+    >>> x = np.zeros((64, 64), np.float32)
+    >>> fastattn.explain(x, x, x, impl="numpy").impl
+    'numpy'
+    """
+    impl, config = arguments.pop("impl", "auto"), arguments.pop("config", None)
+    defaults = dict.fromkeys(
+        ("mask", "window", "align", "scale", "softcap", "kv_lengths", "sinks", "out")
+    )
+    problem = normalise(
+        q, k, v, **{**defaults, "causal": False, "return_lse": False, **arguments}
+    )
+    return explain_plan(problem, impl, config)

@@ -1,0 +1,107 @@
+"""`Config`, and the table of the parameters it can tune."""
+
+from __future__ import annotations
+
+import operator
+from dataclasses import dataclass, fields, replace
+
+from fastattn._errors import ConfigError, teach
+
+__all__ = ["TUNABLES", "Config", "Tunable"]
+
+
+@dataclass(frozen=True, slots=True)
+class Tunable:
+    """One whole-number parameter: its name, its range and what it means."""
+
+    name: str
+    low: int
+    high: int
+    meaning: str
+
+
+TUNABLES: tuple[Tunable, ...] = (
+    Tunable("block_q", 1, 65_536, "query rows (of all heads that share a key head) per work item"),
+    Tunable("block_k", 1, 65_536, "keys per step of the online softmax"),
+    Tunable("threads", 1, 1_024, "threads that share the work items"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """How to compute, never what: every field is optional.
+
+    Parameters
+    ----------
+    block_q : int, optional
+        Query rows per work item, 1 to 65,536.
+    block_k : int, optional
+        Keys per step of the online softmax, 1 to 65,536.  Sums are taken block by
+        block, so a different `block_k` may change the last bits of a result.
+    threads : int, optional
+        Threads that share the work, 1 to 1,024.  The default is the number of CPUs
+        usable under the process's affinity and cgroup limits, and never more than
+        the work pays for.
+    isa : str, optional
+        Instruction set of the ``cython`` implementation, a name from
+        ``fastattn.machine().isas``.
+
+    Raises
+    ------
+    ConfigError
+        A field is out of range.  A field that the chosen implementation does not
+        have is refused by the call it is given to.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> fastattn.Config(threads=2, block_k=128)
+    Config(block_k=128, threads=2)
+    """
+
+    block_q: int | None = None
+    block_k: int | None = None
+    threads: int | None = None
+    isa: str | None = None
+
+    def __post_init__(self) -> None:
+        for row in TUNABLES:
+            value = getattr(self, row.name)
+            if value is None:
+                continue
+            try:
+                number = -1 if isinstance(value, bool) else operator.index(value)
+            except TypeError:
+                number = -1
+            if not row.low <= number <= row.high:
+                raise ConfigError(
+                    teach(
+                        f"Config.{row.name}",
+                        repr(value),
+                        f"None or a whole number from {row.low} to {row.high}",
+                        f"leave it out for the default ({row.meaning})",
+                    )
+                )
+            object.__setattr__(self, row.name, number)
+        if self.isa is not None and not isinstance(self.isa, str):
+            raise ConfigError(
+                teach(
+                    "Config.isa",
+                    repr(self.isa),
+                    "None or a name",
+                    "take one of fastattn.machine().isas",
+                )
+            )
+
+    def __repr__(self) -> str:
+        given = ", ".join(f"{name}={value!r}" for name, value in self.given().items())
+        return f"Config({given})"
+
+    def given(self) -> dict[str, int | str]:
+        """Fields that are not None, by name."""
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
+    def over(self, default: Config) -> Config:
+        """This configuration, its open fields taken from `default`."""
+        return replace(default, **self.given()) if self.given() else default

@@ -1,0 +1,61 @@
+"""The data types of a call: one row each.
+
+`storage` is the type of q, k, v and the result; `compute` the type that scores,
+sums and the log-sum-exp are held in; `code` the type's number in
+``src_cpp/abi.hpp`` (a test compares the two lists).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+__all__ = ["DTYPES", "MASK_BOOL_CODE", "DType", "lookup"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DType:
+    """One accepted data type."""
+
+    name: str
+    code: int
+    itemsize: int
+    compute: np.dtype[np.floating]
+
+    @property
+    def epsilon(self) -> float:
+        """Distance from 1 to the next larger number of the storage type."""
+        return _EPSILON[self.name]
+
+
+_EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
+
+DTYPES: dict[str, DType] = {
+    row.name: row
+    for row in (
+        DType("float32", 0, 4, np.dtype(np.float32)),
+        DType("float64", 1, 8, np.dtype(np.float64)),
+        DType("float16", 2, 2, np.dtype(np.float32)),
+        DType("bfloat16", 3, 2, np.dtype(np.float32)),
+    )
+}
+
+MASK_BOOL_CODE = 4
+"""Code of a boolean mask in ``src_cpp/abi.hpp``; floating masks use their type's code."""
+
+# np.dtype.name builds its string anew at each call; the rows are found by the dtype itself.
+_BY_DTYPE: dict[np.dtype, DType | None] = {}
+
+
+def lookup(dtype: np.dtype) -> DType | None:
+    """Row of a NumPy data type, or None where fastattn does not accept it.
+
+    bfloat16 is known by its name, so that ``ml_dtypes`` is never imported here.
+    """
+    try:
+        return _BY_DTYPE[dtype]
+    except KeyError:
+        row = DTYPES.get(dtype.name) if dtype.isnative else None
+        _BY_DTYPE[dtype] = row
+        return row

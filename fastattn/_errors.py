@@ -1,0 +1,67 @@
+"""Every error that fastattn raises on purpose.
+
+::
+
+    FastattnError
+    |-- ShapeError            (ValueError)    axes do not fit together
+    |-- DTypeError            (TypeError)     not an array fastattn can read
+    |-- ArgumentError         (ValueError)    a value outside its accepted range
+    |-- ArgumentTypeError     (TypeError)     a value of the wrong type
+    |-- OutputError           (ValueError)    `out` cannot take the result
+    |-- ConfigError           (ValueError)    a Config field that makes no sense here
+    `-- UnavailableError      (RuntimeError)  an implementation or ISA that cannot run here
+
+Each message names the argument, what was received, what is accepted and how to
+mend the call.  A refused call has computed nothing and left `out` untouched.
+"""
+
+from __future__ import annotations
+
+__all__ = [
+    "ArgumentError",
+    "ArgumentTypeError",
+    "ConfigError",
+    "DTypeError",
+    "FastattnError",
+    "OutputError",
+    "ShapeError",
+    "UnavailableError",
+    "teach",
+]
+
+
+class FastattnError(Exception):
+    """Base of every error that fastattn raises on purpose."""
+
+
+class ShapeError(FastattnError, ValueError):
+    """Axes that do not fit together, are empty where they may not be, or overflow."""
+
+
+class DTypeError(FastattnError, TypeError):
+    """An object that is not a NumPy array of an accepted data type."""
+
+
+class ArgumentError(FastattnError, ValueError):
+    """A value outside its accepted range."""
+
+
+class ArgumentTypeError(FastattnError, TypeError):
+    """A value of the wrong Python type."""
+
+
+class OutputError(FastattnError, ValueError):
+    """`out` that cannot take the result."""
+
+
+class ConfigError(FastattnError, ValueError):
+    """A `Config` field that is out of range or that the implementation does not have."""
+
+
+class UnavailableError(FastattnError, RuntimeError):
+    """An implementation or instruction set that cannot run on this machine."""
+
+
+def teach(argument: str, received: object, accepted: str, remedy: str) -> str:
+    """Word a refusal: which argument, what came, what is accepted, how to mend it."""
+    return f"`{argument}`: received {received}; accepted: {accepted}. To mend it: {remedy}."

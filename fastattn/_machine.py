@@ -1,0 +1,164 @@
+"""What this machine is: processor, caches, usable CPUs, runnable instruction sets."""
+
+from __future__ import annotations
+
+import functools
+import os
+import platform
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+__all__ = ["Machine", "cgroup_cpus", "machine", "native"]
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """A description of the machine, as fastattn uses it.
+
+    Attributes
+    ----------
+    processor : str
+        Model name, or the architecture where the system does not tell.
+    architecture : str
+        As ``platform.machine()`` gives it.
+    cpus : int
+        CPUs of the machine that are online.
+    usable_cpus : int
+        CPUs that this process may use: affinity mask, then the cgroup's quota
+        rounded up, at least 1.  The default thread count.
+    caches_bytes : dict of str to int
+        Sizes of the first CPU's data caches, keys among "L1d", "L2", "L3"; empty
+        where the system does not tell.
+    isas : tuple of str
+        Instruction sets that the ``cython`` implementation can run here, best first.
+    missing_isas : dict of str to str
+        Instruction sets that cannot run here, with the reason.
+    """
+
+    processor: str
+    architecture: str
+    cpus: int
+    usable_cpus: int
+    caches_bytes: dict[str, int]
+    isas: tuple[str, ...]
+    missing_isas: dict[str, str]
+
+
+def native() -> tuple[ModuleType | None, str | None]:
+    """Compiled binding, or None and the reason why it cannot be imported."""
+    try:
+        from fastattn.implementations import _native
+    except ImportError as error:
+        return None, f"the compiled extension cannot be imported: {error}"
+    return _native, None
+
+
+@functools.cache
+def machine() -> Machine:
+    """Describe this machine.
+
+    Read once per process, and anew in a forked child: set the affinity mask before
+    the first call.
+
+    Returns
+    -------
+    Machine
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> fastattn.machine().usable_cpus >= 1
+    True
+    """
+    binding, reason = native()
+    rows = binding.isas() if binding else [("cython", reason)]
+    return Machine(
+        processor=_processor(),
+        architecture=platform.machine(),
+        cpus=os.cpu_count() or 1,
+        usable_cpus=_usable_cpus(),
+        caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
+        isas=tuple(name for name, why in rows if why is None),
+        missing_isas={name: why for name, why in rows if why is not None},
+    )
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=machine.cache_clear)
+
+
+def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    try:
+        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+    except OSError:
+        match = None
+    return match[1].strip() if match else platform.processor() or platform.machine()
+
+
+def _usable_cpus() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        count = len(os.sched_getaffinity(0))
+    else:
+        count = os.cpu_count() or 1
+    quota = cgroup_cpus(Path("/"))
+    return max(1, count if quota is None else min(count, -int(-quota // 1)))
+
+
+def cgroup_cpus(root: Path) -> float | None:
+    """CPUs that the cgroup's quota amounts to, the smallest on the way up; None if unlimited.
+
+    Parameters
+    ----------
+    root : Path
+        Root of the file system that holds ``proc`` and ``sys``.
+    """
+    try:
+        lines = (root / "proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    quotas = []
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers == "":
+            base, read = root / "sys/fs/cgroup", _quota_v2
+        elif "cpu" in controllers.split(","):
+            base, read = root / "sys/fs/cgroup/cpu", _quota_v1
+        else:
+            continue
+        parts = [part for part in path.split("/") if part and part != ".."]
+        for depth in range(len(parts) + 1):
+            quotas.append(read(base.joinpath(*parts[:depth])))
+    return min((quota for quota in quotas if quota is not None), default=None)
+
+
+def _quota_v2(folder: Path) -> float | None:
+    try:
+        quota, period = (folder / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        return None
+    return None if quota == "max" else int(quota) / int(period)
+
+
+def _quota_v1(folder: Path) -> float | None:
+    try:
+        quota = int((folder / "cpu.cfs_quota_us").read_text())
+        period = int((folder / "cpu.cfs_period_us").read_text())
+    except (OSError, ValueError):
+        return None
+    return quota / period if quota > 0 and period > 0 else None
+
+
+def _caches(folder: Path) -> dict[str, int]:
+    sizes = {}
+    for index in sorted(folder.glob("index*")):
+        try:
+            kind = (index / "type").read_text().strip()
+            level = (index / "level").read_text().strip()
+            size = (index / "size").read_text().strip()
+        except OSError:
+            continue
+        if kind in ("Data", "Unified") and size.endswith("K"):
+            sizes[f"L{level}d" if kind == "Data" else f"L{level}"] = int(size[:-1]) * 1024
+    return sizes

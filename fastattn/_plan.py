@@ -1,0 +1,178 @@
+"""`plan`: which implementation computes a call, with which configuration, and why."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from dataclasses import dataclass
+
+from fastattn._config import Config
+from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, teach
+from fastattn._problem import Geometry, Problem
+from fastattn.implementations import REGISTRY, Implementation, load
+
+__all__ = ["Explanation", "Plan", "explain_plan", "plan"]
+
+_log = logging.getLogger("fastattn")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Plan:
+    """A decision: the implementation, its full configuration, and the reasons.
+
+    `reasons` has a sentence for ``impl`` and for each field of `config` that is set.
+    """
+
+    implementation: Implementation
+    config: Config
+    reasons: dict[str, str]
+
+
+def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
+    """Decide how to compute `problem`.
+
+    A plan is made once for each geometry, `impl` and `config`, and found again.
+
+    Raises
+    ------
+    FastattnError
+        `impl` or `config` cannot be honoured on this machine.
+    """
+    try:
+        return _plan(problem.geometry, impl, config)
+    except TypeError as error:
+        if config is None or isinstance(config, Config):
+            if isinstance(impl, str):
+                raise
+            load(impl)  # refuses it
+        raise ArgumentTypeError(
+            teach("config", repr(config), "a fastattn.Config or None", "write config=Config(...)")
+        ) from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
+    if config is not None and not isinstance(config, Config):
+        raise TypeError("config")
+    wanted = config or Config()
+    if impl == "auto":
+        implementation, why = _preferred(wanted)
+    else:
+        implementation, why = load(impl), "asked for"
+        if (reason := implementation.missing()) is not None:
+            raise UnavailableError(
+                teach(
+                    "impl",
+                    repr(impl),
+                    "an implementation that fastattn.implementations() shows as usable",
+                    f"impl='auto', or see to this: {reason}",
+                )
+            )
+    given = wanted.given()
+    if foreign := sorted(set(given) - implementation.TUNABLES):
+        raise ConfigError(
+            teach(
+                f"Config.{foreign[0]}",
+                f"{given[foreign[0]]!r} for impl={implementation.NAME!r}",
+                f"fields that it has: {sorted(implementation.TUNABLES) or 'none'}",
+                "leave the field out, or choose another implementation"
+                + (
+                    "; NumPy's threads are BLAS's: limit them with the package threadpoolctl"
+                    if implementation.NAME == "numpy" and foreign[0] == "threads"
+                    else ""
+                ),
+            )
+        )
+    settled, reasons = implementation.configure(geometry, wanted)
+    asked = {name: "asked for" for name in given}
+    return Plan(implementation, settled, {"impl": why, **reasons, **asked})
+
+
+def _preferred(config: Config) -> tuple[Implementation, str]:
+    """First implementation that can run and has every field that `config` gives."""
+    passed_over = []
+    for name in REGISTRY:
+        implementation = load(name)
+        if (reason := implementation.missing()) is not None:
+            _report_fallback(name, reason)
+            passed_over.append(f"{name} cannot run here ({reason})")
+        elif foreign := sorted(set(config.given()) - implementation.TUNABLES):
+            passed_over.append(f"{name} has no Config.{foreign[0]}")
+        else:
+            why = "; ".join(passed_over) or "the first choice"
+            return implementation, f"auto: {why}"
+    raise ConfigError(
+        teach(
+            "config",
+            repr(config),
+            f"fields that an implementation which runs here has: {'; '.join(passed_over)}",
+            "leave the field out, or see `fastattn info`",
+        )
+    )
+
+
+@functools.cache
+def _report_fallback(name: str, reason: str) -> None:
+    """Tell once per process that a better implementation is passed over."""
+    _log.warning("impl='auto' passes over %s: %s", name, reason)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """How a call would be computed; its `str` is meant to be read.
+
+    Attributes
+    ----------
+    impl : str
+        Name of the implementation.
+    config : Config
+        Full configuration, the instruction set included.
+    reasons : dict of str to str
+        Why: for ``impl`` and for each field of `config` that is set.
+    masks : tuple of str
+        What hides keys in this call.
+    problem : str
+        The call's shape in the field's terms.
+    """
+
+    impl: str
+    config: Config
+    reasons: dict[str, str]
+    masks: tuple[str, ...]
+    problem: str
+
+    def __str__(self) -> str:
+        rows = [("problem", self.problem, ""), ("impl", self.impl, self.reasons["impl"])]
+        rows += [
+            (name, str(value), self.reasons.get(name, ""))
+            for name, value in self.config.given().items()
+        ]
+        rows.append(("masks", ", ".join(self.masks) or "none", ""))
+        return "\n".join(
+            f"{name:<8} {value}" + (f"  ({why})" if why else "") for name, value, why in rows
+        )
+
+
+def explain_plan(problem: Problem, impl: str, config: Config | None) -> Explanation:
+    """Explanation of the plan for `problem`."""
+    chosen, g = plan(problem, impl, config), problem.geometry
+    hides = []
+    if problem.mask is not None:
+        hides.append(f"dense {problem.mask.dtype}")
+    if g.causal:
+        hides.append("causal")
+    if g.window is not None:
+        hides.append(f"window {g.window}")
+    if problem.lengths is not None:
+        hides.append("kv_lengths")
+    shape = (
+        f"B={g.batch} Hq={g.heads_q} Hkv={g.heads_kv} Lq={g.length_q} Lk={g.length_k} "
+        f"D={g.dim} Dv={g.dim_v} {g.dtype.name}"
+    )
+    return Explanation(
+        impl=chosen.implementation.NAME,
+        config=chosen.config,
+        reasons=dict(chosen.reasons),
+        masks=tuple(hides),
+        problem=shape,
+    )

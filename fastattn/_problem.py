@@ -1,0 +1,621 @@
+"""`normalise`: the arguments of a call, checked, as one frozen `Problem`.
+
+Everything that can be refused about arrays and mathematics is refused here, before
+the result is allocated or `out` is touched.  What a call computes is fixed here;
+how it is computed is `_plan`'s matter.
+
+Axes: B = all batch axes, Hq and Hkv = query and key-value heads, Lq and Lk = query
+and key positions, D and Dv = features of a key and of a value.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import numbers
+import operator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from fastattn import masks
+from fastattn._dtypes import DTYPES, DType, lookup
+from fastattn._errors import (
+    ArgumentError,
+    ArgumentTypeError,
+    DTypeError,
+    OutputError,
+    ShapeError,
+    teach,
+)
+from fastattn.masks import Band
+
+__all__ = ["Geometry", "Problem", "normalise"]
+
+_ALIGNMENTS = ("top_left", "bottom_right")
+_POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few stay in int64
+_WORK_LIMIT = 2**62  # multiply-adds of a call: counts and byte offsets stay in int64
+_OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Geometry:
+    """Static facts of a call: everything but the arrays.
+
+    Equal calls share one object (compared by identity), so that what follows from
+    the facts, a plan above all, is worked out once.
+    """
+
+    dtype: DType
+    two_dimensional: bool
+    batch_shape: tuple[int, ...]
+    heads_q: int
+    heads_kv: int
+    length_q: int
+    length_k: int
+    dim: int
+    dim_v: int
+    causal: bool
+    window: tuple[int | None, int | None] | None
+    scale: float
+    softcap: float | None
+    band: Band = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "band", masks.band(self))
+
+    @property
+    def batch(self) -> int:
+        """Product of the batch axes."""
+        return math.prod(self.batch_shape)
+
+    @property
+    def group(self) -> int:
+        """Query heads that share one key-value head."""
+        return self.heads_q // self.heads_kv
+
+    @property
+    def lse_shape(self) -> tuple[int, ...]:
+        """Shape of the log-sum-exp: (..., Hq, Lq), or (Lq,) for 2-D inputs."""
+        if self.two_dimensional:
+            return (self.length_q,)
+        return (*self.batch_shape, self.heads_q, self.length_q)
+
+    @property
+    def out_shape(self) -> tuple[int, ...]:
+        """Shape of the result: (..., Hq, Lq, Dv), or (Lq, Dv) for 2-D inputs."""
+        return (*self.lse_shape, self.dim_v)
+
+    @property
+    def multiply_adds(self) -> int:
+        """Multiply-adds of the two matrix products where nothing is masked."""
+        scores = self.batch * self.heads_q * self.length_q * self.length_k
+        return scores * (self.dim + self.dim_v)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """A checked call.
+
+    `q`, `k`, `v`, `out` and `lse` are as the caller gave them or expects them; the
+    others are broadcast to their full shape without being copied.
+
+    Attributes
+    ----------
+    geometry : Geometry
+    q, k, v : ndarray
+        (..., Hq, Lq, D), (..., Hkv, Lk, D), (..., Hkv, Lk, Dv); or all 2-D.
+    out : ndarray
+        (..., Hq, Lq, Dv), to be written.
+    lse : ndarray or None
+        (..., Hq, Lq) in the compute type, to be written.
+    mask : ndarray or None
+        (*batch, Hq, Lq, Lk), bool or floating.
+    offsets : ndarray of int64 or None
+        (*batch): key position of query 0; None where the band is not limited.
+    lengths : ndarray of int64 or None
+        (*batch): keys at or past it are hidden.
+    sinks : ndarray or None
+        (Hq,), in the storage type or float32.
+    """
+
+    geometry: Geometry
+    q: np.ndarray
+    k: np.ndarray
+    v: np.ndarray
+    out: np.ndarray
+    lse: np.ndarray | None
+    mask: np.ndarray | None
+    offsets: np.ndarray | None
+    lengths: np.ndarray | None
+    sinks: np.ndarray | None
+
+    def full(self, name: str) -> np.ndarray:
+        """`q`, `k`, `v`, `out` or `lse` with the axes (*batch, H, L, ...), as a view."""
+        array: np.ndarray = getattr(self, name)
+        if self.geometry.two_dimensional:
+            return array[None]
+        tail = array.shape[-2:] if name == "lse" else array.shape[-3:]
+        shape = (*self.geometry.batch_shape, *tail)
+        return array if array.shape == shape else np.broadcast_to(array, shape)
+
+
+def normalise(
+    q: np.ndarray,
+    k: np.ndarray,
+    v: np.ndarray,
+    *,
+    mask: np.ndarray | None,
+    causal: bool,
+    window: tuple[int | None, int | None] | None,
+    align: str | int | np.ndarray | None,
+    scale: float | None,
+    softcap: float | None,
+    kv_lengths: int | np.ndarray | None,
+    sinks: np.ndarray | None,
+    return_lse: bool,
+    out: np.ndarray | None,
+) -> Problem:
+    """Check the arguments of `fastattn.attention` and bring them into one form.
+
+    Raises
+    ------
+    FastattnError
+        An argument is refused; the message tells which, and what is accepted.
+    """
+    q, k, v = _array("q", q), _array("k", k), _array("v", v)
+    geometry = _geometry(
+        q.shape,
+        k.shape,
+        v.shape,
+        q.dtype,
+        k.dtype,
+        v.dtype,
+        _flag("causal", causal),
+        None if window is None else _window(window),
+        align is not None,
+        None if scale is None else _real("scale", scale),
+        None if softcap is None else _softcap(softcap),
+    )
+    if mask is not None:
+        mask = _mask(mask, geometry)
+    if sinks is not None:
+        sinks = _sinks(sinks, geometry)
+    lengths = None if kv_lengths is None else _lengths(kv_lengths, geometry)
+    offsets = None
+    if align is not None or geometry.band.limited:
+        offsets = _offsets(align, lengths, geometry)
+    lse_wanted = _flag("return_lse", return_lse)
+    if out is None:
+        out = np.empty(geometry.out_shape, q.dtype)
+    else:
+        inputs = {"q": q, "k": k, "v": v, "mask": mask, "sinks": sinks}
+        out = _out(out, q.dtype, geometry, inputs)
+    lse = np.empty(geometry.lse_shape, geometry.dtype.compute) if lse_wanted else None
+    return Problem(geometry, q, k, v, out, lse, mask, offsets, lengths, sinks)
+
+
+def _array(name: str, value: object) -> np.ndarray:
+    """`value` as a plain ndarray, not copied."""
+    if type(value) is np.ndarray:
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        raise DTypeError(
+            teach(
+                name,
+                "a numpy.ma.MaskedArray",
+                "a plain NumPy array",
+                f"pass {name}.data, and hide keys with `mask` (True = may attend)",
+            )
+        )
+    if isinstance(value, np.ndarray):
+        return value.view(np.ndarray)
+    kind = type(value)
+    raise DTypeError(
+        teach(
+            name,
+            f"an object of type {kind.__module__}.{kind.__qualname__}",
+            "a NumPy array in this machine's memory",
+            "convert it with numpy.asarray; copy a tensor of another device to the CPU first",
+        )
+    )
+
+
+def _flag(name: str, value: object) -> bool:
+    if value is True or value is False:
+        return value
+    if isinstance(value, np.bool_):
+        return bool(value)
+    raise ArgumentTypeError(teach(name, repr(value), "True or False", f"write {name}=True"))
+
+
+def _real(name: str, value: object) -> float:
+    if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
+        raise ArgumentTypeError(
+            teach(name, repr(value), "a finite real number or None", "pass a float")
+        )
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):
+        raise ArgumentError(
+            teach(
+                name, repr(value), "a finite real number or None", "leave it out for the default"
+            )
+        )
+    return number
+
+
+def _softcap(value: object) -> float:
+    number = _real("softcap", value)
+    if number <= 0:
+        raise ArgumentError(
+            teach("softcap", repr(value), "a number above 0, or None", "pass None for no cap")
+        )
+    return number
+
+
+def _window(value: object) -> tuple[int | None, int | None]:
+    if not isinstance(value, (tuple, list)) or len(value) != 2:
+        raise ArgumentTypeError(
+            teach(
+                "window",
+                repr(value),
+                "a pair (left, right), either None for no limit on that side",
+                "write window=(left, right)",
+            )
+        )
+    return _window_side(value, 0), _window_side(value, 1)
+
+
+def _window_side(window: tuple | list, side: int) -> int | None:
+    value = window[side]
+    if value is None:
+        return None
+    try:
+        number = -1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
+    except TypeError:
+        number = -1
+    if number < 0:
+        raise ArgumentError(
+            teach(
+                "window",
+                repr(window),
+                "a pair of whole numbers from 0 up, or None for no limit",
+                "count the keys before and after a query's own position",
+            )
+        )
+    # Positions are below 2 * _POSITION_LIMIT: a wider window limits nothing.
+    return number if number < 4 * _POSITION_LIMIT else None
+
+
+@functools.lru_cache(maxsize=4096)
+def _geometry(
+    q_shape: tuple[int, ...],
+    k_shape: tuple[int, ...],
+    v_shape: tuple[int, ...],
+    q_dtype: np.dtype,
+    k_dtype: np.dtype,
+    v_dtype: np.dtype,
+    causal: bool,
+    window: tuple[int | None, int | None] | None,
+    aligned: bool,
+    scale: float | None,
+    softcap: float | None,
+) -> Geometry:
+    dtype = _common_dtype(q_dtype, k_dtype, v_dtype)
+    _check_ranks(q_shape, k_shape, v_shape)
+    _check_axes(q_shape, k_shape, v_shape)
+    two_dimensional = len(q_shape) == 2
+    try:
+        batch_shape = np.broadcast_shapes(q_shape[:-3], k_shape[:-3], v_shape[:-3])
+    except ValueError:
+        raise ShapeError(
+            teach(
+                "q, k, v",
+                f"batch axes {q_shape[:-3]}, {k_shape[:-3]} and {v_shape[:-3]}",
+                "leading axes that broadcast together as NumPy's do",
+                "make them equal, or 1",
+            )
+        ) from None
+    length_q, dim = q_shape[-2:]
+    length_k, dim_v = v_shape[-2:]
+    if (causal or window is not None) and length_q != length_k and not aligned:
+        raise ArgumentError(
+            teach(
+                "align",
+                f"None with a causal or window mask, Lq = {length_q} and Lk = {length_k}",
+                "'top_left', 'bottom_right' or the key position of query 0",
+                "align='bottom_right' lets the last query see the last key (decoding with a "
+                "cache); align='top_left' lets the first query see only the first key",
+            )
+        )
+    largest = float(np.finfo(dtype.compute).max)
+    for name, value in (("scale", scale), ("softcap", softcap)):
+        if value is not None and abs(value) > largest:
+            raise ArgumentError(
+                teach(
+                    name,
+                    repr(value),
+                    f"a number within the range of {dtype.compute.name} (+-{largest:.3g}), in "
+                    f"which {dtype.name} is computed",
+                    "use float64 arrays",
+                )
+            )
+    geometry = Geometry(
+        dtype=dtype,
+        two_dimensional=two_dimensional,
+        batch_shape=batch_shape,
+        heads_q=1 if two_dimensional else q_shape[-3],
+        heads_kv=1 if two_dimensional else k_shape[-3],
+        length_q=length_q,
+        length_k=length_k,
+        dim=dim,
+        dim_v=dim_v,
+        causal=causal,
+        window=window,
+        scale=1.0 / math.sqrt(dim) if scale is None else scale,
+        softcap=softcap,
+    )
+    result_bytes = math.prod(geometry.out_shape) * dtype.itemsize
+    if geometry.multiply_adds >= _WORK_LIMIT or result_bytes >= _WORK_LIMIT:
+        raise ShapeError(
+            teach(
+                "q, k, v",
+                f"shapes {q_shape}, {k_shape} and {v_shape}",
+                "problems of fewer than 2**62 multiply-adds and result bytes",
+                "split the problem along a batch axis",
+            )
+        )
+    return geometry
+
+
+def _common_dtype(q: np.dtype, k: np.dtype, v: np.dtype) -> DType:
+    row = lookup(q)
+    if row is None or k != q or v != q:
+        raise DTypeError(
+            teach(
+                "q, k, v",
+                f"data types {q.str if row is None else q}, {k} and {v}",
+                f"one data type for all three, among {', '.join(DTYPES)}, in native byte order",
+                "convert with .astype (bfloat16 comes with the package ml_dtypes)",
+            )
+        )
+    return row
+
+
+def _check_ranks(*shapes: tuple[int, ...]) -> None:
+    ranks = [len(shape) for shape in shapes]
+    if min(ranks) < 2 or (min(ranks) == 2 and max(ranks) > 2):
+        raise ShapeError(
+            teach(
+                "q, k, v",
+                f"shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
+                "three arrays (L, D), or arrays of 3 or more axes (..., H, L, D)",
+                "add a head axis with x[None]",
+            )
+        )
+
+
+def _check_axes(
+    q_shape: tuple[int, ...], k_shape: tuple[int, ...], v_shape: tuple[int, ...]
+) -> None:
+    if q_shape[-1] != k_shape[-1]:
+        raise ShapeError(
+            teach(
+                "q, k",
+                f"{q_shape[-1]} features in q {q_shape} and {k_shape[-1]} in k {k_shape}",
+                "the same last axis D",
+                "check that the arrays are (..., H, L, D) and not (..., L, H, D); "
+                "x.swapaxes(-2, -3) mends that without a copy",
+            )
+        )
+    if k_shape[-2] != v_shape[-2]:
+        raise ShapeError(
+            teach(
+                "k, v",
+                f"{k_shape[-2]} keys in k {k_shape} and {v_shape[-2]} values in v {v_shape}",
+                "the same number of keys Lk",
+                "give each key its value",
+            )
+        )
+    if q_shape[-1] < 1 or v_shape[-1] < 1:
+        raise ShapeError(
+            teach(
+                "q, k, v",
+                f"shapes {q_shape}, {k_shape} and {v_shape}",
+                "at least one feature in D and Dv (lengths and batch axes may be 0)",
+                "check the last axis",
+            )
+        )
+    if len(q_shape) == 2:
+        return
+    heads_q, heads_k, heads_v = q_shape[-3], k_shape[-3], v_shape[-3]
+    if heads_k != heads_v or min(heads_q, heads_k) < 1 or heads_q % heads_k:
+        raise ShapeError(
+            teach(
+                "q, k, v",
+                f"{heads_q} query heads, {heads_k} key heads and {heads_v} value heads",
+                "as many key as value heads (1 or more), dividing the number of query heads",
+                "check that the head axis is the third from the end: (..., H, L, D)",
+            )
+        )
+
+
+def _mask(value: object, geometry: Geometry) -> np.ndarray:
+    mask = _array("mask", value)
+    accepted = ("bool", geometry.dtype.name, "float32")
+    if mask.dtype.name not in accepted or not mask.dtype.isnative:
+        raise DTypeError(
+            teach(
+                "mask",
+                f"data type {mask.dtype}",
+                f"bool (True = may attend), {geometry.dtype.name} or float32 (added to scores)",
+                "convert with .astype; an integer 0/1 mask with .astype(bool)",
+            )
+        )
+    g = geometry
+    scores = (*g.batch_shape, g.heads_q, g.length_q, g.length_k)
+    expected = scores[1:] if g.two_dimensional else scores
+    try:
+        return np.broadcast_to(mask, scores if mask.ndim <= len(expected) else expected)
+    except ValueError:
+        raise ShapeError(
+            teach(
+                "mask",
+                f"shape {mask.shape}",
+                f"a shape that broadcasts to the scores' {expected}",
+                "insert axes of length 1 where it is the same for all, as in mask[:, None]",
+            )
+        ) from None
+
+
+def _sinks(value: object, geometry: Geometry) -> np.ndarray:
+    sinks = _array("sinks", value)
+    if sinks.dtype.name not in (geometry.dtype.name, "float32") or not sinks.dtype.isnative:
+        raise DTypeError(
+            teach(
+                "sinks",
+                f"data type {sinks.dtype}",
+                f"{geometry.dtype.name} or float32",
+                "convert with .astype",
+            )
+        )
+    if sinks.shape != (geometry.heads_q,):
+        raise ShapeError(
+            teach(
+                "sinks",
+                f"shape {sinks.shape}",
+                f"one logit for each query head, ({geometry.heads_q},)",
+                "use numpy.full for one value that all heads share",
+            )
+        )
+    return sinks
+
+
+def _integers(name: str, value: object, geometry: Geometry, accepted: str) -> np.ndarray:
+    """`value` as integers broadcast to the batch axes, not yet int64."""
+    if isinstance(value, np.ma.MaskedArray):
+        _array(name, value)
+    try:
+        numbers_ = np.asarray(value)
+    except ValueError:  # a ragged list
+        numbers_ = np.empty(0, dtype=object)
+    if numbers_.dtype.kind not in "iu":
+        raise ArgumentTypeError(
+            teach(name, repr(value), accepted, "pass an int or an integer array")
+        )
+    try:
+        return np.broadcast_to(numbers_, geometry.batch_shape)
+    except ValueError:
+        raise ShapeError(
+            teach(
+                name,
+                f"shape {numbers_.shape}",
+                f"a shape that broadcasts to the batch axes {geometry.batch_shape}",
+                "give one number for each batch entry, or one for all",
+            )
+        ) from None
+
+
+def _lengths(value: object, geometry: Geometry) -> np.ndarray:
+    accepted = f"whole numbers from 0 to Lk = {geometry.length_k}"
+    lengths = _integers("kv_lengths", value, geometry, accepted)
+    if lengths.size and (lengths.min() < 0 or lengths.max() > geometry.length_k):
+        raise ArgumentError(
+            teach(
+                "kv_lengths",
+                f"values from {lengths.min()} to {lengths.max()}",
+                accepted,
+                "count the keys that are there",
+            )
+        )
+    return lengths.astype(np.int64)
+
+
+def _offsets(
+    align: object, lengths: np.ndarray | None, geometry: Geometry
+) -> np.ndarray | None:
+    """Key position of query 0 for each batch entry; None where no band needs it."""
+    shape = geometry.batch_shape
+    if align is None or isinstance(align, str):
+        if align is not None and align not in _ALIGNMENTS:
+            raise ArgumentError(
+                teach(
+                    "align",
+                    repr(align),
+                    "'top_left', 'bottom_right', or the key position of query 0",
+                    "top_left lets the first query see only the first key; bottom_right lets "
+                    "the last query see the last key",
+                )
+            )
+        if align != "bottom_right":
+            offsets = _constant(0, shape)
+        elif lengths is None:
+            offsets = _constant(geometry.length_k - geometry.length_q, shape)
+        else:
+            offsets = lengths - geometry.length_q
+    else:
+        accepted = (
+            "'top_left', 'bottom_right', or whole numbers below 2**48 in magnitude, "
+            "the key position of query 0"
+        )
+        offsets = _integers("align", align, geometry, accepted)
+        if offsets.size and not (
+            -_POSITION_LIMIT < int(offsets.min()) and int(offsets.max()) < _POSITION_LIMIT
+        ):
+            raise ArgumentError(
+                teach("align", repr(align), accepted, "count positions from the first key")
+            )
+        offsets = offsets.astype(np.int64)
+    return offsets if geometry.band.limited else None
+
+
+@functools.lru_cache(maxsize=256)
+def _constant(value: int, shape: tuple[int, ...]) -> np.ndarray:
+    """Read-only int64 array of one value."""
+    return np.broadcast_to(np.int64(value), shape)
+
+
+def _out(
+    value: object, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
+) -> np.ndarray:
+    if not isinstance(value, np.ndarray):
+        _array("out", value)
+    out = _array("out", value)
+    expected = f"a writeable {dtype} array of shape {geometry.out_shape}"
+    remedy = f"allocate it with numpy.empty({geometry.out_shape}, q.dtype)"
+    if out.dtype != dtype:
+        raise OutputError(teach("out", f"data type {out.dtype}", expected, remedy))
+    if out.shape != geometry.out_shape:
+        raise OutputError(teach("out", f"shape {out.shape}", expected, remedy))
+    if not out.flags.writeable:
+        raise OutputError(teach("out", "a read-only array", expected, remedy))
+    if _overlaps_itself(out):
+        raise OutputError(
+            teach("out", f"strides {out.strides}, which visit a byte twice", expected, remedy)
+        )
+    for name, array in inputs.items():
+        if array is None or not np.may_share_memory(out, array):
+            continue
+        try:
+            shared = np.shares_memory(out, array, max_work=_OVERLAP_EFFORT)
+        except np.exceptions.TooHardError:
+            shared = True
+        if shared:
+            raise OutputError(
+                teach("out", f"an array that overlaps `{name}` in memory", expected, remedy)
+            )
+    return out
+
+
+def _overlaps_itself(array: np.ndarray) -> bool:
+    """Whether two elements may share a byte; never False where they do."""
+    span = array.itemsize
+    axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
+    for stride, count in axes:
+        if stride < span:
+            return array.size > 0
+        span += stride * (count - 1)
+    return False

@@ -1,0 +1,73 @@
+"""Implementations, one file each, and their registry.
+
+An implementation is a module that describes itself (`Implementation`).  The order
+of `REGISTRY` is the preference of ``impl="auto"``.  A module is imported when it is
+first asked for: importing fastattn never imports Numba.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Protocol, cast
+
+from fastattn._config import Config
+from fastattn._errors import ArgumentError, teach
+from fastattn._problem import Geometry, Problem
+
+__all__ = ["REGISTRY", "Implementation", "implementations", "load"]
+
+REGISTRY: dict[str, str] = {
+    "cython": "fastattn.implementations.cython_",
+    "numba": "fastattn.implementations.numba_",
+    "numpy": "fastattn.implementations.numpy_",
+}
+
+
+class Implementation(Protocol):
+    """What a module in this folder offers.
+
+    `run` may assume that `missing` gave None and that `config` came from
+    `configure`; it writes ``problem.out`` and ``problem.lse`` and nothing else.
+    """
+
+    NAME: str
+    SUMMARY: str
+    TUNABLES: frozenset[str]  # fields of Config that it has
+
+    def missing(self) -> str | None:
+        """Why it cannot run on this machine; None if it can.  Imports nothing heavy."""
+
+    def configure(self, geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+        """Fill `config`'s open fields, and say of each that was filled why it is so."""
+
+    def run(self, problem: Problem, config: Config) -> None:
+        """Compute the call."""
+
+
+@functools.cache
+def load(name: str) -> Implementation:
+    """Implementation of that name, whether it can run here or not."""
+    if not isinstance(name, str) or name not in REGISTRY:
+        raise ArgumentError(
+            teach("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
+        )
+    return cast(Implementation, importlib.import_module(REGISTRY[name]))
+
+
+def implementations() -> dict[str, str | None]:
+    """Which implementations can run on this machine.
+
+    Returns
+    -------
+    dict of str to str or None
+        For each implementation, in the order ``impl="auto"`` prefers them: None if it
+        can run, else the reason why it cannot.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> fastattn.implementations()["numpy"] is None
+    True
+    """
+    return {name: load(name).missing() for name in REGISTRY}

@@ -1,0 +1,23 @@
+"""Causal mask: a query sees its own key position and what comes before it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastattn.masks._band import EVERYTHING, Band
+from fastattn.masks._kind import Geometry, Problem
+
+NAME = "causal"
+
+
+def band(geometry: Geometry) -> Band:
+    """Keys j <= i + offset, if the call is causal."""
+    return Band(right=0) if geometry.causal else EVERYTHING
+
+
+def visible(problem: Problem) -> np.ndarray | None:
+    """Meaning, bool (*batch, 1, Lq, Lk); None if the call is not causal."""
+    g = problem.geometry
+    if not g.causal or problem.offsets is None:
+        return None
+    return band(g).visible(problem.offsets, g.length_q, g.length_k)

@@ -1,0 +1,22 @@
+"""Key lengths: of each batch entry's keys, only those before its length are visible."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastattn.masks._band import EVERYTHING, Band
+from fastattn.masks._kind import Geometry, Problem
+
+NAME = "lengths"
+
+
+def band(geometry: Geometry) -> Band:
+    """Lengths do not move with the query: the kernels read them as they are."""
+    return EVERYTHING
+
+
+def visible(problem: Problem) -> np.ndarray | None:
+    """Meaning, bool (*batch, 1, 1, Lk); None if the call gives no lengths."""
+    if problem.lengths is None:
+        return None
+    return np.arange(problem.geometry.length_k) < problem.lengths[..., None, None, None]

@@ -1,0 +1,23 @@
+"""Sliding window: a query sees `left` keys before its own position and `right` after it."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from fastattn.masks._band import EVERYTHING, Band
+from fastattn.masks._kind import Geometry, Problem
+
+NAME = "window"
+
+
+def band(geometry: Geometry) -> Band:
+    """Keys i + offset - left <= j <= i + offset + right."""
+    return EVERYTHING if geometry.window is None else Band(*geometry.window)
+
+
+def visible(problem: Problem) -> np.ndarray | None:
+    """Meaning, bool (*batch, 1, Lq, Lk); None if the call has no window."""
+    g = problem.geometry
+    if g.window is None or problem.offsets is None:
+        return None
+    return band(g).visible(problem.offsets, g.length_q, g.length_k)
