@@ -1,0 +1,40 @@
+from collections.abc import Sequence
+
+import numpy as np
+
+def isas() -> list[tuple[str, str | None]]: ...
+def tile(index: int, dtype: int) -> tuple[int, int, int]: ...
+
+class Runner:
+    def __init__(
+        self,
+        index: int,
+        dtype: int,
+        batch_shape: Sequence[int],
+        heads_q: int,
+        heads_kv: int,
+        length_q: int,
+        length_k: int,
+        dim: int,
+        dim_v: int,
+        scale: float,
+        softcap: float,
+        left: int | None,
+        right: int | None,
+        block_q: int,
+        block_k: int,
+        threads: int,
+    ) -> None: ...
+    def run(
+        self,
+        q: np.ndarray,
+        k: np.ndarray,
+        v: np.ndarray,
+        out: np.ndarray,
+        lse: np.ndarray | None,
+        mask: np.ndarray | None,
+        mask_type: int,
+        offsets: np.ndarray | None,
+        lengths: np.ndarray | None,
+        sinks: np.ndarray | None,
+    ) -> None: ...

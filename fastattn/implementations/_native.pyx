@@ -1,0 +1,173 @@
+# distutils: language = c++
+# cython: language_level=3, boundscheck=False, wraparound=False
+"""Binding over src_cpp: addresses and strides in, nothing else.  Imports nothing of the package.
+
+It trusts its caller, `fastattn.implementations.cython_`: shapes, types and ranges were
+checked by `normalise` and `configure`.
+"""
+
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t
+
+cimport numpy as cnp
+
+cnp.import_array()
+
+
+cdef extern from "abi.hpp" namespace "fastattn" nogil:
+    cdef enum class DType(int32_t):
+        kFloat32
+        kFloat64
+        kFloat16
+        kBFloat16
+        kBool
+
+    cdef struct Kernel:
+        int32_t lanes
+        int32_t tile_rows
+        int32_t tile_lanes
+
+    cdef struct KernelSet:
+        const char* name
+        uint32_t needs
+        Kernel kernels[4]
+
+    int64_t kUnlimited
+
+
+cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
+    cdef struct Isa:
+        const char* name
+        const KernelSet* kernels
+        const char* refusal
+
+    int isa_count()
+    const Isa& isa(int)
+    const char* lacking(int)
+
+
+cdef extern from "driver.hpp" namespace "fastattn" nogil:
+    cdef struct Array:
+        char* data
+        const int64_t* batch_strides
+        int64_t head
+        int64_t row
+        int64_t column
+
+    cdef struct Call:
+        Array q, k, v, out, mask, lse
+        const int64_t* offsets
+        const int64_t* lengths
+        const double* sinks
+        const int64_t* batch_shape
+        int64_t batch_axes
+        DType type
+        DType mask_type
+        int64_t heads_q, heads_kv, length_q, length_k, dim, dim_v
+        double scale, softcap
+        int64_t left, right
+        int64_t block_q, block_k
+        int threads
+
+    cdef enum class Status:
+        kOk
+        kNoMemory
+
+    Status attention(const Call&, const KernelSet&)
+
+
+
+def isas():
+    """Rows of the ISA table, best first: (name, None or why it cannot run here)."""
+    rows = []
+    for i in range(isa_count()):
+        name = isa(i).name.decode()
+        if isa(i).kernels == NULL:
+            rows.append((name, isa(i).refusal.decode()))
+        elif lacking(i) != NULL:
+            rows.append((name, f"this CPU lacks {lacking(i).decode()}"))
+        else:
+            rows.append((name, None))
+    return rows
+
+
+def tile(int index, int dtype):
+    """Register tile of an ISA row for a dtype code: (lanes, tile rows, tile lanes)."""
+    cdef const Kernel* kernel = &isa(index).kernels.kernels[dtype]
+    return kernel.lanes, kernel.tile_rows, kernel.tile_lanes
+
+
+cdef class Runner:
+    """The static part of a call: geometry, configuration and instruction set."""
+
+    cdef Call call
+    cdef const KernelSet* kernels
+    cdef int64_t batch_shape[64]
+
+    def __init__(self, int index, int dtype, batch_shape, heads_q, heads_kv, length_q, length_k,
+                 dim, dim_v, double scale, double softcap, left, right, block_q, block_k,
+                 int threads):
+        cdef int axis
+        self.kernels = isa(index).kernels
+        for axis in range(len(batch_shape)):
+            self.batch_shape[axis] = batch_shape[axis]
+        self.call.batch_shape = self.batch_shape
+        self.call.batch_axes = len(batch_shape)
+        self.call.type = <DType> dtype
+        self.call.heads_q, self.call.heads_kv = heads_q, heads_kv
+        self.call.length_q, self.call.length_k = length_q, length_k
+        self.call.dim, self.call.dim_v = dim, dim_v
+        self.call.scale, self.call.softcap = scale, softcap
+        self.call.left = INT64_MAX if left is None else left
+        self.call.right = INT64_MAX if right is None else right
+        self.call.block_q, self.call.block_k = block_q, block_k
+        self.call.threads = threads
+
+    def run(self, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
+            cnp.ndarray out not None, cnp.ndarray lse, cnp.ndarray mask, int mask_type,
+            cnp.ndarray offsets, cnp.ndarray lengths, cnp.ndarray sinks):
+        """Compute one call.
+
+        q, k, v, out, lse: as in `Problem`; mask: (*batch, Hq, Lq, Lk) or None; offsets,
+        lengths: C-contiguous int64 (*batch) or None; sinks: C-contiguous float64 (Hq,) or
+        None.
+        """
+        cdef Call call = self.call
+        cdef int64_t strides[6][64]
+        cdef Status status
+        self._fill(&call.q, strides[0], q, 2)
+        self._fill(&call.k, strides[1], k, 2)
+        self._fill(&call.v, strides[2], v, 2)
+        self._fill(&call.out, strides[3], out, 2)
+        if lse is not None:
+            self._fill(&call.lse, strides[4], lse, 1)
+        if mask is not None:
+            self._fill(&call.mask, strides[5], mask, 2)
+            call.mask_type = <DType> mask_type
+        if offsets is not None:
+            call.offsets = <const int64_t*> cnp.PyArray_DATA(offsets)
+        if lengths is not None:
+            call.lengths = <const int64_t*> cnp.PyArray_DATA(lengths)
+        if sinks is not None:
+            call.sinks = <const double*> cnp.PyArray_DATA(sinks)
+        with nogil:
+            status = attention(call, self.kernels[0])
+        if status == Status.kNoMemory:
+            raise MemoryError("fastattn: scratch memory for the call cannot be allocated; "
+                              "a smaller Config.block_q or Config.block_k takes less")
+
+    cdef void _fill(self, Array* to, int64_t* batch_strides, cnp.ndarray array, int inner) noexcept:
+        """Address and strides of `array`, whose last `inner` axes follow the head's."""
+        cdef int rank = cnp.PyArray_NDIM(array)
+        cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(array)
+        cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(array)
+        cdef int axes = <int> self.call.batch_axes
+        cdef int axis, own
+        to.data = <char*> cnp.PyArray_DATA(array)
+        to.row = strides[rank - inner]
+        to.column = strides[rank - 1] if inner == 2 else 0
+        to.head = strides[rank - inner - 1] if rank > inner else 0
+        # The array's own batch axes are the last ones; it broadcasts over the others.
+        for axis in range(axes):
+            own = axis - axes + rank - inner - 1
+            batch_strides[axis] = strides[own] if own >= 0 and shape[own] != 1 else 0
+        to.batch_strides = batch_strides

@@ -1,0 +1,121 @@
+"""Helper threads of the Numba implementation.
+
+Purpose: run one function on several threads at once, the caller's among them.
+Non-goals: who does what; the function itself takes work from a shared counter, so that a
+thread which comes late finds nothing left and is not waited for.
+
+Numba's own threading layers are not used: the one that is always there (workqueue) ends
+the process if two threads enter it, and a caller's thread mask would bind us.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+__all__ = ["run_on_threads"]
+
+
+class _Job:
+    """One function, to be run with the numbers 0, 1, ..., once each."""
+
+    __slots__ = ("_closed", "_done", "_function", "_lock", "_running", "error")
+
+    def __init__(self, function: Callable[[int], None]) -> None:
+        self._function = function
+        self._lock = threading.Lock()
+        self._done = threading.Event()
+        self._running = 0
+        self._closed = False
+        self.error: BaseException | None = None
+
+    def help(self, worker: int) -> None:
+        """A helper thread's part; nothing once the job is closed."""
+        with self._lock:
+            if self._closed:
+                return
+            self._running += 1
+        try:
+            self._function(worker)
+        except BaseException as error:
+            self.error = error
+        finally:
+            with self._lock:
+                self._running -= 1
+                if self._closed and not self._running:
+                    self._done.set()
+
+    def close(self) -> None:
+        """Admit no more helpers, and wait for those that are at work.
+
+        An interrupt (Ctrl-C) is raised after they have finished: they write into
+        arrays of the caller.
+        """
+        with self._lock:
+            self._closed = True
+            if not self._running:
+                return
+        interrupt: BaseException | None = None
+        while True:
+            try:
+                self._done.wait()
+                break
+            except BaseException as error:
+                interrupt = error
+        if interrupt is not None:
+            raise interrupt
+
+
+class _Pool:
+    """Threads that wait for jobs; there are never fewer than a job has asked for."""
+
+    def __init__(self) -> None:
+        self._queue: SimpleQueue[tuple[_Job, int]] = SimpleQueue()
+        self._lock = threading.Lock()
+        self._threads = 0
+
+    def submit(self, job: _Job, helpers: int) -> None:
+        with self._lock:
+            while self._threads < helpers:
+                name = f"fastattn-{self._threads}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
+                self._threads += 1
+        for worker in range(1, helpers + 1):
+            self._queue.put((job, worker))
+
+    def _work(self) -> None:
+        while True:
+            job, worker = self._queue.get()
+            job.help(worker)
+            del job  # its function holds the caller's arrays
+
+
+_pool = _Pool()
+
+
+def _renew() -> None:
+    """A forked child has the pool's memory, but none of its threads."""
+    global _pool
+    _pool = _Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew)
+
+
+def run_on_threads(function: Callable[[int], None], threads: int) -> None:
+    """Run ``function(worker)`` on up to `threads` threads, with `worker` 0 on this one.
+
+    Returns when all that was begun is finished.  A worker that comes too late is left
+    out: the function must do all work itself when it runs alone.
+    """
+    job = _Job(function)
+    _pool.submit(job, threads - 1)
+    try:
+        function(0)
+    finally:
+        job.close()
+    if job.error is not None:
+        raise job.error

@@ -1,0 +1,130 @@
+"""Numba intrinsics that move one row of numbers: conversion, packing, a look for NaN.
+
+Purpose: whatever layout and type a caller's row has, make it a row of the compute type
+at unit stride, or the reverse.
+Non-goals: tiles and panels (`_numba_tiles`).
+
+kind    what a row in memory holds; the numbers of `FLOAT32` ... `BOOL`
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from llvmlite import ir
+
+from fastattn.implementations import _numba_math as formulas
+from fastattn.implementations._numba_ir import Emitter, Num, itemsize, lanes
+from fastattn.implementations._numba_shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
+from fastattn.implementations._numba_tiles import written_intrinsic
+
+__all__ = ["pack_row", "read_row", "row_is_finite", "write_row"]
+
+_STORED: dict[int, ir.Type] = {
+    FLOAT32: ir.FloatType(),
+    FLOAT64: ir.DoubleType(),
+    FLOAT16: ir.IntType(16),
+    BFLOAT16: ir.IntType(16),
+    BOOL: ir.IntType(8),
+}
+
+
+def _read(stored: Num, kind: int, element: ir.Type) -> Num:
+    if kind == FLOAT16:
+        return formulas.float16_to_float32(stored).extended(element)
+    if kind == BFLOAT16:
+        return formulas.bfloat16_to_float32(stored).extended(element)
+    if kind == BOOL:
+        # True adds nothing to a score, False hides its key.
+        zero = stored.emit.constant(element, 0.0, stored.count)
+        return zero.where(stored > 0, float("-inf"))
+    return stored.extended(element)
+
+
+def _written(number: Num, kind: int) -> Num:
+    if kind == FLOAT16:
+        return formulas.float32_to_float16(number)
+    if kind == BFLOAT16:
+        return formulas.float32_to_bfloat16(number)
+    return number
+
+
+def _along(
+    emit: Emitter, count: Num, width: int, dense: Num, body: Callable[[Num, int], None]
+) -> None:
+    """``body(start, lanes)`` over a row: whole registers where it is dense, then singly."""
+    wholes = emit.variable(emit.index(0))
+    with emit.when(dense):
+        wholes.set(count >> (width.bit_length() - 1))
+    with emit.loop(wholes.get()) as i:
+        body(i * width, width)
+    done = wholes.get() * width
+    with emit.loop(count - done) as i:
+        body(done + i, 1)
+
+
+@written_intrinsic("nothing")
+def read_row(
+    emit: Emitter, element: ir.Type, kind: int, row: Num, source: Num, stride: Num, count: Num
+) -> None:
+    """Convert `count` numbers of `kind` at `stride` into a row of the compute type."""
+    stored = _STORED[kind]
+    if kind == FLOAT64 and itemsize(element) == 4:
+        return  # no call holds float64 beside a narrower compute type
+
+    def convert(start: Num, width: int) -> None:
+        number = _read(emit.load(source + start * stride, stored, width), kind, element)
+        emit.store(number, row + start * itemsize(element))
+
+    _along(emit, count, lanes(element), stride.equals(itemsize(stored)), convert)
+
+
+@written_intrinsic("nothing")
+def write_row(
+    emit: Emitter, element: ir.Type, kind: int, target: Num, stride: Num, row: Num, count: Num
+) -> None:
+    """Round `count` numbers of a row into `kind` at `stride`."""
+    stored = _STORED[kind]
+    if (kind == FLOAT64) != (itemsize(element) == 8):
+        return  # no call computes in another type
+
+    def convert(start: Num, width: int) -> None:
+        number = emit.load(row + start * itemsize(element), element, width)
+        emit.store(_written(number, kind), target + start * stride)
+
+    _along(emit, count, lanes(element), stride.equals(itemsize(stored)), convert)
+
+
+@written_intrinsic("word")
+def row_is_finite(emit: Emitter, element: ir.Type, row: Num, count: Num) -> Num:
+    """1 if no number of a row is NaN or infinite, else 0."""
+    width = lanes(element)
+    poison = {n: emit.variable(emit.constant(element, 0.0, n)) for n in (1, width)}
+
+    def look(start: Num, n: int) -> None:
+        number = emit.load(row + start * itemsize(element), element, n)
+        # x * 0 is 0, or NaN, which stays in the sum.
+        poison[n].set(number.times_plus(0.0, poison[n].get()))
+
+    _along(emit, count, width, count.equals(count), look)
+    total = poison[1].get()
+    for lane in range(width):
+        total = total + poison[width].get().lane(lane)
+    return emit.number(emit.builder.zext(total.equals(total).ir, ir.IntType(64)))
+
+
+@written_intrinsic("nothing")
+def pack_row(
+    emit: Emitter, element: ir.Type, rows: int, packed: Num, stride: Num, row: Num, count: Num
+) -> None:
+    """Deal a row out to blocks of `rows` numbers, `stride` apart; zeros fill the last one."""
+    size = itemsize(element)
+    wholes = emit.number(emit.builder.sdiv(count.ir, emit.index(rows).ir))
+    with emit.loop(wholes) as i:
+        emit.store(emit.load(row + i * (rows * size), element, rows), packed + i * stride)
+    done = wholes * rows
+    with emit.when(done < count):
+        last = packed + wholes * stride
+        emit.store(emit.constant(element, 0.0, rows), last)
+        with emit.loop(count - done) as i:
+            emit.store(emit.load(row + (done + i) * size, element), last + i * size)

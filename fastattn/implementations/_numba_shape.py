@@ -1,0 +1,106 @@
+"""What a call tells the Numba kernel: a table of whole numbers, and the working memory.
+
+Purpose: the place of each number, once for the side that writes (`numba_`) and the side
+that reads (`_numba_kernel`).
+Non-goals: arrays.  The table holds what is the same for all calls of one geometry,
+configuration and set of strides; addresses travel beside it.
+
+All strides are in bytes, named ARRAY_AXIS: H = head, R = row (query or key position),
+E = element (feature, or key of a mask).
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+FLOAT32: Final = 0
+FLOAT64: Final = 1
+FLOAT16: Final = 2
+BFLOAT16: Final = 3
+BOOL: Final = 4
+NO_KIND: Final = -1
+
+KINDS: dict[str, int] = {
+    "float32": FLOAT32,
+    "float64": FLOAT64,
+    "float16": FLOAT16,
+    "bfloat16": BFLOAT16,
+    "bool": BOOL,
+}
+"""What an array holds, by NumPy's name."""
+
+REGIONS: tuple[str, ...] = (
+    "ROW_TABLES",  # `ROW_TABLE` words of each row of a row block
+    "PANEL_TABLE",  # `PANEL_CELL` words of each panel
+    "STAGE_TABLE",  # addresses of the staged rows
+    "STATE",  # `STATE_ROW` numbers of each row
+    "LANES",  # `LANE_ROW` panel rows for passing use
+    "QUERIES",
+    "RESULT",
+    "SCORES",
+    "KEYS",
+    "VALUES",
+    "STAGE",
+    "MASK",
+)
+"""Parts of a thread's arena; each one's offset in bytes is a number of the table."""
+
+TABLE: tuple[str, ...] = (
+    # The work: items are batch x kv head x row block.
+    "ITEMS",
+    "ROW_BLOCKS",
+    "HEADS_KV",
+    "GROUP",
+    "LENGTH_Q",
+    "LENGTH_K",
+    "DIM",
+    "DIM_V",
+    "BLOCK_Q",
+    "BLOCK_K",
+    "CHUNK",
+    # What hides keys.
+    "MASKED",
+    "LEFT",
+    "RIGHT",
+    "MASK_KIND",
+    "SINK_KIND",
+    "KIND",
+    # Strides.
+    *("Q_H", "Q_R", "Q_E", "K_H", "K_R", "K_E", "V_H", "V_R", "V_E"),
+    *("OUT_H", "OUT_R", "OUT_E", "LSE_H", "LSE_R", "MASK_H", "MASK_R", "MASK_E", "SINK_E"),
+    # The arena, and sizes within its regions.
+    *REGIONS,
+    "ARENA_BYTES",
+    "ROW_TABLE_BYTES",  # one row table, or one row of the state, of a row block
+    "QUERY_PANEL_BYTES",
+    "RESULT_PANEL_BYTES",
+    "SCORE_PANEL_BYTES",
+    "KEY_BYTES",  # a staged key; 0 where keys are read in place
+    "VALUE_GROUP_BYTES",  # TILE_ROWS features of each value of a key block
+    "STAGE_BYTES",  # a staged query or result
+    "MASK_ROW_BYTES",
+    "ZERO",
+    "BATCH_AXES",
+)
+"""Numbers of a call.  After them comes the batch table."""
+
+ROW_TABLE: tuple[str, ...] = ("Q", "OUT", "LSE", "MASK", "LOW", "HIGH")
+"""Of each row of a row block: addresses, the first key it sees and the one past the last."""
+
+PANEL_CELL: tuple[str, ...] = ("LOW_MIN", "LOW_MAX", "HIGH_MIN", "HIGH_MAX", "BEGIN", "END")
+"""Bounds of LOW and HIGH of a panel's rows, and the keys that it computes now."""
+
+STATE_ROW: tuple[str, ...] = ("TOP", "TOTAL", "ALPHA", "SINK")
+"""Running maximum and sum of each row, the factor of what came before, its head's sink."""
+
+LANE_ROW: tuple[str, ...] = ("ONES", "FIRST", "PAST", "FACTOR")
+
+BATCHED: tuple[str, ...] = ("q", "k", "v", "out", "lse", "mask", "offsets", "lengths")
+"""Arrays with batch axes.  Each batch axis, last first, has its length and then its stride
+in each of these, in this order."""
+
+UNLIMITED: Final = 2**52
+"""A band side without limit; positions stay below 2**49 (`_problem`)."""
+
+HEADER_BYTES: Final = 64
+"""What precedes the threads' arenas: the counter of claimed items, in a cache line."""

@@ -1,0 +1,173 @@
+"""Cython over C++: SIMD micro-kernels chosen at run time, OpenMP, blocks that fit the caches.
+
+Here blocks, threads and the instruction set are settled, and the problem is handed to
+the binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md``.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fastattn import _env
+from fastattn._config import Config
+from fastattn._dtypes import MASK_BOOL_CODE, lookup
+from fastattn._errors import UnavailableError, teach
+from fastattn._machine import machine, native
+from fastattn._problem import Geometry, Problem
+
+if TYPE_CHECKING:
+    from fastattn.implementations._native import Runner
+
+NAME = "cython"
+SUMMARY = "C++ micro-kernels for the CPU's vectors, OpenMP threads, tiles that fit the caches"
+TUNABLES = frozenset({"block_q", "block_k", "threads", "isa"})
+
+# A thread is started for this many multiply-adds: some tens of microseconds of one core.
+_WORK_PER_THREAD = 1_000_000
+# The weights of a register tile's queries are to stay in this share of the L1 cache between
+# the two products.
+_L1_SHARE = 0.5
+_L1_DEFAULT_BYTES = 32 * 1024
+_BLOCK_K_LARGEST = 192
+# Queries and sums of a block; each block of keys is packed once for all of its rows.
+_BLOCK_Q_LARGEST = 512
+_BLOCK_Q_BYTES = 2 * 1024 * 1024
+# Work items for each thread: enough for dynamic scheduling to level them.
+_ITEMS_PER_THREAD = 4
+
+
+def missing() -> str | None:
+    """Why the compiled extension cannot be used; None if it can."""
+    return native()[1]
+
+
+def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+    """Settle instruction set, threads and blocks."""
+    reasons = {}
+    isa = config.isa
+    if isa is None:
+        isa = _env.forced_isa()
+        reasons["isa"] = "FASTATTN_ISA" if isa else "the best that runs here"
+    isa = _runnable(isa or machine().isas[0], "Config.isa" if config.isa else "FASTATTN_ISA")
+
+    threads = config.threads
+    if threads is None:
+        threads, reasons["threads"] = default_threads(geometry)
+
+    tile_lanes = _tile_lanes(isa, geometry.dtype.code)
+    block_k, block_q = config.block_k, config.block_q
+    if block_k is None:
+        block_k, reasons["block_k"] = _default_block_k(geometry, tile_lanes)
+    if block_q is None:
+        block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile_lanes)
+    return Config(block_q=block_q, block_k=block_k, threads=threads, isa=isa), reasons
+
+
+def run(problem: Problem, config: Config) -> None:
+    """Compute the call and write `problem.out` and `problem.lse`."""
+    mask_type = MASK_BOOL_CODE
+    mask, sinks = problem.mask, problem.sinks
+    if mask is not None and mask.dtype != np.bool_:
+        row = lookup(mask.dtype)
+        assert row is not None
+        mask_type = row.code
+    if sinks is not None:
+        sinks = np.ascontiguousarray(sinks, dtype=np.float64)
+    _runner(problem.geometry, config).run(
+        problem.q,
+        problem.k,
+        problem.v,
+        problem.out,
+        problem.lse,
+        mask,
+        mask_type,
+        None if problem.offsets is None else np.ascontiguousarray(problem.offsets),
+        None if problem.lengths is None else np.ascontiguousarray(problem.lengths),
+        sinks,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def _runner(geometry: Geometry, config: Config) -> Runner:
+    from fastattn.implementations._native import Runner
+
+    assert config.isa is not None
+    g = geometry
+    return Runner(
+        _isa_index(config.isa),
+        g.dtype.code,
+        g.batch_shape,
+        g.heads_q,
+        g.heads_kv,
+        g.length_q,
+        g.length_k,
+        g.dim,
+        g.dim_v,
+        g.scale,
+        g.softcap or 0.0,
+        g.band.left,
+        g.band.right,
+        config.block_q,
+        config.block_k,
+        config.threads,
+    )
+
+
+def default_threads(geometry: Geometry) -> tuple[int, str]:
+    """Thread count where the caller gives none, and why."""
+    forced = _env.forced_threads()
+    if forced is not None:
+        return forced, "FASTATTN_NUM_THREADS"
+    usable = machine().usable_cpus
+    paid = max(1, geometry.multiply_adds // _WORK_PER_THREAD)
+    if paid < usable:
+        return paid, f"the work pays for {paid} of {usable} usable CPUs"
+    return usable, "usable CPUs"
+
+
+def _runnable(isa: str, origin: str) -> str:
+    here = machine()
+    if isa in here.isas:
+        return isa
+    reason = here.missing_isas.get(isa, "there is no such instruction set")
+    raise UnavailableError(
+        teach(origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}")
+    )
+
+
+def _isa_index(isa: str) -> int:
+    binding, _ = native()
+    assert binding is not None
+    return [name for name, _ in binding.isas()].index(isa)
+
+
+def _tile_lanes(isa: str, code: int) -> int:
+    binding, _ = native()
+    assert binding is not None
+    lanes: int = binding.tile(_isa_index(isa), code)[2]
+    return lanes
+
+
+def _default_block_k(geometry: Geometry, tile_lanes: int) -> tuple[int, str]:
+    l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
+    key_bytes = tile_lanes * geometry.dtype.compute.itemsize
+    fitting = int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32
+    if fitting >= _BLOCK_K_LARGEST:
+        return _BLOCK_K_LARGEST, "the largest default"
+    return max(32, fitting), f"the weights of {tile_lanes} queries fit half of L1"
+
+
+def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple[int, str]:
+    g = geometry
+    row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
+    rows, why = _BLOCK_Q_LARGEST, "the largest default"
+    if _BLOCK_Q_BYTES // row_bytes < rows:
+        rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
+    if threads > 1:
+        levelling = -(-g.batch * g.heads_q * g.length_q // (threads * _ITEMS_PER_THREAD))
+        if levelling < rows:
+            rows, why = levelling, f"{_ITEMS_PER_THREAD} work items for each thread"
+    return max(1, rows // tile_lanes) * tile_lanes, why

@@ -1,0 +1,254 @@
+"""Attention in Numba: a tiled kernel, compiled for this processor on its first call.
+
+Purpose: choose a configuration, lay out the working memory, start the threads.
+Non-goals: the computation itself (`_numba_kernel`).  Nothing here imports Numba before
+the first call.
+
+The work is cut into items, batch entry x key head x block of `block_q` rows, which the
+threads take from a shared counter.  The GIL is released while they compute.
+
+Files: `_numba_shape` what a call tells the kernel, `_numba_pool` threads, `_numba_kernel`
+blocks and masks, `_numba_tiles` and `_numba_rows` what runs inside a block, `_numba_math`
+formulas, `_numba_ir` the notation that the last three are written in.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from fastattn._config import Config
+from fastattn._env import forced_threads
+from fastattn._machine import machine
+from fastattn._problem import Geometry, Problem
+from fastattn.implementations import _numba_shape as shape
+from fastattn.implementations._numba_pool import run_on_threads
+
+NAME = "numba"
+SUMMARY = "a tiled kernel that Numba compiles for this processor"
+TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
+
+_PAID_MULTIPLY_ADDS = 2_000_000  # a thread is worth waking for as many
+_LINE_BYTES = 64
+_CHUNK_FEATURES = 258
+"""Features that a panel goes through at a time: a panel row of each is 16 KiB, half of the
+nearest cache (rounded down to whole tiles)."""
+
+
+def missing() -> str | None:
+    """Why this implementation cannot run here; None if it can."""
+    try:
+        found = importlib.util.find_spec("numba") is not None
+    except ValueError:  # a stand-in without a spec holds the place
+        found = False
+    return None if found else "the package numba is not installed"
+
+
+def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+    """Fill the open fields."""
+    g = geometry
+    reasons = {}
+    threads, block_q, block_k = config.threads, config.block_q, config.block_k
+    if threads is None:
+        usable, forced = machine().usable_cpus, forced_threads()
+        paid = max(1, g.multiply_adds // _PAID_MULTIPLY_ADDS)
+        threads = min(paid, forced or usable)
+        reasons["threads"] = (
+            "all that the work pays for"
+            if threads == paid
+            else "FASTATTN_NUM_THREADS"
+            if forced
+            else "usable CPUs"
+        )
+    rows = g.group * g.length_q
+    if block_q is None:
+        block_q = 256
+        items = g.batch * g.heads_kv
+        wanted = 4 * threads if threads > 1 else 1
+        if items < wanted:
+            block_q = max(32, min(block_q, -(-rows * items // wanted) // 16 * 16))
+        reasons["block_q"] = "default"
+    if block_k is None:
+        block_k = 256
+        reasons["block_k"] = "default"
+    return Config(block_q=block_q, block_k=block_k, threads=threads), reasons
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Layout:
+    """The kernel's table for a call, and what its threads need."""
+
+    table: np.ndarray
+    scratch_bytes: int
+    threads: int
+
+
+_LAYOUTS: dict[tuple[Any, ...], _Layout] = {}
+_LAYOUTS_KEPT = 4096
+
+
+def run(problem: Problem, config: Config) -> None:
+    """Compute the call and write `problem.out` and `problem.lse`."""
+    if not problem.out.size:
+        return
+    g, optional = problem.geometry, (
+        problem.lse,
+        problem.mask,
+        None if problem.offsets is None else np.asarray(problem.offsets),
+        problem.lengths,
+        problem.sinks,
+    )
+    # Equal geometries are one object, which stands for the arrays' shapes here.
+    key = (
+        g,
+        config.block_q,
+        config.block_k,
+        config.threads,
+        problem.q.strides,
+        problem.k.strides,
+        problem.v.strides,
+        problem.out.strides,
+        *(None if array is None else (array.dtype, array.strides) for array in optional),
+    )
+    layout = _LAYOUTS.get(key)
+    if layout is None:
+        layout = _layout(problem, config)
+        if len(_LAYOUTS) >= _LAYOUTS_KEPT:
+            _LAYOUTS.clear()
+        _LAYOUTS[key] = layout
+    scratch = np.empty(layout.scratch_bytes // 8, np.int64)
+    scratch[0] = 0
+    arguments = (
+        id(layout.table),
+        id(scratch),
+        id(problem.q),
+        id(problem.k),
+        id(problem.v),
+        id(problem.out),
+        *(0 if array is None else id(array) for array in optional),
+        g.scale,
+        g.softcap or 0.0,
+    )
+    kernel, like = _kernel(), g.dtype.compute.type(0)
+    if layout.threads == 1:
+        kernel(like, 0, *arguments)
+    else:
+        run_on_threads(lambda worker: kernel(like, worker, *arguments), layout.threads)
+
+
+def _layout(problem: Problem, config: Config) -> _Layout:
+    """Layout of a call that has rows."""
+    g = problem.geometry
+    from fastattn.implementations._numba_ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
+
+    rows, batch, dim, dim_v = g.group * g.length_q, g.batch, g.dim, g.dim_v
+    assert config.block_q and config.block_k and config.threads
+    size = g.dtype.compute.itemsize
+    lanes = LANES_BYTES // size
+    width = TILE_VECTORS * lanes
+    block_q, block_k = min(config.block_q, rows), max(1, min(config.block_k, g.length_k))
+    row_blocks = -(-rows // block_q)
+    items = batch * g.heads_kv * row_blocks
+    threads = min(config.threads, items)
+    panels = -(-block_q // width)
+    chunk = _CHUNK_FEATURES // TILE_ROWS * TILE_ROWS
+    one_chunk = dim <= chunk and dim_v <= chunk
+
+    q, k, v = (problem.full(name).strides for name in "qkv")
+    out = problem.full("out").strides
+    lse = (0,) * len(q[1:]) if problem.lse is None else problem.full("lse").strides
+    mask = (0,) * len(q) if problem.mask is None else problem.mask.strides
+    per_batch = (0,) * len(g.batch_shape)
+    offsets = per_batch if problem.offsets is None else problem.offsets.strides
+    lengths = per_batch if problem.lengths is None else problem.lengths.strides
+
+    in_place = k[-1] == size and g.dtype.itemsize == size and one_chunk
+    key_bytes = 0 if in_place else _up(min(dim, chunk), lanes) * size + _LINE_BYTES
+    padded, padded_v = _up(dim, lanes), _up(dim_v, math.lcm(lanes, TILE_ROWS))
+    key_rows = _up(block_k, math.lcm(lanes, TILE_ROWS))
+    inner = {
+        "ROW_TABLE_BYTES": panels * width * 8,
+        "QUERY_PANEL_BYTES": padded * width * size,
+        "RESULT_PANEL_BYTES": padded_v * width * size,
+        "SCORE_PANEL_BYTES": key_rows * width * size,
+        "KEY_BYTES": key_bytes,
+        "VALUE_GROUP_BYTES": block_k * TILE_ROWS * size,
+        "STAGE_BYTES": _up(max(dim, dim_v), lanes) * size,
+        "MASK_ROW_BYTES": 0 if problem.mask is None else key_rows * size,
+    }
+    regions = {
+        "ROW_TABLES": len(shape.ROW_TABLE) * inner["ROW_TABLE_BYTES"],
+        "PANEL_TABLE": len(shape.PANEL_CELL) * 8 * panels,
+        "STAGE_TABLE": 8 * lanes,
+        "STATE": len(shape.STATE_ROW) * inner["ROW_TABLE_BYTES"],
+        "LANES": len(shape.LANE_ROW) * width * size,
+        "QUERIES": panels * inner["QUERY_PANEL_BYTES"],
+        "RESULT": panels * inner["RESULT_PANEL_BYTES"],
+        "SCORES": (1 if one_chunk else panels) * inner["SCORE_PANEL_BYTES"],
+        "KEYS": block_k * key_bytes,
+        "VALUES": -(-min(dim_v, chunk) // TILE_ROWS) * inner["VALUE_GROUP_BYTES"],
+        "STAGE": (lanes + 1) * inner["STAGE_BYTES"],
+        "MASK": width * inner["MASK_ROW_BYTES"],
+    }
+    places, arena_bytes = {}, 0
+    for name, count in regions.items():
+        places[name] = arena_bytes
+        arena_bytes += _up(count, _LINE_BYTES)
+
+    numbers: dict[str, int] = {
+        "ITEMS": items,
+        "ROW_BLOCKS": row_blocks,
+        "HEADS_KV": g.heads_kv,
+        "GROUP": g.group,
+        "LENGTH_Q": g.length_q,
+        "LENGTH_K": g.length_k,
+        "DIM": dim,
+        "DIM_V": dim_v,
+        "BLOCK_Q": block_q,
+        "BLOCK_K": block_k,
+        "CHUNK": chunk,
+        "ARENA_BYTES": arena_bytes,
+        "MASKED": any(
+            (problem.mask is not None, problem.lengths is not None, g.band.limited)
+        ),
+        "LEFT": shape.UNLIMITED if g.band.left is None else g.band.left,
+        "RIGHT": shape.UNLIMITED if g.band.right is None else g.band.right,
+        "KIND": shape.KINDS[g.dtype.name],
+        "MASK_KIND": _kind(problem.mask),
+        "SINK_KIND": _kind(problem.sinks),
+        "SINK_E": 0 if problem.sinks is None else problem.sinks.strides[0],
+        "ZERO": 0,
+        "BATCH_AXES": len(g.batch_shape),
+        **places,
+        **inner,
+    }
+    for name, strides in {"Q": q, "K": k, "V": v, "OUT": out, "MASK": mask}.items():
+        numbers |= zip((f"{name}_H", f"{name}_R", f"{name}_E"), strides[-3:], strict=True)
+    numbers |= zip(("LSE_H", "LSE_R"), lse[-2:], strict=True)
+
+    axes = len(g.batch_shape)
+    batched = (q, k, v, out, lse, mask, offsets, lengths)
+    columns = [g.batch_shape, *(strides[:axes] for strides in batched)]
+    batch_table = [column[axis] for axis in reversed(range(axes)) for column in columns]
+    table = np.array([*(numbers[name] for name in shape.TABLE), *batch_table], np.int64)
+    return _Layout(table, shape.HEADER_BYTES + threads * arena_bytes, threads)
+
+
+def _kind(array: np.ndarray | None) -> int:
+    return shape.NO_KIND if array is None else shape.KINDS[array.dtype.name]
+
+
+def _up(count: int, multiple: int) -> int:
+    return -(-count // multiple) * multiple
+
+
+@functools.cache
+def _kernel() -> Any:
+    from fastattn.implementations._numba_kernel import kernel
+
+    return kernel

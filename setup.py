@@ -1,0 +1,146 @@
+"""Build of the compiled extension: one Cython module, one object for each instruction set.
+
+The metadata stands in pyproject.toml.  Here is `ISAS`, the table of instruction sets, and
+the build_ext that compiles each row with its own flags.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import subprocess
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+try:  # setuptools >= 70.1 has them itself
+    from setuptools.errors import CompileError
+except ImportError:
+    from distutils.errors import CompileError
+
+SOURCES = Path("src_cpp")
+
+
+@dataclass(frozen=True)
+class Isa:
+    """One instruction set: the flags its object is compiled with, and where that makes sense."""
+
+    name: str
+    flags: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()  # of platform.machine(); () = any
+
+
+AVX2 = ("-mavx2", "-mfma", "-mf16c")
+AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+X86_64 = ("x86_64", "AMD64")
+
+# Best first: the order is the preference at run time.
+ISAS = (
+    Isa("avx512", AVX512, X86_64),
+    Isa("avx2", AVX2, X86_64),
+    Isa("baseline"),
+)
+
+COMMON_FLAGS = (
+    "-std=c++20",
+    "-O3",
+    "-fvisibility=hidden",
+    "-fno-lto",  # a link-time optimiser could inline ISA code where it must not run
+    "-Wall",
+    "-Wextra",
+)
+# Of the family that fast-math names only what keeps NaN, infinity and signed zeros.
+ISA_FLAGS = (
+    "-fno-exceptions",
+    "-fno-rtti",
+    "-fno-math-errno",
+    "-fno-trapping-math",
+    "-Wno-psabi",  # vectors as arguments: all of these functions are inlined
+    "-Wno-maybe-uninitialized",  # GCC bug 105593: _mm512_undefined_ps
+    "-Wno-uninitialized",
+)
+
+
+class BuildExt(build_ext):
+    """build_ext that first compiles each ISA row and links the objects in."""
+
+    def build_extension(self, ext: Extension) -> None:
+        generated = Path(self.build_temp) / "isa"
+        generated.mkdir(parents=True, exist_ok=True)
+        openmp = self._openmp_flags()
+        extra = tuple(shlex.split(os.environ.get("FASTATTN_CXXFLAGS", "")))
+        lines = []
+        for isa in ISAS:
+            refusal = self._compile_isa(isa, ext, extra)
+            if refusal is None:
+                lines.append(f"FASTATTN_ISA({isa.name})")
+            else:
+                self.warn(f"{isa.name}: {refusal}")
+                lines.append(f'FASTATTN_NO_ISA({isa.name}, "{refusal}")')
+        table = "\n".join(lines) + "\n"
+        if not (path := generated / "isa_table.inc").exists() or path.read_text() != table:
+            path.write_text(table)
+        ext.include_dirs.append(str(generated))
+        ext.extra_compile_args = [*COMMON_FLAGS, *openmp, *extra]
+        ext.extra_link_args = [*openmp, *extra]
+        super().build_extension(ext)
+
+    def _compile_isa(self, isa: Isa, ext: Extension, extra: tuple[str, ...]) -> str | None:
+        """Compile one row and add its object to `ext`; the reason if there is none."""
+        if isa.machines and platform.machine() not in isa.machines:
+            return f"only for {' and '.join(isa.machines)}"
+        try:
+            ext.extra_objects += self.compiler.compile(
+                [str(SOURCES / "isa" / f"{isa.name}.cpp")],
+                output_dir=self.build_temp,
+                extra_postargs=[*COMMON_FLAGS, *ISA_FLAGS, *isa.flags, *extra],
+                depends=ext.depends,
+            )
+        except CompileError:
+            if not isa.flags:
+                raise
+            return "the compiler refused it when fastattn was built"
+        return None
+
+    def _openmp_flags(self) -> list[str]:
+        """Flags for OpenMP; none, and one thread, where the compiler has no OpenMP."""
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "openmp.cpp"
+            source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
+            command = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", str(source.with_suffix(""))]
+            command = [argument for argument in command if argument != "-c"]
+            if subprocess.run(command, capture_output=True).returncode == 0:
+                return ["-fopenmp"]
+        self.warn("the compiler has no OpenMP: the cython implementation will use one thread")
+        return []
+
+
+def extension() -> Extension:
+    """The compiled binding with the C++ that is built for any CPU."""
+    import numpy
+
+    headers = sorted(map(str, SOURCES.glob("**/*.hpp")))
+    return Extension(
+        "fastattn.implementations._native",
+        sources=[
+            "fastattn/implementations/_native.pyx",
+            *(str(SOURCES / name) for name in ("cpu.cpp", "dispatch.cpp", "driver.cpp")),
+        ],
+        include_dirs=[str(SOURCES), numpy.get_include()],
+        define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],
+        depends=headers,
+        language="c++",
+    )
+
+
+if __name__ == "__main__":
+    from Cython.Build import cythonize
+
+    setup(
+        ext_modules=cythonize([extension()], language_level=3),
+        cmdclass={"build_ext": BuildExt},
+    )

@@ -1,0 +1,101 @@
+// The plain structs through which the two halves of the library meet.
+//
+//   binding -> driver -> dispatch          built for any CPU
+//   KernelSet <- isa <- kernel <- simd     built once per instruction set
+//
+// What is here is data: no functions, no templates, no standard-library headers, so
+// that a translation unit built with ISA flags can include it and export nothing but
+// its KernelSet.
+//
+// Legend: q, k, v = queries, keys, values; rows = queries of all heads that share one
+// key head, ordered (query, head): row r is query r / group of head r % group;
+// strides are in bytes.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdint.h>
+
+namespace fastattn {
+
+// Mirrors DTYPES in fastattn/_dtypes.py; a test compares the two.
+enum class DType : int32_t { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3, kBool = 4 };
+inline constexpr int kStorageTypes = 4;
+
+// "No limit on this side" of a band.
+inline constexpr int64_t kUnlimited = INT64_MAX;
+
+// Rows of one key head, in place: row r starts at data + (r / group) * row + (r % group) * head.
+struct Rows {
+    char* data;
+    int64_t head;
+    int64_t row;
+    int64_t column;
+};
+
+// Keys or values of one head, in place.
+struct Matrix {
+    const char* data;
+    int64_t row;
+    int64_t column;
+};
+
+// Everything a kernel needs to compute rows [row_begin, row_end) of one key head.
+struct Task {
+    Rows q;
+    Matrix k;
+    Matrix v;
+    Rows out;
+    Rows mask;            // data == nullptr: no dense mask
+    const double* sinks;  // one for each head of the group, or nullptr
+    DType mask_type;
+    int64_t group;
+    int64_t length_k;  // visible keys are below it
+    int64_t dim;
+    int64_t dim_v;
+    double scale;
+    double softcap;  // 0: none
+    // Query i sees keys j with i + offset - left <= j <= i + offset + right.
+    int64_t offset;
+    int64_t left;
+    int64_t right;
+    int64_t row_begin;
+    int64_t row_end;
+    int64_t block_k;
+    void* scratch;      // scratch_bytes(...) bytes, aligned to kScratchAlignment
+    double* row_max;    // [row_end - row_begin], running maximum of each row, or nullptr
+    double* row_sum;    // and its sum of exponentials
+};
+
+inline constexpr int64_t kScratchAlignment = 64;
+
+// Bytes of scratch for a block of so many rows and keys, or -1 if that overflows.
+using ScratchBytes = int64_t (*)(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v);
+using Run = void (*)(const Task&);
+
+struct Kernel {
+    ScratchBytes scratch_bytes;
+    Run run;
+    int32_t lanes;       // values of the compute type in a vector
+    int32_t tile_rows;   // register tile: keys (or value features)
+    int32_t tile_lanes;  // by queries
+};
+
+// CPU features, as bits; names and detection in cpu.cpp.
+enum Feature : uint32_t {
+    kFma = 1u << 0,
+    kF16c = 1u << 1,
+    kAvx2 = 1u << 2,
+    kAvx512f = 1u << 3,
+    kAvx512bw = 1u << 4,
+    kAvx512dq = 1u << 5,
+    kAvx512vl = 1u << 6,
+};
+
+// One instruction set: what it needs, and its kernels by storage type.
+struct KernelSet {
+    const char* name;
+    uint32_t needs;  // Feature bits
+    Kernel kernels[kStorageTypes];
+};
+
+}  // namespace fastattn

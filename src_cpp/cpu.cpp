@@ -1,0 +1,68 @@
+// CPUID and operating-system state.  Built without ISA flags, so that asking a CPU
+// what it can do never executes what it cannot.
+//
+// An AVX feature counts only if the operating system saves its registers (XCR0): a
+// kernel that does not would lose them at the first context switch.
+// Source: Intel SDM vol. 1, sections 14.3 and 15.2.
+// SPDX-License-Identifier: Apache-2.0
+#include "cpu.hpp"
+
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
+namespace fastattn {
+namespace {
+
+struct Name {
+    uint32_t feature;
+    const char* name;
+};
+
+constexpr Name kNames[] = {
+    {kFma, "fma"},           {kF16c, "f16c"},         {kAvx2, "avx2"},         {kAvx512f, "avx512f"},
+    {kAvx512bw, "avx512bw"}, {kAvx512dq, "avx512dq"}, {kAvx512vl, "avx512vl"},
+};
+
+#if defined(__x86_64__)
+uint32_t detect() {
+    unsigned eax, ebx, ecx, edx;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx)) return 0;
+    const bool os_saves = ecx & (1u << 27);  // OSXSAVE
+    const bool avx = ecx & (1u << 28);
+    if (!os_saves || !avx) return 0;
+    uint32_t found = 0;
+    if (ecx & (1u << 12)) found |= kFma;
+    if (ecx & (1u << 29)) found |= kF16c;
+
+    unsigned xcr0, xcr0_high;
+    __asm__ volatile("xgetbv" : "=a"(xcr0), "=d"(xcr0_high) : "c"(0));
+    constexpr unsigned kYmm = 0x06, kZmm = 0xE6;
+    if ((xcr0 & kYmm) != kYmm) return 0;
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx)) return found;
+    if (ebx & (1u << 5)) found |= kAvx2;
+    if ((xcr0 & kZmm) != kZmm) return found;
+    if (ebx & (1u << 16)) found |= kAvx512f;
+    if (ebx & (1u << 17)) found |= kAvx512dq;
+    if (ebx & (1u << 30)) found |= kAvx512bw;
+    if (ebx & (1u << 31)) found |= kAvx512vl;
+    return found;
+}
+#else
+uint32_t detect() { return 0; }
+#endif
+
+}  // namespace
+
+uint32_t cpu_features() {
+    static const uint32_t features = detect();
+    return features;
+}
+
+const char* feature_name(uint32_t features) {
+    for (const Name& row : kNames)
+        if (features & row.feature) return row.name;
+    return nullptr;
+}
+
+}  // namespace fastattn

@@ -1,0 +1,15 @@
+// What this processor and its operating system can run.  Built without ISA flags.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "abi.hpp"
+
+namespace fastattn {
+
+// Features that the CPU has and whose registers the operating system saves.
+uint32_t cpu_features();
+
+// Name of the lowest feature in `features`, or nullptr if there is none.
+const char* feature_name(uint32_t features);
+
+}  // namespace fastattn

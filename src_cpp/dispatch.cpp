@@ -1,0 +1,39 @@
+// The table of instruction sets, as the build wrote it.
+//
+// isa_table.inc has a line for each row of setup.py's ISAS table, in its order:
+// FASTATTN_ISA(name) for an object that was compiled, FASTATTN_NO_ISA(name, "reason")
+// for one that was not.
+// SPDX-License-Identifier: Apache-2.0
+#include "dispatch.hpp"
+
+#include "cpu.hpp"
+
+#define FASTATTN_ISA(name) extern "C" const fastattn::KernelSet fastattn_kernels_##name;
+#define FASTATTN_NO_ISA(name, reason)
+#include "isa_table.inc"
+#undef FASTATTN_ISA
+#undef FASTATTN_NO_ISA
+
+namespace fastattn {
+namespace {
+
+constexpr Isa kIsas[] = {
+#define FASTATTN_ISA(name) {#name, &fastattn_kernels_##name, nullptr},
+#define FASTATTN_NO_ISA(name, reason) {#name, nullptr, reason},
+#include "isa_table.inc"
+#undef FASTATTN_ISA
+#undef FASTATTN_NO_ISA
+};
+
+}  // namespace
+
+int isa_count() { return static_cast<int>(sizeof(kIsas) / sizeof(kIsas[0])); }
+
+const Isa& isa(int index) { return kIsas[index]; }
+
+const char* lacking(int index) {
+    const KernelSet* kernels = kIsas[index].kernels;
+    return kernels ? feature_name(kernels->needs & ~cpu_features()) : nullptr;
+}
+
+}  // namespace fastattn

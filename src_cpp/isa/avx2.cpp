@@ -1,0 +1,11 @@
+// The kernels for AVX2, FMA and F16C.
+// SPDX-License-Identifier: Apache-2.0
+#include "../simd/avx2.hpp"
+
+#include "../kernel/attention.hpp"
+
+extern "C" const fastattn::KernelSet fastattn_kernels_avx2;
+constexpr fastattn::KernelSet fastattn_kernels_avx2 = [] {
+    using namespace fastattn;
+    return kernels_of<Avx2>("avx2", kAvx2 | kFma | kF16c);
+}();

@@ -1,0 +1,11 @@
+// The kernels for any CPU.
+// SPDX-License-Identifier: Apache-2.0
+#include "../simd/baseline.hpp"
+
+#include "../kernel/attention.hpp"
+
+extern "C" const fastattn::KernelSet fastattn_kernels_baseline;
+constexpr fastattn::KernelSet fastattn_kernels_baseline = [] {
+    using namespace fastattn;
+    return kernels_of<Baseline>("baseline", 0);
+}();

@@ -1,0 +1,78 @@
+// Which keys a row sees: a band and a length give an interval of keys, a dense mask the
+// rest.  Works on a tile of scores held with queries along the lanes: s[key][lane].
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../abi.hpp"
+#include "exp.hpp"
+#include "storage.hpp"
+
+namespace fastattn {
+namespace {
+
+// Keys [begin, end).
+struct Interval {
+    int64_t begin;
+    int64_t end;
+};
+
+// Keys that a query sees by band and length.
+inline Interval visible_keys(const Task& task, int64_t query) {
+    const int64_t position = query + task.offset;
+    Interval keys{0, task.length_k};
+    if (task.left != kUnlimited && position - task.left > keys.begin)
+        keys.begin = position - task.left;
+    if (task.right != kUnlimited && position + task.right + 1 < keys.end)
+        keys.end = position + task.right + 1;
+    if (keys.end < keys.begin) keys.end = keys.begin;
+    return keys;
+}
+
+// Hides the scores of keys outside their row's interval.  `begin` and `end` hold the
+// intervals' bounds for each lane; s[0] belongs to key `first`.
+template <typename Simd, int kVectors>
+inline void hide_outside(typename Simd::Value* s, int64_t first, int64_t keys,
+                         const int64_t* begin, const int64_t* end) {
+    using Vec = typename Simd::Vec;
+    using Int = typename Simd::Int;
+    using Signed = typename SameWidth<typename Simd::Value>::Signed;
+    constexpr int kLanes = Simd::lanes;
+    const Vec hidden = broadcast<Simd>(-kInfinity<typename Simd::Value>);
+    for (int n = 0; n < kVectors; ++n) {
+        Int low, high;  // relative to `first`, within [0, keys]: they fit any lane
+        for (int lane = 0; lane < kLanes; ++lane) {
+            const int64_t from = begin[n * kLanes + lane] - first;
+            const int64_t to = end[n * kLanes + lane] - first;
+            low[lane] = static_cast<Signed>(from < 0 ? 0 : from > keys ? keys : from);
+            high[lane] = static_cast<Signed>(to < 0 ? 0 : to > keys ? keys : to);
+        }
+        for (int64_t j = 0; j < keys; ++j) {
+            typename Simd::Value* at = s + (j * kVectors + n) * kLanes;
+            const Int key = static_cast<Signed>(j) - Int{};
+            store(at, ((key >= low) & (key < high)) ? load<Vec>(at) : hidden);
+        }
+    }
+}
+
+// s = softcap * tanh(s / softcap).
+template <typename Simd>
+inline void cap(typename Simd::Value* s, int64_t count, typename Simd::Value softcap) {
+    using Vec = typename Simd::Vec;
+    const Vec factor = broadcast<Simd>(softcap);
+    for (int64_t i = 0; i < count; i += Simd::lanes)
+        store(s + i, factor * tanh<Simd>(load<Vec>(s + i) / factor));
+}
+
+// s += mask; a mask of -inf hides its key whatever the score.
+template <typename Simd>
+inline void add_dense(typename Simd::Value* s, const typename Simd::Value* mask, int64_t count) {
+    using Vec = typename Simd::Vec;
+    const Vec hidden = broadcast<Simd>(-kInfinity<typename Simd::Value>);
+    for (int64_t i = 0; i < count; i += Simd::lanes) {
+        const Vec m = load<Vec>(mask + i);
+        store(s + i, m == hidden ? hidden : load<Vec>(s + i) + m);
+    }
+}
+
+}  // namespace
+}  // namespace fastattn

@@ -1,0 +1,88 @@
+// Between rows as the caller holds them and the layouts that the register tile reads:
+//
+//   panel of rows   [column][lanes]  queries (and a dense mask's tile) along the lanes
+//   panel of values [key][tile rows] value features along the tile's rows
+//
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "storage.hpp"
+
+namespace fastattn {
+namespace {
+
+// Columns [0, columns) of `count` rows, transposed: to[c * ld + lane], scaled by `factor`.
+// `rows` holds the addresses of `count` rows, a multiple of the vector's lanes.
+template <typename Simd, typename S>
+inline void pack_rows(char* const* rows, int64_t count, int64_t column, int64_t columns,
+                      typename Simd::Value factor, typename Simd::Value* to, int64_t ld) {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    constexpr int kLanes = Simd::lanes;
+    for (int64_t lane = 0; lane < count; lane += kLanes, rows += kLanes) {
+        int64_t c = 0;
+        if (column == static_cast<int64_t>(sizeof(S))) {
+            for (; c + kLanes <= columns; c += kLanes) {
+                Vec square[kLanes];
+#pragma GCC unroll 16
+                for (int r = 0; r < kLanes; ++r)
+                    square[r] = load_values<Simd, S>(rows[r] + c * column);
+                transpose<Vec, kLanes>(square);
+#pragma GCC unroll 16
+                for (int r = 0; r < kLanes; ++r)
+                    store(to + (c + r) * ld + lane, square[r] * broadcast<Simd>(factor));
+            }
+        }
+        for (; c < columns; ++c)
+            for (int r = 0; r < kLanes; ++r)
+                to[c * ld + lane + r] = to_compute<T>(load<S>(rows[r] + c * column)) * factor;
+    }
+}
+
+// The way back for `count` rows, any number: rows[lane][c] = from[c * ld + lane] * factor[lane].
+template <typename Simd, typename S>
+inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
+                        const typename Simd::Value* factor, int64_t count, int64_t columns,
+                        char* const* rows, int64_t column) {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    constexpr int kLanes = Simd::lanes;
+    for (int64_t lane = 0; lane < count; lane += kLanes, rows += kLanes) {
+        const int64_t filled = count - lane < kLanes ? count - lane : kLanes;
+        const Vec scale = load<Vec>(factor + lane);
+        int64_t c = 0;
+        if (column == static_cast<int64_t>(sizeof(S))) {
+            for (; c + kLanes <= columns; c += kLanes) {
+                Vec square[kLanes];
+#pragma GCC unroll 16
+                for (int r = 0; r < kLanes; ++r)
+                    square[r] = load<Vec>(from + (c + r) * ld + lane) * scale;
+                transpose<Vec, kLanes>(square);
+#pragma GCC unroll 16
+                for (int r = 0; r < kLanes; ++r)
+                    if (r < filled) store_values<Simd, S>(rows[r] + c * column, square[r]);
+            }
+        }
+        for (; c < columns; ++c)
+            for (int64_t r = 0; r < filled; ++r)
+                store(rows[r] + c * column,
+                      to_storage<S>(static_cast<T>(from[c * ld + lane + r] * factor[lane + r])));
+    }
+}
+
+// Value rows to panels: to[(f / kRows) * count * kRows + j * kRows + f % kRows], features
+// past `features` filled with 0.
+template <typename Simd, int kRows>
+inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t count,
+                        int64_t features, typename Simd::Value* to) {
+    using T = typename Simd::Value;
+    T* panel = to + j * kRows;
+    int64_t f = 0;
+    for (; f + kRows <= features; f += kRows, panel += count * kRows)
+        __builtin_memcpy(panel, row + f, kRows * sizeof(T));
+    if (f < features)
+        for (int r = 0; r < kRows; ++r) panel[r] = f + r < features ? row[f + r] : T(0);
+}
+
+}  // namespace
+}  // namespace fastattn

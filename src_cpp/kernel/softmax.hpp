@@ -1,0 +1,59 @@
+// The online softmax of one tile of scores: weights, running maximum, running sum.
+//
+// Rows run along the lanes, so maximum and sum are plain vectors and nothing crosses
+// lanes.  A row's sum is taken key after key: it does not depend on the row's neighbours.
+//
+// Legend: s = scores [key][lane], overwritten by the weights exp(s - m); m, l = running
+// maximum and sum; alpha = exp(m_before - m), what earlier weights are to be scaled by.
+// Source: Milakov and Gimelshein, arXiv:1805.02867, algorithm 3.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "exp.hpp"
+#include "storage.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename Simd, int kVectors>
+inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd::Value* m,
+                           typename Simd::Value* l, typename Simd::Value* alpha) {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    constexpr int kLanes = Simd::lanes;
+    constexpr int kWidth = kVectors * kLanes;
+    const Vec log2e = broadcast<Simd>(T(kLog2E));
+
+    Vec top[kVectors], before[kVectors], sum[kVectors];
+#pragma GCC unroll 16
+    for (int n = 0; n < kVectors; ++n) top[n] = before[n] = load<Vec>(m + n * kLanes);
+    for (int64_t j = 0; j < keys; ++j)
+#pragma GCC unroll 16
+        for (int n = 0; n < kVectors; ++n)
+            top[n] = Simd::max(load<Vec>(s + j * kWidth + n * kLanes), top[n]);
+
+#pragma GCC unroll 16
+    for (int n = 0; n < kVectors; ++n) {
+        store(m + n * kLanes, top[n]);
+        // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
+        top[n] = top[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[n];
+        const Vec a = exp2_nonpositive<Simd>((before[n] - top[n]) * log2e);
+        store(alpha + n * kLanes, a);
+        sum[n] = load<Vec>(l + n * kLanes) * a;
+    }
+    // The difference first, then the factor: a score near the type's largest number times
+    // log2(e) would overflow.
+    for (int64_t j = 0; j < keys; ++j)
+#pragma GCC unroll 16
+        for (int n = 0; n < kVectors; ++n) {
+            T* at = s + j * kWidth + n * kLanes;
+            const Vec weight = exp2_nonpositive<Simd>((load<Vec>(at) - top[n]) * log2e);
+            store(at, weight);
+            sum[n] += weight;
+        }
+#pragma GCC unroll 16
+    for (int n = 0; n < kVectors; ++n) store(l + n * kLanes, sum[n]);
+}
+
+}  // namespace
+}  // namespace fastattn

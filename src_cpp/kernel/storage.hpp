@@ -1,0 +1,118 @@
+// Rows of the caller's arrays, in any storage type and at any stride, to rows of the
+// compute type and back.
+//
+// Legend: S = storage type, T = compute type; column = bytes between values of a row.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../simd/vector.hpp"
+
+namespace fastattn {
+namespace {
+
+// Boolean masks: one byte, True = may attend, as the number added to a score.
+struct Bool {
+    uint8_t byte;
+};
+
+template <typename T>
+inline constexpr T kInfinity = __builtin_inf();
+
+template <typename T, typename S>
+inline T to_compute(S value) {
+    return static_cast<T>(value);
+}
+template <typename T>
+inline T to_compute(Half value) {
+    return static_cast<T>(half_to_float<float, uint32_t>(value.bits));
+}
+template <typename T>
+inline T to_compute(BFloat value) {
+    return static_cast<T>(bits<float>(static_cast<uint32_t>(value.bits) << 16));
+}
+template <typename T>
+inline T to_compute(Bool value) {
+    return value.byte ? T(0) : -kInfinity<T>;
+}
+
+template <typename S, typename T>
+inline S to_storage(T value) {
+    if constexpr (sizeof(S) == sizeof(T)) {
+        return value;
+    } else if constexpr (__is_same(S, Half)) {
+        return {static_cast<uint16_t>(float_to_half<float, uint32_t>(value))};
+    } else {
+        return {static_cast<uint16_t>(float_to_bfloat<float, uint32_t>(value))};
+    }
+}
+
+// A vector's worth of adjacent values.
+template <typename Simd, typename S>
+inline typename Simd::Vec load_values(const char* from) {
+    using Vec = typename Simd::Vec;
+    using Bits = typename Simd::Bits;
+    if constexpr (__is_same(S, typename Simd::Value)) {
+        return load<Vec>(from);
+    } else if constexpr (__is_same(S, Half)) {
+        return Simd::from_half(from);
+    } else if constexpr (__is_same(S, BFloat)) {
+        using Narrow = VectorOf_t<uint16_t, Simd::lanes>;
+        return bits<Vec>(__builtin_convertvector(load<Narrow>(from), Bits) << 16);
+    } else if constexpr (__is_same(S, Bool)) {
+        using Narrow = VectorOf_t<uint8_t, Simd::lanes>;
+        const Bits seen = __builtin_convertvector(load<Narrow>(from), Bits);
+        return seen != Bits{} ? Vec{} : broadcast<Simd>(-kInfinity<typename Simd::Value>);
+    } else {  // a float mask over double scores
+        using Narrow = VectorOf_t<S, Simd::lanes>;
+        return __builtin_convertvector(load<Narrow>(from), Vec);
+    }
+}
+
+template <typename Simd, typename S>
+inline void store_values(char* to, typename Simd::Vec v) {
+    if constexpr (__is_same(S, typename Simd::Value)) {
+        store(to, v);
+    } else if constexpr (__is_same(S, Half)) {
+        Simd::to_half(to, v);
+    } else {
+        using Narrow = VectorOf_t<uint16_t, Simd::lanes>;
+        using Bits = typename Simd::Bits;
+        store(to, __builtin_convertvector(
+                      float_to_bfloat<typename Simd::Vec, Bits>(v), Narrow));
+    }
+}
+
+// to[0..count) = the row's values.
+template <typename Simd, typename S>
+inline void read_row(const char* from, int64_t column, int64_t count,
+                     typename Simd::Value* to) {
+    using T = typename Simd::Value;
+    int64_t i = 0;
+    if (column == static_cast<int64_t>(sizeof(S)))
+        for (; i + Simd::lanes <= count; i += Simd::lanes)
+            store(to + i, load_values<Simd, S>(from + i * column));
+    for (; i < count; ++i) to[i] = to_compute<T>(load<S>(from + i * column));
+}
+
+template <typename T>
+inline bool is_finite(T value) {
+    return value - value == 0;  // NaN for infinity and NaN
+}
+
+template <typename Simd>
+inline bool all_finite(const typename Simd::Value* row, int64_t count) {
+    using Vec = typename Simd::Vec;
+    Vec sum{};  // stays 0 unless a value is not finite
+    int64_t i = 0;
+    for (; i + Simd::lanes <= count; i += Simd::lanes) {
+        const Vec v = load<Vec>(row + i);
+        sum += v - v;
+    }
+    bool finite = true;
+    for (int lane = 0; lane < Simd::lanes; ++lane) finite &= sum[lane] == 0;
+    for (; i < count; ++i) finite &= is_finite(row[i]);
+    return finite;
+}
+
+}  // namespace
+}  // namespace fastattn

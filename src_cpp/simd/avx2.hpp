@@ -1,0 +1,32 @@
+// AVX2, FMA and F16C: 16 registers of 32 bytes.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <immintrin.h>
+
+#include "vector.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename T>
+struct Avx2;
+
+template <>
+struct Avx2<float> : Portable<float, 32, 16> {
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_ps(a, b, c); }
+    static Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
+    static Vec from_half(const void* from) { return _mm256_cvtph_ps(load<__m128i>(from)); }
+    static void to_half(void* to, Vec v) {
+        store(to, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+};
+
+template <>
+struct Avx2<double> : Portable<double, 32, 16> {
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm256_fmadd_pd(a, b, c); }
+    static Vec max(Vec a, Vec b) { return _mm256_max_pd(a, b); }
+};
+
+}  // namespace
+}  // namespace fastattn

@@ -1,0 +1,32 @@
+// AVX-512 F, BW, DQ and VL: 32 registers of 64 bytes.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <immintrin.h>
+
+#include "vector.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename T>
+struct Avx512;
+
+template <>
+struct Avx512<float> : Portable<float, 64, 32> {
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
+    static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+    static Vec from_half(const void* from) { return _mm512_cvtph_ps(load<__m256i>(from)); }
+    static void to_half(void* to, Vec v) {
+        store(to, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
+    }
+};
+
+template <>
+struct Avx512<double> : Portable<double, 64, 32> {
+    static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_pd(a, b, c); }
+    static Vec max(Vec a, Vec b) { return _mm512_max_pd(a, b); }
+};
+
+}  // namespace
+}  // namespace fastattn

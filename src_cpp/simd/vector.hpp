@@ -1,0 +1,164 @@
+// The vector vocabulary that every instruction set shares, on the compilers' vector
+// extension: types, loads, stores, broadcasts, bit casts, transposition, 16-bit types.
+//
+// A vocabulary is a class template over the compute type (float or double) with
+//   Value, Vec, Int, Bits   the type, its vector, and integer vectors of the same lanes
+//   lanes, registers        values in a vector, vector registers that a tile may fill
+//   fma(a, b, c), max(a, b) a * b + c; a > b ? a : b (b where either is NaN, as MAXPS)
+//   from_half, to_half      float only: `lanes` float16 values to and from memory
+// `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
+// what their instructions do better.
+//
+// No standard library: these headers are compiled under ISA flags (see README.md).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <stdint.h>
+
+namespace fastattn {
+namespace {
+
+// Storage-only 16-bit types.
+struct Half {
+    uint16_t bits;
+};
+struct BFloat {
+    uint16_t bits;
+};
+
+template <typename T>
+struct SameWidth;
+template <>
+struct SameWidth<float> {
+    using Signed = int32_t;
+    using Unsigned = uint32_t;
+};
+template <>
+struct SameWidth<double> {
+    using Signed = int64_t;
+    using Unsigned = uint64_t;
+};
+
+template <typename T, int kLanes>
+struct VectorOf {
+    typedef T type __attribute__((vector_size(kLanes * sizeof(T))));
+};
+template <typename T, int kLanes>
+using VectorOf_t = typename VectorOf<T, kLanes>::type;
+
+template <typename V>
+inline V load(const void* from) {
+    V v;
+    __builtin_memcpy(&v, from, sizeof(V));
+    return v;
+}
+
+template <typename V>
+inline void store(void* to, V v) {
+    __builtin_memcpy(to, &v, sizeof(V));
+}
+
+template <typename To, typename From>
+inline To bits(From from) {
+    static_assert(sizeof(To) == sizeof(From), "a bit cast keeps the size");
+    To to;
+    __builtin_memcpy(&to, &from, sizeof(To));
+    return to;
+}
+
+template <int... kIndex>
+struct Sequence {};
+template <int kCount, int... kIndex>
+struct MakeSequence : MakeSequence<kCount - 1, kCount - 1, kIndex...> {};
+template <int... kIndex>
+struct MakeSequence<0, kIndex...> {
+    using type = Sequence<kIndex...>;
+};
+
+// Transposes the square of kLanes vectors: log2(kLanes) rounds, in each of which every
+// pair of vectors that are kStep apart swaps its off-diagonal blocks of kStep lanes.
+template <typename V, int kLanes, int kStep, int... kLane>
+inline void transpose_round(V* x, Sequence<kLane...>) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kLanes; ++i) {
+        if (i & kStep) continue;
+        const V a = x[i], b = x[i + kStep];
+        x[i] = __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane - kStep : kLane)...);
+        x[i + kStep] =
+            __builtin_shufflevector(a, b, (kLane & kStep ? kLanes + kLane : kLane + kStep)...);
+    }
+}
+
+template <typename V, int kLanes, int kStep = 1>
+inline void transpose(V* x) {
+    if constexpr (kStep < kLanes) {
+        transpose_round<V, kLanes, kStep>(x, typename MakeSequence<kLanes>::type{});
+        transpose<V, kLanes, 2 * kStep>(x);
+    }
+}
+
+// float16 <-> float32 in integer arithmetic, exact, to nearest even on the way back; for
+// scalars and, with `Convert`, vectors alike.
+template <typename Float, typename Bits>
+inline Float half_to_float(Bits half) {
+    const Bits magnitude = (half & 0x7fffu) << 13;
+    // 2^112 moves the exponent from float16's bias to float32's, subnormals included.
+    const Float shifted = bits<Float>(magnitude) * 0x1p112f;
+    const Bits special = magnitude | 0x7f800000u;  // infinity and NaN keep their mantissa
+    const Bits value = (half & 0x7c00u) == 0x7c00u ? special : bits<Bits>(shifted);
+    return bits<Float>(value | (half & 0x8000u) << 16);
+}
+
+template <typename Float, typename Bits>
+inline Bits float_to_half(Float number) {
+    const Bits all = bits<Bits>(number);
+    const Bits sign = (all & 0x80000000u) >> 16;
+    const Bits magnitude = all & 0x7fffffffu;
+    // Below 2^-14 the sum with 1/2 rounds to a multiple of float16's 2^-24.
+    const Bits subnormal = bits<Bits>(bits<Float>(magnitude) + 0.5f) - 0x3f000000u;
+    const Bits odd = magnitude >> 13 & 1u;
+    const Bits normal = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
+    const Bits finite = magnitude < 0x38800000u ? subnormal : normal;
+    const Bits special = magnitude > 0x7f800000u ? (magnitude & 0u) + 0x7e00u
+                                                 : (magnitude & 0u) + 0x7c00u;
+    return sign | (magnitude >= 0x47800000u ? special : finite);
+}
+
+template <typename Float, typename Bits>
+inline Bits float_to_bfloat(Float number) {
+    const Bits all = bits<Bits>(number);
+    const Bits rounded = all + 0x7fffu + (all >> 16 & 1u);
+    const Bits nan = all | 0x400000u;
+    return ((all & 0x7fffffffu) > 0x7f800000u ? nan : rounded) >> 16;
+}
+
+template <typename T, int kBytes, int kRegisters>
+struct Portable {
+    using Value = T;
+    static constexpr int lanes = kBytes / static_cast<int>(sizeof(T));
+    static constexpr int registers = kRegisters;
+    using Vec = VectorOf_t<T, lanes>;
+    using Int = VectorOf_t<typename SameWidth<T>::Signed, lanes>;
+    using Bits = VectorOf_t<typename SameWidth<T>::Unsigned, lanes>;
+
+    static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
+    static Vec max(Vec a, Vec b) { return a > b ? a : b; }
+
+    static Vec from_half(const void* from) {
+        using Halves = VectorOf_t<uint16_t, lanes>;
+        return half_to_float<Vec>(__builtin_convertvector(load<Halves>(from), Bits));
+    }
+    static void to_half(void* to, Vec v) {
+        using Halves = VectorOf_t<uint16_t, lanes>;
+        store(to, __builtin_convertvector(float_to_half<Vec, Bits>(v), Halves));
+    }
+};
+
+// Vector of one value.
+template <typename Simd>
+inline typename Simd::Vec broadcast(typename Simd::Value value) {
+    return value - typename Simd::Vec{};  // x - 0 is x, -0 and NaN included
+}
+
+}  // namespace
+}  // namespace fastattn
