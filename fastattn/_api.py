@@ -148,6 +148,9 @@ def attention(
     row's result does not depend on which other rows or batches are computed with it
     (for a given `config`; with ``impl="numpy"`` as far as BLAS keeps to that).
 
+    Weighted values are summed before they are divided by the softmax's sum, as in [3]_:
+    values above the compute type's largest number over Lk may overflow.
+
     16-bit types are computed in float32 and rounded once.  The error against exact
     arithmetic is at most twice that of the plain three-step computation in the same
     type.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less what `causal`,

@@ -14,13 +14,15 @@
 #include <cmath>
 #include <cstdlib>
 #include <limits>
-#include <memory>
 
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
+#endif
+#if defined(__linux__)
+#include <sys/mman.h>
 #endif
 
 namespace fastattn {
@@ -35,9 +37,43 @@ bool forked_child = false;
     pthread_atfork(nullptr, nullptr, [] { forked_child = true; });
 #endif
 
-struct Free {
-    void operator()(void* memory) const { std::free(memory); }
+// Scratch of the thread that calls, kept for its next call: fresh pages would have to be
+// faulted in and cleared each time.  What is larger than kKept goes back at the call's end.
+class Scratch {
+public:
+    ~Scratch() { std::free(memory_); }
+
+    // At least so many bytes, or nullptr.
+    char* reserve(int64_t bytes) {
+        if (bytes <= size_) return memory_;
+        std::free(memory_);
+        const int64_t alignment = bytes >= kHugePage ? kHugePage : kScratchAlignment;
+        size_ = (bytes + alignment - 1) / alignment * alignment;
+        memory_ = static_cast<char*>(
+            std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(size_)));
+        if (!memory_) size_ = 0;
+#if defined(__linux__)
+        if (memory_ && alignment == kHugePage)
+            madvise(memory_, static_cast<size_t>(size_), MADV_HUGEPAGE);  // advice: may fail
+#endif
+        return memory_;
+    }
+
+    void release_excess() {
+        if (size_ <= kKept) return;
+        std::free(memory_);
+        memory_ = nullptr;
+        size_ = 0;
+    }
+
+private:
+    static constexpr int64_t kHugePage = int64_t{2} << 20;
+    static constexpr int64_t kKept = int64_t{16} << 20;
+    char* memory_ = nullptr;
+    int64_t size_ = 0;
 };
+
+thread_local Scratch scratch_of_caller;
 
 // Bytes from an array's start to one batch entry of it, for flat index `batch`.
 int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
@@ -156,22 +192,22 @@ Status attention(const Call& call, const KernelSet& kernels) {
     const int64_t bytes = work.bytes();
     if (bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / threads)
         return Status::kNoMemory;
-    const std::unique_ptr<char, Free> scratch(
-        static_cast<char*>(std::aligned_alloc(kScratchAlignment, static_cast<size_t>(bytes * threads))));
+    char* scratch = scratch_of_caller.reserve(bytes * threads);
     if (!scratch) return Status::kNoMemory;
 
     if (threads == 1) {
-        for (int64_t item = 0; item < items; ++item) work.run(item, scratch.get());
-        return Status::kOk;
-    }
+        for (int64_t item = 0; item < items; ++item) work.run(item, scratch);
+    } else {
 #pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-    for (int64_t item = 0; item < items; ++item) {
+        for (int64_t item = 0; item < items; ++item) {
 #if defined(_OPENMP)
-        work.run(item, scratch.get() + bytes * omp_get_thread_num());
+            work.run(item, scratch + bytes * omp_get_thread_num());
 #else
-        work.run(item, scratch.get());
+            work.run(item, scratch);
 #endif
+        }
     }
+    scratch_of_caller.release_excess();
     return Status::kOk;
 }
 

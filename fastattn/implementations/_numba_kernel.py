@@ -46,6 +46,7 @@ from fastattn.implementations._numba_tiles import (
     batch_table,
     cap_scores,
     claim,
+    clamp,
     data_address,
     field,
     fill,
@@ -66,16 +67,12 @@ from fastattn.implementations._numba_tiles import (
     state_row,
     store_float,
     store_word,
+    used_vectors,
 )
 
 __all__ = ["kernel"]
 
 _OPTIONS: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
-
-@numba.njit(inline="always", **_OPTIONS)
-def _clamp(value, low, high):
-    return min(max(value, low), high)
-
 
 @numba.njit(**_OPTIONS)
 def _read(like, kind, row, source, stride, count):
@@ -105,18 +102,11 @@ def _write(like, kind, target, stride, row, count):
         write_row(like, BFLOAT16, target, stride, row, count)
 
 
-@numba.njit(inline="always", **_OPTIONS)
-def _computes_as_stored(like, table):
-    if item_bytes(like) == 8:
-        return True
-    return field(like, table, "KIND") == FLOAT32
-
-
 @numba.njit(**_OPTIONS)
 def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh, alpha):
     """`multiply_tile` for any number of rows: those of `a` in groups, `a_group` apart.
 
-    Writes ``c`` up to the next even number of rows (to TILE_ROWS in a full tile).
+    Writes up to a multiple of TILE_ROWS rows of ``c``.
     """
     group_bytes = TILE_ROWS * panel_width(like) * item_bytes(like)
     left = rows
@@ -126,18 +116,16 @@ def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh
             multiply_tile(like, TILE_ROWS, 1, used, c, a, a_row, a_step, b, count, fresh, alpha)
         elif used > 4:
             multiply_tile(like, TILE_ROWS, 2, used, c, a, a_row, a_step, b, count, fresh, alpha)
-        elif used > 2:
-            multiply_tile(like, 4, 2, used, c, a, a_row, a_step, b, count, fresh, alpha)
         else:
-            multiply_tile(like, 2, 2, used, c, a, a_row, a_step, b, count, fresh, alpha)
+            multiply_tile(like, 4, 2, used, c, a, a_row, a_step, b, count, fresh, alpha)
         c += group_bytes
         a += a_group
         left -= TILE_ROWS
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offset, length):
-    """Fill the row and panel tables of a row block."""
+    """Fill the row and panel tables of a row block; the keys from ... to that it sees."""
     width = panel_width(like)
     group = field(like, table, "GROUP")
     length_q = field(like, table, "LENGTH_Q")
@@ -157,6 +145,7 @@ def _lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offs
     # Lanes past the last row repeat it, and write where nobody reads.
     unread = arena + field(like, table, "STAGE")
     unread += lane_count(like) * field(like, table, "STAGE_BYTES")
+    block_low, block_high = length_k, 0
     for panel in range((rows + width - 1) // width):
         low_min, low_max, high_min, high_max = length_k, 0, length_k, 0
         for r in range(panel * width, (panel + 1) * width):
@@ -168,8 +157,8 @@ def _lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offs
             store_word(like, out_rows + 8 * r, out + h * out_h + i * out_r if r < rows else unread)
             store_word(like, lse_rows + 8 * r, lse + h * lse_h + i * lse_r)
             store_word(like, mask_rows + 8 * r, mask + h * mask_h + i * mask_r)
-            low = _clamp(i + offset - left, 0, length)
-            high = _clamp(i + offset + right + 1, 0, length)
+            low = clamp(like, i + offset - left, 0, length)
+            high = clamp(like, i + offset + right + 1, 0, length)
             store_word(like, lows + 8 * r, low)
             store_word(like, highs + 8 * r, high)
             if low < high:
@@ -179,28 +168,24 @@ def _lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offs
         store_word(like, panel_cell(like, table, arena, panel, "LOW_MAX"), low_max)
         store_word(like, panel_cell(like, table, arena, panel, "HIGH_MIN"), high_min)
         store_word(like, panel_cell(like, table, arena, panel, "HIGH_MAX"), high_max)
+        block_low, block_high = min(block_low, low_min), max(block_high, high_max)
+    return block_low, block_high
 
 
-@numba.njit(inline="always", **_OPTIONS)
-def _vectors(like, rows, panel):
-    """Registers of a panel that hold rows."""
-    return 1 if rows - panel * panel_width(like) <= lane_count(like) else 2
-
-
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _pack_queries(like, table, arena, rows, scale):
     """Q as panels, one panel row per feature, multiplied by `scale`."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
     dim, kind = field(like, table, "DIM"), field(like, table, "KIND")
     stride = field(like, table, "Q_E")
-    in_place = _computes_as_stored(like, table) and stride == size and dim >= lanes
+    in_place = field(like, table, "IN_PLACE") != 0 and stride == size and dim >= lanes
     stage = arena + field(like, table, "STAGE")
     stage_table = arena + field(like, table, "STAGE_TABLE")
     stage_bytes = field(like, table, "STAGE_BYTES")
     for panel in range((rows + width - 1) // width):
         packed = arena + field(like, table, "QUERIES")
         packed += panel * field(like, table, "QUERY_PANEL_BYTES")
-        for vector in range(_vectors(like, rows, panel)):
+        for vector in range(used_vectors(like, rows, panel)):
             q_rows = row_table(like, table, arena, "Q") + 8 * (panel * width + vector * lanes)
             if not in_place:
                 for lane in range(lanes):
@@ -214,7 +199,7 @@ def _pack_queries(like, table, arena, rows, scale):
                 gather_tile(like, q_rows, start * size, target, scale)
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _stage_keys(like, table, arena, k, begin, keys, feature, count):
     """Keys from `begin` on, `count` features from `feature` on, as rows of the arena."""
     kind, stride = field(like, table, "KIND"), field(like, table, "K_E")
@@ -225,19 +210,19 @@ def _stage_keys(like, table, arena, k, begin, keys, feature, count):
         _read(like, kind, staged + j * key_bytes, source + j * k_r, stride, count)
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _value_row(like, table, arena, v, key, feature, count):
     """Address of `count` features of a value at unit stride in the compute type."""
     stride = field(like, table, "V_E")
     source = v + key * field(like, table, "V_R") + feature * stride
-    if _computes_as_stored(like, table) and stride == item_bytes(like):
+    if field(like, table, "IN_PLACE") != 0 and stride == item_bytes(like):
         return source
     row = arena + field(like, table, "STAGE")
     _read(like, field(like, table, "KIND"), row, source, stride, count)
     return row
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _pack_values(like, table, arena, v, begin, keys, feature, count):
     """Values as groups of TILE_ROWS features, key after key in each.
 
@@ -279,7 +264,7 @@ def _sees(like, table, arena, row, key):
     return load_float(like, added) != -math.inf
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _add_non_finite(like, table, arena, v, feature, count, rows, panel, weights, begin, end):
     """Add what `_pack_values` left out to the rows that see it."""
     width, size = panel_width(like), item_bytes(like)
@@ -300,7 +285,7 @@ def _add_non_finite(like, table, arena, v, feature, count, rows, panel, weights,
                     store_float(like, place, load_float(like, place) + weight * value)
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _add_mask(like, table, arena, panel, scores, begin, keys):
     """Add the dense mask to a panel's scores."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
@@ -320,11 +305,11 @@ def _add_mask(like, table, arena, panel, scores, begin, keys):
             add_mask_tile(like, tile, row_bytes, scores + (j * width + lane) * size)
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _softmax(like, table, arena, rows, panel, scores, softcap):
     """Masks and the online softmax for a panel's part of a key block."""
     width, size = panel_width(like), item_bytes(like)
-    vectors = _vectors(like, rows, panel)
+    vectors = used_vectors(like, rows, panel)
     begin = load_word(like, panel_cell(like, table, arena, panel, "BEGIN"))
     keys = load_word(like, panel_cell(like, table, arena, panel, "END")) - begin
     if softcap > 0.0:
@@ -339,8 +324,8 @@ def _softmax(like, table, arena, rows, panel, scores, softcap):
         lows, highs = row_table(like, table, arena, "LOW"), row_table(like, table, arena, "HIGH")
         for lane in range(width):
             r = panel * width + lane
-            low = _clamp(load_word(like, lows + 8 * r) - begin, 0, keys)
-            high = _clamp(load_word(like, highs + 8 * r) - begin, 0, keys)
+            low = clamp(like, load_word(like, lows + 8 * r) - begin, 0, keys)
+            high = clamp(like, load_word(like, highs + 8 * r) - begin, 0, keys)
             # Exact: block_k is at most 2**16.
             store_float(like, first + lane * size, float(low))
             store_float(like, past + lane * size, float(high))
@@ -358,7 +343,7 @@ def _softmax(like, table, arena, rows, panel, scores, softcap):
     )
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _key_block(like, table, arena, rows, block, k, v, softcap):
     """Scores, softmax and weighted sum of one block of keys for a row block."""
     width, size = panel_width(like), item_bytes(like)
@@ -406,7 +391,7 @@ def _key_block(like, table, arena, rows, block, k, v, softcap):
                 end = load_word(like, panel_cell(like, table, arena, panel, "END"))
                 _multiply(
                     like,
-                    _vectors(like, rows, panel),
+                    used_vectors(like, rows, panel),
                     arena + field(like, table, "SCORES") + (panel - panel_0) * score_panel,
                     end - begin,
                     keys_at + (begin - first) * key_stride + (0 if staged else d * key_step),
@@ -443,7 +428,7 @@ def _key_block(like, table, arena, rows, block, k, v, softcap):
                 weights += (panel - panel_0) * score_panel
                 _multiply(
                     like,
-                    _vectors(like, rows, panel),
+                    used_vectors(like, rows, panel),
                     arena
                     + field(like, table, "RESULT")
                     + panel * result_panel
@@ -464,13 +449,13 @@ def _key_block(like, table, arena, rows, block, k, v, softcap):
                     )
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _finish(like, table, arena, rows, first, head, sinks, lse):
     """Divide by the sums, with sinks, and write the result and the log-sum-exp."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
     dim_v, kind = field(like, table, "DIM_V"), field(like, table, "KIND")
     stride = field(like, table, "OUT_E")
-    in_place = _computes_as_stored(like, table) and stride == size and dim_v >= lanes
+    in_place = field(like, table, "IN_PLACE") != 0 and stride == size and dim_v >= lanes
     stage = arena + field(like, table, "STAGE")
     stage_table = arena + field(like, table, "STAGE_TABLE")
     stage_bytes = field(like, table, "STAGE_BYTES")
@@ -493,7 +478,7 @@ def _finish(like, table, arena, rows, first, head, sinks, lse):
                 m, l = load_float(like, top + lane * size), load_float(like, total + lane * size)
                 value = m + math.log(l)
                 store_float(like, load_word(like, lse_rows + 8 * lane), value)
-        vectors = _vectors(like, rows, panel)
+        vectors = used_vectors(like, rows, panel)
         finish_panel(like, vectors, 1 if with_sinks else 0, sink_row, top, total, factors)
         result = arena + field(like, table, "RESULT")
         result += panel * field(like, table, "RESULT_PANEL_BYTES")
@@ -510,7 +495,7 @@ def _finish(like, table, arena, rows, first, head, sinks, lse):
                     _write(like, kind, target, stride, stage + lane * stage_bytes, dim_v)
 
 
-@numba.njit(inline="always", **_OPTIONS)
+@numba.njit(**_OPTIONS)
 def _prepare(like, table, arena):
     """Fill what all items of a thread share."""
     lanes, size = lane_count(like), item_bytes(like)
@@ -523,65 +508,6 @@ def _prepare(like, table, arena):
     fill(like, lane_row(like, table, arena, "ONES"), width // lanes, 1.0)
 
 
-@numba.njit(inline="always", **_OPTIONS)
-def _item(
-    like, table, arena, item, q, k, v, out, lse, mask, offsets, lengths, sinks, scale, softcap
-):
-    """One work item: a row block of the rows that share a key head of a batch entry."""
-    width, size = panel_width(like), item_bytes(like)
-    row_blocks, heads_kv = (
-        field(like, table, "ROW_BLOCKS"),
-        field(like, table, "HEADS_KV"),
-    )
-    # The last row block of a head sees most under a causal mask: it comes first.
-    block = row_blocks - 1 - item % row_blocks
-    head = (item // row_blocks) % heads_kv
-    batch = item // (row_blocks * heads_kv)
-    axis = table + batch_table(like)
-    for _ in range(field(like, table, "BATCH_AXES")):
-        length = load_word(like, axis)
-        index = batch % length
-        batch //= length
-        q += index * load_word(like, axis + 8)
-        k += index * load_word(like, axis + 16)
-        v += index * load_word(like, axis + 24)
-        out += index * load_word(like, axis + 32)
-        lse += index * load_word(like, axis + 40)
-        mask += index * load_word(like, axis + 48)
-        offsets += index * load_word(like, axis + 56)
-        lengths += index * load_word(like, axis + 64)
-        axis += 72
-    k += head * field(like, table, "K_H")
-    v += head * field(like, table, "V_H")
-
-    block_q = field(like, table, "BLOCK_Q")
-    first = block * block_q
-    rows = min(
-        block_q,
-        field(like, table, "GROUP") * field(like, table, "LENGTH_Q") - first,
-    )
-    panels = (rows + width - 1) // width
-    offset = load_word(like, offsets)
-    length = load_word(like, lengths)
-    _lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offset, length)
-    _pack_queries(like, table, arena, rows, scale)
-    lanes = lane_count(like)
-    fill(like, state_row(like, table, arena, "TOP", 0), panels * width // lanes, -math.inf)
-    fill(like, state_row(like, table, arena, "TOTAL", 0), panels * width // lanes, 0.0)
-    result_bytes = panels * field(like, table, "RESULT_PANEL_BYTES")
-    result = arena + field(like, table, "RESULT")
-    fill(like, result, result_bytes // (lanes * size), 0.0)
-
-    low, high = field(like, table, "LENGTH_K"), 0
-    for panel in range(panels):
-        low = min(low, load_word(like, panel_cell(like, table, arena, panel, "LOW_MIN")))
-        high = max(high, load_word(like, panel_cell(like, table, arena, panel, "HIGH_MAX")))
-    block_k = field(like, table, "BLOCK_K")
-    for key_block in range(low // block_k, (high + block_k - 1) // block_k):
-        _key_block(like, table, arena, rows, key_block, k, v, softcap)
-    _finish(like, table, arena, rows, first, head, sinks, lse)
-
-
 def _compiled(sources: int) -> Any:
     """`kernel`, kept in Numba's cache on disk where there is a place for it.
 
@@ -590,30 +516,69 @@ def _compiled(sources: int) -> Any:
     """
 
     def kernel(
-        like, worker, table_id, scratch_id, q, k, v, out, lse, mask, offsets, lengths, sinks,
-        scale, softcap,
+        like, worker, table_id, scratch_id, q_id, k_id, v_id, out_id, lse_id, mask_id, offsets_id,
+        lengths_id, sinks_id, scale, softcap,
     ):  # fmt: skip
-        assert sources != 0
-        table = data_address(like, table_id)
-        scratch = data_address(like, scratch_id)
+        assert sources >= 0
+        table, scratch = data_address(like, table_id), data_address(like, scratch_id)
         arena = scratch + HEADER_BYTES + worker * field(like, table, "ARENA_BYTES")
-        q, k, v = data_address(like, q), data_address(like, k), data_address(like, v)
-        out = data_address(like, out)
-        lse = data_address(like, lse) if lse != 0 else 0
-        mask = data_address(like, mask) if mask != 0 else 0
-        sinks = data_address(like, sinks) if sinks != 0 else 0
-        offsets = data_address(like, offsets) if offsets != 0 else place_of(like, table, "ZERO")
-        lengths = data_address(like, lengths) if lengths != 0 else place_of(like, table, "LENGTH_K")
+        sinks = data_address(like, sinks_id) if sinks_id != 0 else 0
+        width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
+        row_blocks, heads_kv = field(like, table, "ROW_BLOCKS"), field(like, table, "HEADS_KV")
+        block_q, block_k = field(like, table, "BLOCK_Q"), field(like, table, "BLOCK_K")
+        all_rows = field(like, table, "GROUP") * field(like, table, "LENGTH_Q")
         _prepare(like, table, arena)
-        items = field(like, table, "ITEMS")
         while True:
             item = claim(like, scratch)
-            if item >= items:
+            if item >= field(like, table, "ITEMS"):
                 return
-            _item(
-                like, table, arena, item, q, k, v, out, lse, mask, offsets, lengths, sinks,
-                scale, softcap,
+            # The last row block of a head sees most under a causal mask: it comes first.
+            first = (row_blocks - 1 - item % row_blocks) * block_q
+            head = (item // row_blocks) % heads_kv
+            batch = item // (row_blocks * heads_kv)
+
+            q, k, v = data_address(like, q_id), data_address(like, k_id), data_address(like, v_id)
+            out = data_address(like, out_id)
+            lse = data_address(like, lse_id) if lse_id != 0 else 0
+            mask = data_address(like, mask_id) if mask_id != 0 else 0
+            offset_at, length_at = place_of(like, table, "ZERO"), place_of(like, table, "LENGTH_K")
+            if offsets_id != 0:
+                offset_at = data_address(like, offsets_id)
+            if lengths_id != 0:
+                length_at = data_address(like, lengths_id)
+            axis = batch_table(like, table)
+            for _ in range(field(like, table, "BATCH_AXES")):
+                length = load_word(like, axis)
+                index = batch % length
+                batch //= length
+                q += index * load_word(like, axis + 8)
+                k += index * load_word(like, axis + 16)
+                v += index * load_word(like, axis + 24)
+                out += index * load_word(like, axis + 32)
+                lse += index * load_word(like, axis + 40)
+                mask += index * load_word(like, axis + 48)
+                offset_at += index * load_word(like, axis + 56)
+                length_at += index * load_word(like, axis + 64)
+                axis += 72
+            k += head * field(like, table, "K_H")
+            v += head * field(like, table, "V_H")
+
+            rows = min(block_q, all_rows - first)
+            panels = (rows + width - 1) // width
+            low, high = _lay_out_rows(
+                like, table, arena, first, rows, head, q, out, lse, mask,
+                load_word(like, offset_at), load_word(like, length_at),
             )  # fmt: skip
+            _pack_queries(like, table, arena, rows, scale)
+            numbers = panels * width
+            fill(like, state_row(like, table, arena, "TOP", 0), numbers // lanes, -math.inf)
+            fill(like, state_row(like, table, arena, "TOTAL", 0), numbers // lanes, 0.0)
+            result_bytes = panels * field(like, table, "RESULT_PANEL_BYTES")
+            result = arena + field(like, table, "RESULT")
+            fill(like, result, result_bytes // (lanes * size), 0.0)
+            for block in range(low // block_k, (high + block_k - 1) // block_k):
+                _key_block(like, table, arena, rows, block, k, v, softcap)
+            _finish(like, table, arena, rows, first, head, sinks, lse)
 
     try:
         return numba.njit(cache=True, **_OPTIONS)(kernel)

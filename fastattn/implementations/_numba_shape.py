@@ -65,6 +65,7 @@ TABLE: tuple[str, ...] = (
     "MASK_KIND",
     "SINK_KIND",
     "KIND",
+    "IN_PLACE",  # whether that is the compute type
     # Strides.
     *("Q_H", "Q_R", "Q_E", "K_H", "K_R", "K_E", "V_H", "V_R", "V_E"),
     *("OUT_H", "OUT_R", "OUT_E", "LSE_H", "LSE_R", "MASK_H", "MASK_R", "MASK_E", "SINK_E"),

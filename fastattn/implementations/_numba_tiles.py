@@ -41,6 +41,7 @@ __all__ = [
     "batch_table",
     "cap_scores",
     "claim",
+    "clamp",
     "data_address",
     "field",
     "fill",
@@ -61,6 +62,7 @@ __all__ = [
     "state_row",
     "store_float",
     "store_word",
+    "used_vectors",
     "written_intrinsic",
 ]
 
@@ -130,6 +132,19 @@ def panel_width(emit: Emitter, element: ir.Type) -> Num:
 
 
 @written_intrinsic("word")
+def used_vectors(emit: Emitter, element: ir.Type, rows: Num, panel: Num) -> Num:
+    """Registers of a panel that hold some of the block's rows: 1 or 2."""
+    left = rows - panel * (TILE_VECTORS * lanes(element))
+    return emit.index(2).where(left > lanes(element), 1)
+
+
+@written_intrinsic("word")
+def clamp(emit: Emitter, element: ir.Type, value: Num, low: Num, high: Num) -> Num:
+    """The number of [low, high] nearest to `value`."""
+    return value.at_least(low).at_most(high)
+
+
+@written_intrinsic("word")
 def item_bytes(emit: Emitter, element: ir.Type) -> Num:
     """Bytes of a number of the compute type."""
     return emit.index(itemsize(element))
@@ -193,9 +208,9 @@ def place_of(emit: Emitter, element: ir.Type, table: Num, name: str) -> Num:
 
 
 @written_intrinsic("word")
-def batch_table(emit: Emitter, element: ir.Type) -> Num:
-    """Where in the call's table the batch axes begin."""
-    return emit.index(8 * len(shape.TABLE))
+def batch_table(emit: Emitter, element: ir.Type, table: Num) -> Num:
+    """Address of the batch axes in the call's table."""
+    return table + 8 * len(shape.TABLE)
 
 
 @written_intrinsic("word")

@@ -219,6 +219,7 @@ def _layout(problem: Problem, config: Config) -> _Layout:
         "LEFT": shape.UNLIMITED if g.band.left is None else g.band.left,
         "RIGHT": shape.UNLIMITED if g.band.right is None else g.band.right,
         "KIND": shape.KINDS[g.dtype.name],
+        "IN_PLACE": g.dtype.itemsize == size,
         "MASK_KIND": _kind(problem.mask),
         "SINK_KIND": _kind(problem.sinks),
         "SINK_E": 0 if problem.sinks is None else problem.sinks.strides[0],

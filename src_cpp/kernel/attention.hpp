@@ -439,11 +439,10 @@ private:
                 const int64_t row = task_.row_begin + first + (lane < rows ? lane : 0);
                 sinks[lane] = static_cast<T>(task_.sinks[row % task_.group]);
             }
-            const Vec log2e = broadcast<Simd>(T(kLog2E));
             const Vec m = load<Vec>(m_ + first), sink = load<Vec>(sinks);
             const Vec top = Simd::max(m, sink);  // NaN in a sink passes
-            const Vec alpha = exp2_nonpositive<Simd>((m - top) * log2e);
-            factor = alpha / (l * alpha + exp2_nonpositive<Simd>((sink - top) * log2e));
+            const Vec alpha = exp_nonpositive<Simd>(m - top);
+            factor = alpha / (l * alpha + exp_nonpositive<Simd>(sink - top));
         }
         return l == Vec{} ? Vec{} : factor;
     }

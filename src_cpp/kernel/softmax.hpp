@@ -22,7 +22,6 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
     using Vec = typename Simd::Vec;
     constexpr int kLanes = Simd::lanes;
     constexpr int kWidth = kVectors * kLanes;
-    const Vec log2e = broadcast<Simd>(T(kLog2E));
 
     Vec top[kVectors], before[kVectors], sum[kVectors];
 #pragma GCC unroll 16
@@ -37,17 +36,15 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
         store(m + n * kLanes, top[n]);
         // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
         top[n] = top[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[n];
-        const Vec a = exp2_nonpositive<Simd>((before[n] - top[n]) * log2e);
+        const Vec a = exp_nonpositive<Simd>(before[n] - top[n]);
         store(alpha + n * kLanes, a);
         sum[n] = load<Vec>(l + n * kLanes) * a;
     }
-    // The difference first, then the factor: a score near the type's largest number times
-    // log2(e) would overflow.
     for (int64_t j = 0; j < keys; ++j)
 #pragma GCC unroll 16
         for (int n = 0; n < kVectors; ++n) {
             T* at = s + j * kWidth + n * kLanes;
-            const Vec weight = exp2_nonpositive<Simd>((load<Vec>(at) - top[n]) * log2e);
+            const Vec weight = exp_nonpositive<Simd>(load<Vec>(at) - top[n]);
             store(at, weight);
             sum[n] += weight;
         }

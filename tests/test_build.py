@@ -1,0 +1,176 @@
+"""The build of the compiled side: the ISA table, and the law that keeps ISA code apart."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sysconfig
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+import fastattn
+
+ROOT = Path(__file__).resolve().parent.parent
+SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / "setup.py"), run_name="setup_table"))
+SOURCES = ROOT / "src_cpp"
+ISA_HEADERS = {"stdint.h", "immintrin.h"}
+INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
+
+
+def compiler() -> list[str]:
+    """Command of the C++ compiler that the extension is built with."""
+    command = sysconfig.get_config_var("CXX") or "c++"
+    return str(command).split()
+
+
+def here(isa: object) -> bool:
+    """Whether the row is one for this machine's architecture."""
+    return not isa.machines or fastattn.machine().architecture in isa.machines  # type: ignore[attr-defined]
+
+
+def reached(path: Path) -> dict[Path, str]:
+    """`path` and every project header that it includes, with their texts."""
+    found: dict[Path, str] = {}
+    open_ = [path.resolve()]
+    while open_:
+        file = open_.pop()
+        if file in found:
+            continue
+        found[file] = file.read_text()
+        open_ += [
+            (file.parent / name).resolve()
+            for mark, name in INCLUDE.findall(found[file])
+            if mark == '"'
+        ]
+    return found
+
+
+@pytest.fixture(scope="module")
+def objects(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Object of each ISA row, compiled with the row's flags but quickly."""
+    folder = tmp_path_factory.mktemp("isa")
+    made = {}
+    for isa in SETUP.ISAS:
+        if not here(isa):
+            continue
+        made[isa.name] = folder / f"{isa.name}.o"
+        flags = [*SETUP.COMMON_FLAGS, *SETUP.ISA_FLAGS, *isa.flags, "-O1", "-fPIC", "-c"]
+        source = SOURCES / "isa" / f"{isa.name}.cpp"
+        subprocess.run([*compiler(), *flags, source, "-o", made[isa.name]], check=True)
+    return made
+
+
+def test_rows_are_what_the_package_reports() -> None:
+    """Every row of ISAS is either runnable or missing for a reason; the order is kept."""
+    machine = fastattn.machine()
+    names = [isa.name for isa in SETUP.ISAS]
+    assert set(names) == set(machine.isas) | set(machine.missing_isas)
+    assert list(machine.isas) == [name for name in names if name in machine.isas]
+    assert all(machine.missing_isas.values())
+
+
+def test_each_row_has_its_source() -> None:
+    """One file for each row, and no other."""
+    names = {path.stem for path in (SOURCES / "isa").glob("*.cpp")}
+    assert names == {isa.name for isa in SETUP.ISAS}
+
+
+def test_isa_objects_export_one_constant(objects: dict[str, Path]) -> None:
+    """No global, weak or common symbol but the KernelSet: nothing the linker could share."""
+    for name, path in objects.items():
+        text = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
+        rows = [line.split() for line in text.splitlines()]
+        defined = {(row[-2], row[-1]) for row in rows if row[-2] not in "Ua-z" and len(row) == 3}
+        shared = {symbol for kind, symbol in defined if kind.isupper() or kind in "uvw"}
+        assert shared == {f"fastattn_kernels_{name}"}, name
+        wanted = {row[-1] for row in rows if row[-2] == "U"}
+        assert wanted <= {"memcpy", "memset", "memmove", "_GLOBAL_OFFSET_TABLE_"}, (name, wanted)
+
+
+def test_isa_objects_run_nothing_at_start(objects: dict[str, Path]) -> None:
+    """No dynamic initialiser: it would run on every CPU."""
+    for name, path in objects.items():
+        text = subprocess.run(
+            ["objdump", "-h", path], check=True, capture_output=True, text=True
+        ).stdout
+        assert ".init_array" not in text, name
+        assert ".ctors" not in text, name
+
+
+def test_isa_code_includes_no_standard_library() -> None:
+    """Only fixed-size integers and intrinsics, in an anonymous namespace."""
+    for isa in SETUP.ISAS:
+        for path, text in reached(SOURCES / "isa" / f"{isa.name}.cpp").items():
+            system = {name for mark, name in INCLUDE.findall(text) if mark == "<"}
+            assert system <= ISA_HEADERS, path
+            assert "std::" not in text, path
+            if path.suffix == ".hpp" and path.name != "abi.hpp":
+                assert "namespace {" in text, path
+
+
+def test_layers_meet_only_at_the_kernel_set() -> None:
+    """abi <- simd <- tile <- kernel <- isa, and abi <- cpu <- dispatch <- driver."""
+    allowed = {
+        "simd": {"", "simd"},
+        "tile": {"", "simd", "tile"},
+        "kernel": {"", "simd", "tile", "kernel"},
+        "isa": {"simd", "kernel"},
+    }
+    plain = {
+        "abi.hpp": set(),
+        "cpu.hpp": {"abi.hpp"},
+        "cpu.cpp": {"cpu.hpp"},
+        "dispatch.hpp": {"abi.hpp"},
+        "dispatch.cpp": {"dispatch.hpp", "cpu.hpp", "isa_table.inc"},
+        "driver.hpp": {"abi.hpp"},
+        "driver.cpp": {"driver.hpp"},
+    }
+    for path in SOURCES.rglob("*.[hc]pp"):
+        names = [name for mark, name in INCLUDE.findall(path.read_text()) if mark == '"']
+        layer = path.relative_to(SOURCES).parts[0]
+        if layer in allowed:
+            targets = [(path.parent / name).resolve().relative_to(SOURCES) for name in names]
+            for target in targets:
+                folder = target.parts[0] if len(target.parts) > 1 else ""
+                assert folder in allowed[layer], (path, target)
+                assert folder or target.name == "abi.hpp", (path, target)
+        else:
+            assert set(names) <= plain[path.name], path
+
+
+def test_no_flag_is_fast_math() -> None:
+    """Minus infinity hides keys and NaN is data: no flag may assume them away."""
+    flags = [*SETUP.COMMON_FLAGS, *SETUP.ISA_FLAGS, *(f for isa in SETUP.ISAS for f in isa.flags)]
+    assert not [flag for flag in flags if re.search(r"fast-math|finite|unsafe|Ofast", flag)]
+
+
+def test_a_row_that_the_compiler_refuses_is_reported(tmp_path: Path) -> None:
+    """It is skipped with a reason; `baseline`, without flags, would be an error."""
+    from setuptools import Distribution
+
+    command = SETUP.BuildExt(Distribution())
+    command.build_temp = str(tmp_path)
+
+    class Refusing:
+        def compile(self, *_: object, **__: object) -> list[str]:
+            raise SETUP.CompileError("no such option")
+
+    command.compiler = Refusing()
+    extension = SimpleNamespace(depends=[], extra_objects=[])
+    row = SETUP.Isa("future", ("-mfuture",))
+    assert "compiler refused" in command._compile_isa(row, extension, ())
+    assert extension.extra_objects == []
+    with pytest.raises(SETUP.CompileError):
+        command._compile_isa(SETUP.Isa("baseline"), extension, ())
+
+
+def test_a_row_of_another_architecture_is_reported(tmp_path: Path) -> None:
+    """It is not even tried."""
+    from setuptools import Distribution
+
+    command = SETUP.BuildExt(Distribution())
+    reason = command._compile_isa(SETUP.Isa("other", (), ("pdp11",)), None, ())
+    assert reason == "only for pdp11"
