@@ -75,6 +75,11 @@ class Geometry:
         return self.heads_q // self.heads_kv
 
     @property
+    def scores_shape(self) -> tuple[int, ...]:
+        """(*batch, Hq, Lq, Lk)."""
+        return (*self.batch_shape, self.heads_q, self.length_q, self.length_k)
+
+    @property
     def lse_shape(self) -> tuple[int, ...]:
         """Shape of the log-sum-exp: (..., Hq, Lq), or (Lq,) for 2-D inputs."""
         if self.two_dimensional:
@@ -89,8 +94,7 @@ class Geometry:
     @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the two matrix products where nothing is masked."""
-        scores = self.batch * self.heads_q * self.length_q * self.length_k
-        return scores * (self.dim + self.dim_v)
+        return math.prod(self.scores_shape) * (self.dim + self.dim_v)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -455,9 +459,8 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
                 "convert with .astype; an integer 0/1 mask with .astype(bool)",
             )
         )
-    g = geometry
-    scores = (*g.batch_shape, g.heads_q, g.length_q, g.length_k)
-    expected = scores[1:] if g.two_dimensional else scores
+    scores = geometry.scores_shape
+    expected = scores[1:] if geometry.two_dimensional else scores
     try:
         return np.broadcast_to(mask, scores if mask.ndim <= len(expected) else expected)
     except ValueError:

@@ -84,7 +84,8 @@ class _Layout:
     """The kernel's table for a call, and what its threads need."""
 
     table: np.ndarray
-    scratch_bytes: int
+    like: np.floating  # of the compute type
+    scratch_words: int
     threads: int
 
 
@@ -94,26 +95,28 @@ _LAYOUTS_KEPT = 4096
 
 def run(problem: Problem, config: Config) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
-    if not problem.out.size:
+    g, lse, mask, sinks = problem.geometry, problem.lse, problem.mask, problem.sinks
+    q, k, v, out = problem.q, problem.k, problem.v, problem.out
+    offsets, lengths = problem.offsets, problem.lengths
+    if not out.size:
         return
-    g, optional = problem.geometry, (
-        problem.lse,
-        problem.mask,
-        None if problem.offsets is None else np.asarray(problem.offsets),
-        problem.lengths,
-        problem.sinks,
-    )
+    if offsets is not None:
+        offsets = np.asarray(offsets)  # without batch axes it may be a scalar
     # Equal geometries are one object, which stands for the arrays' shapes here.
     key = (
         g,
         config.block_q,
         config.block_k,
         config.threads,
-        problem.q.strides,
-        problem.k.strides,
-        problem.v.strides,
-        problem.out.strides,
-        *(None if array is None else (array.dtype, array.strides) for array in optional),
+        q.strides,
+        k.strides,
+        v.strides,
+        out.strides,
+        None if lse is None else lse.strides,
+        None if mask is None else (mask.dtype, mask.strides),
+        None if offsets is None else offsets.strides,
+        None if lengths is None else lengths.strides,
+        None if sinks is None else (sinks.dtype, sinks.strides),
     )
     layout = _LAYOUTS.get(key)
     if layout is None:
@@ -121,24 +124,27 @@ def run(problem: Problem, config: Config) -> None:
         if len(_LAYOUTS) >= _LAYOUTS_KEPT:
             _LAYOUTS.clear()
         _LAYOUTS[key] = layout
-    scratch = np.empty(layout.scratch_bytes // 8, np.int64)
+    scratch = np.empty(layout.scratch_words, np.int64)
     scratch[0] = 0
-    arguments = (
+    kernel, arguments = _kernel(), (
         id(layout.table),
         id(scratch),
-        id(problem.q),
-        id(problem.k),
-        id(problem.v),
-        id(problem.out),
-        *(0 if array is None else id(array) for array in optional),
+        id(q),
+        id(k),
+        id(v),
+        id(out),
+        0 if lse is None else id(lse),
+        0 if mask is None else id(mask),
+        0 if offsets is None else id(offsets),
+        0 if lengths is None else id(lengths),
+        0 if sinks is None else id(sinks),
         g.scale,
         g.softcap or 0.0,
     )
-    kernel, like = _kernel(), g.dtype.compute.type(0)
     if layout.threads == 1:
-        kernel(like, 0, *arguments)
+        kernel(layout.like, 0, *arguments)
     else:
-        run_on_threads(lambda worker: kernel(like, worker, *arguments), layout.threads)
+        run_on_threads(lambda worker: kernel(layout.like, worker, *arguments), layout.threads)
 
 
 def _layout(problem: Problem, config: Config) -> _Layout:
@@ -164,7 +170,7 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     lse = (0,) * len(q[1:]) if problem.lse is None else problem.full("lse").strides
     mask = (0,) * len(q) if problem.mask is None else problem.mask.strides
     per_batch = (0,) * len(g.batch_shape)
-    offsets = per_batch if problem.offsets is None else problem.offsets.strides
+    offsets = per_batch if problem.offsets is None else np.asarray(problem.offsets).strides
     lengths = per_batch if problem.lengths is None else problem.lengths.strides
 
     in_place = k[-1] == size and g.dtype.itemsize == size and one_chunk
@@ -237,7 +243,8 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     columns = [g.batch_shape, *(strides[:axes] for strides in batched)]
     batch_table = [column[axis] for axis in reversed(range(axes)) for column in columns]
     table = np.array([*(numbers[name] for name in shape.TABLE), *batch_table], np.int64)
-    return _Layout(table, shape.HEADER_BYTES + threads * arena_bytes, threads)
+    scratch_bytes = shape.HEADER_BYTES + threads * arena_bytes
+    return _Layout(table, g.dtype.compute.type(0), scratch_bytes // 8, threads)
 
 
 def _kind(array: np.ndarray | None) -> int:

@@ -41,47 +41,48 @@ def run(problem: Problem, config: Config) -> None:
 
 def _run(problem: Problem) -> None:
     g = problem.geometry
-    # Heads that share keys stand in an axis of their own, (*batch, Hkv, G, L, ...), against
-    # which k and v broadcast: nothing is copied for them.
-    q, out = _grouped(problem.full("q"), g), _grouped(problem.full("out"), g)
-    k, v = (problem.full(name)[..., None, :, :].astype(g.dtype.compute, copy=False) for name in "kv")
-    visible = masks.visible(problem)
-    if visible is not None:
-        visible = _grouped(np.broadcast_to(visible, _scores_shape(g)), g)
+    compute = g.dtype.compute
+    q, out = _grouped(problem.q, g), _grouped(problem.out, g)
+    k, v = (_shared(x.astype(compute, copy=False), g) for x in (problem.k, problem.v))
 
-    s = (q * g.dtype.compute.type(g.scale)) @ k.swapaxes(-1, -2)
+    s = (q * compute.type(g.scale)) @ k.swapaxes(-1, -2)
     if g.softcap is not None:
         s = g.softcap * np.tanh(s / g.softcap)
     if problem.mask is not None and problem.mask.dtype != np.bool_:
-        s += _grouped(problem.mask, g)
+        s += problem.mask.reshape(s.shape)
+    visible = masks.visible(problem)
     if visible is not None:
+        visible = np.broadcast_to(visible, g.scores_shape).reshape(s.shape)
         np.copyto(s, -np.inf, where=~visible)
 
-    m = s.max(axis=-1, keepdims=True, initial=-np.inf)
-    m[m == -np.inf] = 0  # a row that sees nothing: exp(-inf - 0) = 0 for each of its keys
+    # The maximum is finite for a row that sees nothing too: its weights are exp(-inf) = 0.
+    m = s.max(axis=-1, keepdims=True, initial=np.finfo(compute).min)
     s -= m
     e = np.exp(s, out=s)
     l = e.sum(axis=-1, keepdims=True)
     if problem.lse is not None:
-        problem.full("lse")[...] = (m + np.log(l)).reshape(problem.full("lse").shape)
+        problem.lse[...] = (m + np.log(l)).reshape(problem.lse.shape)
 
     if problem.sinks is not None:
-        sink = problem.sinks.astype(g.dtype.compute).reshape(g.heads_kv, g.group, 1, 1)
-        top = np.where(l > 0, np.fmax(m, sink), sink)
+        sink = _grouped(problem.sinks.astype(compute)[:, None, None], g)
+        top = np.fmax(m, sink)
         e *= np.exp(m - top)
         l = l * np.exp(m - top) + np.exp(sink - top)
     o = _weighted_sum(e, v, visible)
-    np.divide(o, np.where(l == 0, 1, l), out=o)
-    out[...] = o
-
-
-def _scores_shape(g: Geometry) -> tuple[int, ...]:
-    return (*g.batch_shape, g.heads_q, g.length_q, g.length_k)
+    # The largest weight is 1: only a row that sees nothing, whose o is 0, has l < 1.
+    np.divide(o, np.maximum(l, 1), out=out, casting="unsafe")
 
 
 def _grouped(array: np.ndarray, g: Geometry) -> np.ndarray:
-    """(*batch, Hq, L, ...) as (*batch, Hkv, G, L, ...), a view."""
+    """(..., Hq, L, D) as (..., Hkv, G, L, D) where heads share keys, a view."""
+    if g.group == 1:
+        return array
     return array.reshape(*array.shape[:-3], g.heads_kv, g.group, *array.shape[-2:])
+
+
+def _shared(array: np.ndarray, g: Geometry) -> np.ndarray:
+    """(..., Hkv, L, D) as (..., Hkv, 1, L, D) where heads share keys: nothing is copied."""
+    return array if g.group == 1 else array[..., None, :, :]
 
 
 def _weighted_sum(e: np.ndarray, v: np.ndarray, visible: np.ndarray | None) -> np.ndarray:
