@@ -187,7 +187,7 @@ private:
     }
 
     // Packs the queries, starts the statistics, and returns the keys that some row sees.
-    Interval start() {
+    [[gnu::noinline]] Interval start() {
         Interval all{INT64_MAX, 0};
         seen_by_all_ = {0, INT64_MAX};
         Place place(task_, 0);
@@ -279,13 +279,24 @@ private:
                 scores_ + (first - group_) * at_.tiled_keys};
     }
 
-    // Copies the keys, chunk after chunk of kDepth columns.
-    void read_keys() {
-        T* to = keys_;
-        for (int64_t d = 0; d < task_.dim; d += kDepth)
-            for (int64_t j = block_.begin; j < block_.end; ++j, to += key_stride(task_.dim))
-                read_row<Simd, S>(task_.k.data + j * task_.k.row + d * task_.k.column,
-                                  task_.k.column, depth(d), to);
+    // Copies the keys, to chunks of kDepth columns.
+    [[gnu::noinline]] void read_keys() {
+        const int64_t stride = key_stride(task_.dim), chunk = (block_.end - block_.begin) * stride;
+        for (int64_t j = block_.begin; j < block_.end; ++j) {
+            const char* from = task_.k.data + j * task_.k.row;
+            prefetch_row(from, task_.k, j, task_.dim);
+            T* to = keys_ + (j - block_.begin) * stride;
+            for (int64_t d = 0; d < task_.dim; d += kDepth, to += chunk)
+                read_row<Simd, S>(from + d * task_.k.column, task_.k.column, depth(d), to);
+        }
+    }
+
+    // Asks for the row after next: rows of a block are copied faster than they arrive.
+    void prefetch_row(const char* row, const Matrix& rows, int64_t j, int64_t columns) const {
+        constexpr int64_t kAhead = 2, kLineBytes = 64;
+        if (rows.column != static_cast<int64_t>(sizeof(S)) || j + kAhead >= block_.end) return;
+        const char* next = row + kAhead * rows.row;
+        for (int64_t i = 0; i < columns * rows.column; i += kLineBytes) __builtin_prefetch(next + i);
     }
 
     // Columns of the chunk that starts at d.
@@ -293,12 +304,13 @@ private:
 
     // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may
     // be hidden, values that are not finite are replaced by 0, and their keys listed.
-    void read_values() {
+    [[gnu::noinline]] void read_values() {
         const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
                               block_.end > seen_by_all_.end;
         unsafe_count_ = 0;
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.v.data + j * task_.v.row;
+            prefetch_row(from, task_.v, j, task_.dim_v);
             const T* row = reinterpret_cast<const T*>(from);
             if (!values_in_place_) {
                 read_row<Simd, S>(from, task_.v.column, task_.dim_v, line_);
@@ -336,7 +348,7 @@ private:
 
     // Scores to weights.
     template <int kWidth>
-    void weigh(int64_t first, int64_t rows) {
+    [[gnu::noinline]] void weigh(int64_t first, int64_t rows) {
         const View at = view<kWidth>(first);
         if (at.empty()) return;
         const int64_t scores = at.count() * kWidth * kLanes;
@@ -368,7 +380,7 @@ private:
 
     // What `read_values` left out, for the rows that see it.
     template <int kWidth>
-    void add_unsafe(int64_t first, int64_t rows) {
+    [[gnu::noinline]] void add_unsafe(int64_t first, int64_t rows) {
         const View at = view<kWidth>(first);
         if (at.empty()) return;
         constexpr int64_t ld = kWidth * kLanes;
@@ -406,7 +418,7 @@ private:
             read(S{});
     }
 
-    void finish() {
+    [[gnu::noinline]] void finish() {
         each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
             constexpr int64_t ld = decltype(vectors)::value * kLanes;
             T* o = o_ + first * at_.features;
