@@ -6,8 +6,6 @@ Start with `attention`; `explain` tells how a call is computed, `implementations
 
 from __future__ import annotations
 
-import logging
-
 from fastattn._api import attention, explain
 from fastattn._config import Config
 from fastattn._errors import (
@@ -43,5 +41,3 @@ __all__ = [
     "implementations",
     "machine",
 ]
-
-logging.getLogger("fastattn").addHandler(logging.NullHandler())

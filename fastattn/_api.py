@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, overload
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from fastattn._config import Config
 from fastattn._plan import Explanation, explain_plan, plan
@@ -13,7 +10,10 @@ from fastattn._problem import normalise
 
 __all__ = ["attention", "explain"]
 
-_Array = NDArray[Any]
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_Array: TypeAlias = "NDArray[Any]"
 
 
 @overload

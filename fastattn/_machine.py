@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import os
-import platform
-import re
 from dataclasses import dataclass
-from pathlib import Path
-from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import ModuleType
 
 __all__ = ["Machine", "cgroup_cpus", "machine", "native"]
 
@@ -72,13 +73,16 @@ def machine() -> Machine:
     >>> fastattn.machine().usable_cpus >= 1
     True
     """
+    import platform  # here and below: what `import fastattn` can do without
+    from pathlib import Path
+
     binding, reason = native()
     rows = binding.isas() if binding else [("cython", reason)]
     return Machine(
-        processor=_processor(),
+        processor=_processor(Path("/proc/cpuinfo")),
         architecture=platform.machine(),
         cpus=os.cpu_count() or 1,
-        usable_cpus=_usable_cpus(),
+        usable_cpus=_usable_cpus(Path("/")),
         caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
         isas=tuple(name for name, why in rows if why is None),
         missing_isas={name: why for name, why in rows if why is not None},
@@ -89,20 +93,24 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=machine.cache_clear)
 
 
-def _processor(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def _processor(cpuinfo: Path) -> str:
+    """Model name, or the architecture where the file does not tell."""
+    import platform
+
     try:
-        match = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        lines = cpuinfo.read_text().splitlines()
     except OSError:
-        match = None
-    return match[1].strip() if match else platform.processor() or platform.machine()
+        lines = []
+    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return next(names, "") or platform.processor() or platform.machine()
 
 
-def _usable_cpus() -> int:
+def _usable_cpus(root: Path) -> int:
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    quota = cgroup_cpus(Path("/"))
+    quota = cgroup_cpus(root)
     return max(1, count if quota is None else min(count, -int(-quota // 1)))
 
 
@@ -136,9 +144,9 @@ def cgroup_cpus(root: Path) -> float | None:
 def _quota_v2(folder: Path) -> float | None:
     try:
         quota, period = (folder / "cpu.max").read_text().split()
-    except (OSError, ValueError):
+        return None if quota == "max" else int(quota) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
         return None
-    return None if quota == "max" else int(quota) / int(period)
 
 
 def _quota_v1(folder: Path) -> float | None:

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import functools
-import logging
 from dataclasses import dataclass
 
 from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, teach
 from fastattn._problem import Geometry, Problem
-from fastattn.implementations import REGISTRY, Implementation, load
+from fastattn.implementations import REGISTRY, Implementation, load, refuse_name
 
 __all__ = ["Explanation", "Plan", "explain_plan", "plan"]
-
-_log = logging.getLogger("fastattn")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,22 +35,17 @@ def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
     FastattnError
         `impl` or `config` cannot be honoured on this machine.
     """
-    try:
-        return _plan(problem.geometry, impl, config)
-    except TypeError as error:
-        if config is None or isinstance(config, Config):
-            if isinstance(impl, str):
-                raise
-            load(impl)  # refuses it
+    if config is not None and not isinstance(config, Config):
         raise ArgumentTypeError(
             teach("config", repr(config), "a fastattn.Config or None", "write config=Config(...)")
-        ) from error
+        )
+    if not isinstance(impl, str):
+        refuse_name(impl)
+    return _plan(problem.geometry, impl, config)
 
 
 @functools.lru_cache(maxsize=4096)
 def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
-    if config is not None and not isinstance(config, Config):
-        raise TypeError("config")
     wanted = config or Config()
     if impl == "auto":
         implementation, why = _preferred(wanted)
@@ -114,7 +106,11 @@ def _preferred(config: Config) -> tuple[Implementation, str]:
 @functools.cache
 def _report_fallback(name: str, reason: str) -> None:
     """Tell once per process that a better implementation is passed over."""
-    _log.warning("impl='auto' passes over %s: %s", name, reason)
+    import logging  # `import fastattn` can do without
+
+    log = logging.getLogger("fastattn")
+    log.addHandler(logging.NullHandler())
+    log.warning("impl='auto' passes over %s: %s", name, reason)
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,7 +34,7 @@ __all__ = ["Geometry", "Problem", "normalise"]
 
 _ALIGNMENTS = ("top_left", "bottom_right")
 _POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few stay in int64
-_WORK_LIMIT = 2**62  # multiply-adds of a call: counts and byte offsets stay in int64
+_WORK_LIMIT = 2**62  # counts and byte offsets of a call stay in int64
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
 
 
@@ -347,6 +347,15 @@ def _geometry(
                     "use float64 arrays",
                 )
             )
+    if softcap is not None and dtype.compute.type(softcap) == 0:
+        raise ArgumentError(
+            teach(
+                "softcap",
+                repr(softcap),
+                f"a number that does not round to 0 in {dtype.compute.name}",
+                "pass None for no cap",
+            )
+        )
     geometry = Geometry(
         dtype=dtype,
         two_dimensional=two_dimensional,
@@ -362,13 +371,14 @@ def _geometry(
         scale=1.0 / math.sqrt(dim) if scale is None else scale,
         softcap=softcap,
     )
-    result_bytes = math.prod(geometry.out_shape) * dtype.itemsize
-    if geometry.multiply_adds >= _WORK_LIMIT or result_bytes >= _WORK_LIMIT:
+    # An empty axis empties the result, but not what NumPy counts in the strides of its view.
+    axes = (*geometry.scores_shape, dim + dim_v, dtype.compute.itemsize)
+    if math.prod(max(1, extent) for extent in axes) >= _WORK_LIMIT:
         raise ShapeError(
             teach(
                 "q, k, v",
                 f"shapes {q_shape}, {k_shape} and {v_shape}",
-                "problems of fewer than 2**62 multiply-adds and result bytes",
+                "problems whose B * Hq * Lq * Lk * (D + Dv) takes fewer than 2**62 bytes",
                 "split the problem along a batch axis",
             )
         )

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import functools
 import importlib
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 from fastattn._config import Config
 from fastattn._errors import ArgumentError, teach
 from fastattn._problem import Geometry, Problem
 
-__all__ = ["REGISTRY", "Implementation", "implementations", "load"]
+__all__ = ["REGISTRY", "Implementation", "implementations", "load", "refuse_name"]
 
 REGISTRY: dict[str, str] = {
     "cython": "fastattn.implementations.cython_",
@@ -48,11 +48,16 @@ class Implementation(Protocol):
 @functools.cache
 def load(name: str) -> Implementation:
     """Implementation of that name, whether it can run here or not."""
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise ArgumentError(
-            teach("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
-        )
+    if name not in REGISTRY:
+        refuse_name(name)
     return cast(Implementation, importlib.import_module(REGISTRY[name]))
+
+
+def refuse_name(name: object) -> NoReturn:
+    """Refuse what is no implementation's name."""
+    raise ArgumentError(
+        teach("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
+    )
 
 
 def implementations() -> dict[str, str | None]:

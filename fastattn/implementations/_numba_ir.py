@@ -16,7 +16,7 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 from numba import types
 from numba.core import cgutils
 from numba.core.registry import cpu_target
@@ -68,8 +68,8 @@ def integer_type(bits: int) -> ir.IntType:
 def itemsize(element: ir.Type) -> int:
     """Bytes of a scalar LLVM type."""
     if isinstance(element, ir.IntType):
-        return max(1, element.width // _BYTE_BITS)
-    return {ir.FloatType(): 4, ir.DoubleType(): 8}[element]
+        return int(element.width) // _BYTE_BITS
+    return 4 if element == ir.FloatType() else 8
 
 
 def lanes(element: ir.Type) -> int:
@@ -254,6 +254,16 @@ class Emitter:
         """Write a scalar or vector at any byte address."""
         self.builder.store(value.ir, self._pointer(address, value.ir.type), align=1)
 
+    def prefetch(self, address: Num) -> None:
+        """Ask for the cache line at an address, which need not be anyone's."""
+        pointer = self.builder.inttoptr(address.ir, ir.IntType(8).as_pointer())
+        word = ir.IntType(32)
+        signature = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
+        function = cgutils.get_or_insert_function(  # type: ignore[no-untyped-call]
+            self.builder.module, signature, "llvm.prefetch.p0"
+        )
+        self.builder.call(function, [pointer, word(0), word(3), word(1)])
+
     def spread(self, scalar: Num, count: int) -> Num:
         """Vector of `count` lanes, each the scalar."""
         kind = ir.VectorType(scalar.element, count)
@@ -272,7 +282,7 @@ class Emitter:
         suffix = f"v{kind.count}" if vector else ""
         name = f"{intrinsic}.{suffix}f{itemsize(element) * _BYTE_BITS}"
         signature = ir.FunctionType(kind, [kind] * len(operands))
-        function = cgutils.get_or_insert_function(self.builder.module, signature, name)
+        function = cgutils.get_or_insert_function(self.builder.module, signature, name)  # type: ignore[no-untyped-call]
         return Num(self, self.builder.call(function, operands))
 
     @contextlib.contextmanager
@@ -301,7 +311,7 @@ class Variable:
 
     def __init__(self, emit: Emitter, start: Num) -> None:
         self._emit = emit
-        self._slot = cgutils.alloca_once(emit.builder, start.ir.type)
+        self._slot = cgutils.alloca_once(emit.builder, start.ir.type)  # type: ignore[no-untyped-call]
         self.set(start)
 
     def get(self) -> Num:

@@ -7,18 +7,21 @@ Non-goals: tiles and panels (`_numba_tiles`).
 kind    what a row in memory holds; the numbers of `FLOAT32` ... `BOOL`
 """
 
+# mypy: allow-untyped-defs, allow-untyped-calls
+# (Numba infers the types: `like` is of the compute type, all else int64.)
+
 from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir
+from llvmlite import ir  # type: ignore[import-untyped]
 
 from fastattn.implementations import _numba_math as formulas
+from fastattn.implementations._numba_intrinsics import jitted, written_intrinsic
 from fastattn.implementations._numba_ir import Emitter, Num, itemsize, lanes
 from fastattn.implementations._numba_shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
-from fastattn.implementations._numba_tiles import written_intrinsic
 
-__all__ = ["pack_row", "read_row", "row_is_finite", "write_row"]
+__all__ = ["pack_row", "read_any", "row_is_finite", "write_any"]
 
 _STORED: dict[int, ir.Type] = {
     FLOAT32: ir.FloatType(),
@@ -128,3 +131,31 @@ def pack_row(
         emit.store(emit.constant(element, 0.0, rows), last)
         with emit.loop(count - done) as i:
             emit.store(emit.load(row + (done + i) * size, element), last + i * size)
+
+
+@jitted
+def read_any(like, kind, row, source, stride, count):
+    """`read_row` for a kind that only the call tells."""
+    if kind == FLOAT32:
+        read_row(like, FLOAT32, row, source, stride, count)
+    elif kind == FLOAT64:
+        read_row(like, FLOAT64, row, source, stride, count)
+    elif kind == FLOAT16:
+        read_row(like, FLOAT16, row, source, stride, count)
+    elif kind == BFLOAT16:
+        read_row(like, BFLOAT16, row, source, stride, count)
+    else:
+        read_row(like, BOOL, row, source, stride, count)
+
+
+@jitted
+def write_any(like, kind, target, stride, row, count):
+    """`write_row` for a kind that only the call tells."""
+    if kind == FLOAT32:
+        write_row(like, FLOAT32, target, stride, row, count)
+    elif kind == FLOAT64:
+        write_row(like, FLOAT64, target, stride, row, count)
+    elif kind == FLOAT16:
+        write_row(like, FLOAT16, target, stride, row, count)
+    else:
+        write_row(like, BFLOAT16, target, stride, row, count)

@@ -1,13 +1,9 @@
-"""Numba intrinsics of the attention kernel: what runs once per tile, row or panel.
+"""Numba intrinsics of the attention kernel's arithmetic: what runs once per tile or panel.
 
 Purpose: the micro-kernel of both matrix products, the online softmax of a panel,
-transposition into and out of panels, conversion of rows.
-Non-goals: blocking and the meaning of masks (`_numba_kernel`), formulas (`_numba_math`).
-
-Every intrinsic takes `like` first, a float32 or float64 of any value: its type is the
-compute type, and the kernel is compiled once for each.  Addresses, strides and counts are
-int64; strides are in bytes.  A parameter annotated ``int`` or ``str`` is a
-compile-time constant; names are those of `_numba_shape`.
+transposition into and out of panels.
+Non-goals: blocking and the meaning of masks (`_numba_block`), formulas (`_numba_math`),
+how intrinsics are written and called (`_numba_intrinsics`).
 
 panel   up to `panel_width` queries side by side, one per lane.  A panel row is one key or
         feature for all of them: `panel_width` numbers, one after the other.
@@ -16,244 +12,28 @@ table   int64 array of row addresses, one for each lane
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
-from typing import Any
+from llvmlite import ir  # type: ignore[import-untyped]
 
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
-
-from fastattn.implementations import _numba_shape as shape
-from fastattn.implementations._numba_ir import (
-    LANES_BYTES,
-    TILE_VECTORS,
-    Emitter,
-    Num,
-    float_type,
-    itemsize,
-    lanes,
-)
+from fastattn.implementations._numba_intrinsics import written_intrinsic
+from fastattn.implementations._numba_ir import TILE_VECTORS, Emitter, Num, itemsize, lanes
 from fastattn.implementations._numba_math import exp, tanh, transpose
 
 __all__ = [
     "add_mask_tile",
-    "batch_table",
     "cap_scores",
-    "claim",
-    "clamp",
-    "data_address",
-    "field",
-    "fill",
     "finish_panel",
     "gather_tile",
-    "item_bytes",
-    "lane_count",
-    "lane_row",
-    "load_float",
-    "load_word",
     "multiply_tile",
-    "panel_cell",
-    "panel_width",
-    "place_of",
-    "row_table",
     "scatter_tile",
+    "score_one",
     "softmax_panel",
-    "state_row",
-    "store_float",
-    "store_word",
-    "used_vectors",
-    "written_intrinsic",
+    "weigh_one",
 ]
 
 _WORD = ir.IntType(64)
-_OBJECT_HEADER = object.__basicsize__
 _UNROLL = 4  # steps of a product per branch
+_AHEAD = 8  # values between the one that is read and the one that is asked for
 _INFINITY = float("inf")
-
-
-def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any]:
-    """Make a Numba intrinsic of ``body(emit, element, *parameters)``.
-
-    Parameters
-    ----------
-    returns : {"nothing", "word", "float"}
-        What `body` gives: None, an int64, or a number of the compute type.
-    """
-
-    def decorate(body: Callable[..., Num | None]) -> Any:
-        parameters = list(inspect.signature(body).parameters.values())[2:]
-        static = [parameter.annotation in ("int", "str") for parameter in parameters]
-
-        def typer(_context: Any, like: Any, *given: Any) -> Any:
-            if not all(
-                isinstance(kind, types.Literal) or not constant
-                for kind, constant in zip(given, static, strict=True)
-            ):
-                return None  # Numba asks again without literals where these do not fit
-            kinds = [
-                kind if constant else like if isinstance(kind, types.Float) else types.int64
-                for kind, constant in zip(given, static, strict=True)
-            ]
-            result = {"nothing": types.void, "word": types.int64, "float": like}[returns]
-
-            def generate(context: Any, builder: Any, _signature: Any, values: Any) -> Any:
-                emit = Emitter(builder)
-                numbers = [
-                    kind.literal_value if constant else emit.number(value)
-                    for kind, constant, value in zip(kinds, static, values[1:], strict=True)
-                ]
-                produced = body(emit, float_type(like), *numbers)
-                return context.get_dummy_value() if produced is None else produced.ir
-
-            return result(like, *kinds), generate
-
-        names = ["context", "like", *(parameter.name for parameter in parameters)]
-        kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-        typer.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
-            [inspect.Parameter(name, kind) for name in names]
-        )
-        typer.__name__, typer.__doc__ = body.__name__, body.__doc__
-        return intrinsic(prefer_literal=True)(typer)
-
-    return decorate
-
-
-@written_intrinsic("word")
-def lane_count(emit: Emitter, element: ir.Type) -> Num:
-    """Numbers in one SIMD register."""
-    return emit.index(lanes(element))
-
-
-@written_intrinsic("word")
-def panel_width(emit: Emitter, element: ir.Type) -> Num:
-    """Queries in a panel."""
-    return emit.index(TILE_VECTORS * lanes(element))
-
-
-@written_intrinsic("word")
-def used_vectors(emit: Emitter, element: ir.Type, rows: Num, panel: Num) -> Num:
-    """Registers of a panel that hold some of the block's rows: 1 or 2."""
-    left = rows - panel * (TILE_VECTORS * lanes(element))
-    return emit.index(2).where(left > lanes(element), 1)
-
-
-@written_intrinsic("word")
-def clamp(emit: Emitter, element: ir.Type, value: Num, low: Num, high: Num) -> Num:
-    """The number of [low, high] nearest to `value`."""
-    return value.at_least(low).at_most(high)
-
-
-@written_intrinsic("word")
-def item_bytes(emit: Emitter, element: ir.Type) -> Num:
-    """Bytes of a number of the compute type."""
-    return emit.index(itemsize(element))
-
-
-@written_intrinsic("word")
-def load_word(emit: Emitter, element: ir.Type, address: Num) -> Num:
-    """The int64 at an address."""
-    return emit.load(address, _WORD)
-
-
-@written_intrinsic("nothing")
-def store_word(emit: Emitter, element: ir.Type, address: Num, value: Num) -> None:
-    """Write an int64."""
-    emit.store(value, address)
-
-
-@written_intrinsic("float")
-def load_float(emit: Emitter, element: ir.Type, address: Num) -> Num:
-    """The number at an address."""
-    return emit.load(address, element)
-
-
-@written_intrinsic("nothing")
-def store_float(emit: Emitter, element: ir.Type, address: Num, value: Num) -> None:
-    """Write a number; `value` is of the compute type."""
-    emit.store(value, address)
-
-
-@written_intrinsic("word")
-def data_address(emit: Emitter, element: ir.Type, identity: Num) -> Num:
-    """Address of the data of the ndarray whose ``id`` is given.
-
-    In NumPy's binary interface an array object is a Python object's header and then the
-    data pointer (``PyArrayObject_fields``, numpy/ndarraytypes.h).
-    """
-    return emit.load(identity + _OBJECT_HEADER, _WORD)
-
-
-@written_intrinsic("word")
-def claim(emit: Emitter, element: ir.Type, counter: Num) -> Num:
-    """Add 1 to the int64 at an address, atomically; its value before."""
-    pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
-    return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "monotonic"))
-
-
-def _word(emit: Emitter, table: Num, name: str) -> Num:
-    return emit.load(table + 8 * shape.TABLE.index(name), _WORD)
-
-
-@written_intrinsic("word")
-def field(emit: Emitter, element: ir.Type, table: Num, name: str) -> Num:
-    """A number of the call's table."""
-    return _word(emit, table, name)
-
-
-@written_intrinsic("word")
-def place_of(emit: Emitter, element: ir.Type, table: Num, name: str) -> Num:
-    """Address of a number of the call's table."""
-    return table + 8 * shape.TABLE.index(name)
-
-
-@written_intrinsic("word")
-def batch_table(emit: Emitter, element: ir.Type, table: Num) -> Num:
-    """Address of the batch axes in the call's table."""
-    return table + 8 * len(shape.TABLE)
-
-
-@written_intrinsic("word")
-def row_table(emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str) -> Num:
-    """Address of one of `ROW_TABLE`."""
-    skipped = _word(emit, table, "ROW_TABLE_BYTES") * shape.ROW_TABLE.index(name)
-    return arena + _word(emit, table, "ROW_TABLES") + skipped
-
-
-@written_intrinsic("word")
-def state_row(
-    emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str, panel: Num
-) -> Num:
-    """Address of a panel's part of one of `STATE_ROW`."""
-    skipped = _word(emit, table, "ROW_TABLE_BYTES") * shape.STATE_ROW.index(name)
-    row = arena + _word(emit, table, "STATE") + skipped
-    return row + panel * (TILE_VECTORS * LANES_BYTES)
-
-
-@written_intrinsic("word")
-def lane_row(emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str) -> Num:
-    """Address of one of `LANE_ROW`."""
-    row = arena + _word(emit, table, "LANES")
-    return row + shape.LANE_ROW.index(name) * TILE_VECTORS * LANES_BYTES
-
-
-@written_intrinsic("word")
-def panel_cell(
-    emit: Emitter, element: ir.Type, table: Num, arena: Num, panel: Num, name: str
-) -> Num:
-    """Address of a panel's one of `PANEL_CELL`."""
-    cells = shape.PANEL_CELL
-    cell = panel * (8 * len(cells)) + 8 * cells.index(name)
-    return arena + _word(emit, table, "PANEL_TABLE") + cell
-
-
-@written_intrinsic("nothing")
-def fill(emit: Emitter, element: ir.Type, address: Num, vectors: Num, value: Num) -> None:
-    """Set so many whole registers' worth of numbers to `value`."""
-    count = lanes(element)
-    spread = emit.spread(value, count)
-    with emit.loop(vectors) as i:
-        emit.store(spread, address + i * (count * itemsize(element)))
 
 
 @written_intrinsic("nothing")
@@ -276,7 +56,9 @@ def multiply_tile(
 
     `c`, `b` and `alpha` are panel rows (`vectors` registers of them), `a` holds numbers at
     ``a + min(r, used - 1) * a_row + t * a_step``: rows past `used` repeat the last one.
-    Each sum is one chain in the order of t, whatever `rows` and `vectors` are.
+    Each sum is one chain in the order of t, whatever `rows` and `vectors` are, and is added
+    to `c` as a whole: the error grows with the length of a block and with their number, not
+    with the product.
     """
     width, size = lanes(element), itemsize(element)
     step = TILE_VECTORS * width * size
@@ -286,10 +68,6 @@ def multiply_tile(
     places = [c + (r * step + v * width * size) for r, v in cells]
 
     sums = [emit.variable(emit.constant(element, 0.0, width)) for _ in cells]
-    with emit.when(fresh.equals(0)):
-        factors = [emit.load(alpha + v * width * size, element, width) for v in range(vectors)]
-        for (_, v), place, total in zip(cells, places, sums, strict=True):
-            total.set(emit.load(place, element, width) * factors[v])
 
     def advance(a_offset: Num, b_row: Num) -> None:
         columns = [emit.load(b_row + v * width * size, element, width) for v in range(vectors)]
@@ -309,8 +87,99 @@ def multiply_tile(
         done = rounds * _UNROLL
     with emit.loop(count - done) as i:
         advance((done + i) * a_step, b + (done + i) * step)
+    with emit.when(fresh.equals(0)):
+        factors = [emit.load(alpha + v * width * size, element, width) for v in range(vectors)]
+        for (_, v), place, total in zip(cells, places, sums, strict=True):
+            total.set(emit.load(place, element, width).times_plus(factors[v], total.get()))
     for place, total in zip(places, sums, strict=True):
         emit.store(total.get(), place)
+
+
+@written_intrinsic("nothing")
+def score_one(
+    emit: Emitter,
+    element: ir.Type,
+    scores: Num,
+    keys: Num,
+    rows: Num,
+    stride: Num,
+    query: Num,
+    count: Num,
+    fresh: Num,
+) -> None:
+    """`multiply_tile` of keys for the query in a panel's first lane alone, with equal results.
+
+    Keys run along the lanes here, transposed as they are read.  `count` is a multiple of the
+    lanes; scores are written up to the next multiple of twice the lanes.
+    """
+    width, size = lanes(element), itemsize(element)
+    row = TILE_VECTORS * width * size
+    per_round = 2 * width  # two chains of sums hide each other's latency
+    last = keys - 1
+    rounds = (keys + (per_round - 1)) >> (per_round.bit_length() - 1)
+    with emit.loop(rounds) as i:
+        first = i * per_round
+        addresses = [rows + (first + n).at_most(last) * stride for n in range(per_round)]
+        sums = [emit.variable(emit.constant(element, 0.0, width)) for _ in range(2)]
+        with emit.loop(count >> (width.bit_length() - 1)) as tile:
+            start = tile * (width * size)
+            for half, total in enumerate(sums):
+                of_half = addresses[half * width : (half + 1) * width]
+                for address in of_half:
+                    emit.prefetch(address + stride * per_round + start)
+                key_rows = [emit.load(address + start, element, width) for address in of_half]
+                for j, column in enumerate(transpose(key_rows)):
+                    feature = emit.load(query + (tile * width + j) * row, element)
+                    total.set(column.times_plus(emit.spread(feature, width), total.get()))
+        for n in range(per_round):
+            place = scores + (first + n) * row
+            number = sums[n // width].get().lane(n % width)
+            before = number.like(0.0).where(fresh.equals(1), emit.load(place, element))
+            emit.store(before + number, place)
+
+
+@written_intrinsic("nothing")
+def weigh_one(
+    emit: Emitter,
+    element: ir.Type,
+    result: Num,
+    count: Num,
+    values: Num,
+    stride: Num,
+    weights: Num,
+    keys: Num,
+    alpha: Num,
+) -> None:
+    """`multiply_tile` of values for the query in a panel's first lane alone, equal results.
+
+    Features run along the lanes, as they lie in memory.
+    """
+    width, size = lanes(element), itemsize(element)
+    row = TILE_VECTORS * width * size
+    factor = emit.load(alpha, element)
+    done = emit.index(0)
+    for vectors, lanes_each in ((8, width), (1, width), (1, 1)):
+        per_round = vectors * lanes_each
+        rounds = (count - done) >> (per_round.bit_length() - 1)
+        with emit.loop(rounds) as i:
+            first = done + i * per_round
+            zero = emit.constant(element, 0.0, lanes_each)
+            sums = [emit.variable(zero) for _ in range(vectors)]
+            with emit.loop(keys) as j:
+                weight = emit.load(weights + j * row, element)
+                weight = weight if lanes_each == 1 else emit.spread(weight, width)
+                place = values + j * stride + first * size
+                for ahead in range(0, per_round * size, 64):
+                    emit.prefetch(place + stride * _AHEAD + ahead)
+                for v, total in enumerate(sums):
+                    value = emit.load(place + v * lanes_each * size, element, lanes_each)
+                    total.set(value.times_plus(weight, total.get()))
+            for n in range(per_round):
+                number = sums[n // lanes_each].get()
+                number = number if lanes_each == 1 else number.lane(n % lanes_each)
+                place = result + (first + n) * row
+                emit.store(emit.load(place, element).times_plus(factor, number), place)
+        done = done + rounds * per_round
 
 
 @written_intrinsic("nothing")
@@ -348,9 +217,7 @@ def scatter_tile(
 
 
 @written_intrinsic("nothing")
-def add_mask_tile(
-    emit: Emitter, element: ir.Type, rows: Num, row_stride: Num, scores: Num
-) -> None:
+def add_mask_tile(emit: Emitter, element: ir.Type, rows: Num, row_stride: Num, scores: Num) -> None:
     """Add a square tile of mask rows (one for each lane) to scores; -inf hides."""
     width, size = lanes(element), itemsize(element)
     tile = [emit.load(rows + row_stride * lane, element, width) for lane in range(width)]
@@ -450,16 +317,16 @@ def finish_panel(
     width, size = lanes(element), itemsize(element)
     with emit.loop(vectors) as v:
         lane = v * (width * size)
-        l = emit.load(total + lane, element, width)
+        seen = emit.load(total + lane, element, width)
         m = emit.load(top + lane, element, width)
         # Nothing seen: the sum is 0, and any finite factor leaves it.
-        nothing = l.equals(0.0)
+        nothing, one = seen.equals(0.0), seen.like(1.0)
         with emit.either(with_sinks.equals(0)) as (plain, sunk):
             with plain:
-                emit.store(l.like(1.0).where(nothing, l.like(1.0) / l), factors + lane)
+                emit.store(one.where(nothing, one / seen), factors + lane)
             with sunk:
                 sink = emit.load(sinks + lane, element, width)
-                highest = sink.at_least(m).where(l > 0.0, sink)
+                highest = sink.at_least(m).where(seen > 0.0, sink)
                 weight = exp(m - highest)
-                result = weight / l.times_plus(weight, exp(sink - highest))
-                emit.store(l.like(1.0).where(nothing, result), factors + lane)
+                result = weight / seen.times_plus(weight, exp(sink - highest))
+                emit.store(one.where(nothing, result), factors + lane)

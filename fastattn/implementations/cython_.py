@@ -47,11 +47,14 @@ def missing() -> str | None:
 def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
     """Settle instruction set, threads and blocks."""
     reasons = {}
-    isa = config.isa
+    isa, origin = config.isa, "Config.isa"
     if isa is None:
-        isa = _env.forced_isa()
-        reasons["isa"] = "FASTATTN_ISA" if isa else "the best that runs here"
-    isa = _runnable(isa or machine().isas[0], "Config.isa" if config.isa else "FASTATTN_ISA")
+        isa, origin = _env.forced_isa(), "FASTATTN_ISA"
+        reasons["isa"] = origin
+    if isa is None:
+        isa = machine().isas[0]
+        reasons["isa"] = "the best that runs here"
+    _check_runnable(isa, origin)
 
     threads = config.threads
     if threads is None:
@@ -128,14 +131,13 @@ def default_threads(geometry: Geometry) -> tuple[int, str]:
     return usable, "usable CPUs"
 
 
-def _runnable(isa: str, origin: str) -> str:
+def _check_runnable(isa: str, origin: str) -> None:
     here = machine()
-    if isa in here.isas:
-        return isa
-    reason = here.missing_isas.get(isa, "there is no such instruction set")
-    raise UnavailableError(
-        teach(origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}")
-    )
+    if isa not in here.isas:
+        reason = here.missing_isas.get(isa, "there is no such instruction set")
+        raise UnavailableError(
+            teach(origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}")
+        )
 
 
 def _isa_index(isa: str) -> int:

@@ -18,7 +18,7 @@ import functools
 import importlib.util
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -33,10 +33,15 @@ NAME = "numba"
 SUMMARY = "a tiled kernel that Numba compiles for this processor"
 TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
 
-_PAID_MULTIPLY_ADDS = 2_000_000  # a thread is worth waking for as many
+_BLOCK_Q = 256
+_BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
+# Waking a thread takes tens of microseconds: fewer multiply-adds are not shared.
+_PAID_MULTIPLY_ADDS = 4_000_000
+_ITEMS_PER_THREAD = 3
+_LEAST_BLOCK_Q = 32  # each block of rows packs all values anew
 _LINE_BYTES = 64
-_CHUNK_FEATURES = 258
-"""Features that a panel goes through at a time: a panel row of each is 16 KiB, half of the
+_CHUNK_FEATURES = 264
+"""Features that a panel goes through at a time: their panel rows are some 16 KiB, half of the
 nearest cache (rounded down to whole tiles)."""
 
 
@@ -51,31 +56,26 @@ def missing() -> str | None:
 
 def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
     """Fill the open fields."""
-    g = geometry
-    reasons = {}
+    g, reasons = geometry, {}
     threads, block_q, block_k = config.threads, config.block_q, config.block_k
     if threads is None:
-        usable, forced = machine().usable_cpus, forced_threads()
-        paid = max(1, g.multiply_adds // _PAID_MULTIPLY_ADDS)
-        threads = min(paid, forced or usable)
-        reasons["threads"] = (
-            "all that the work pays for"
-            if threads == paid
-            else "FASTATTN_NUM_THREADS"
-            if forced
-            else "usable CPUs"
+        forced, paid = forced_threads(), max(1, g.multiply_adds // _PAID_MULTIPLY_ADDS)
+        limit, reason = (
+            (machine().usable_cpus, "usable CPUs")
+            if forced is None
+            else (forced, "FASTATTN_NUM_THREADS")
         )
-    rows = g.group * g.length_q
+        threads = min(limit, paid)
+        reasons["threads"] = reason if limit <= paid else "the work pays for no more"
     if block_q is None:
-        block_q = 256
-        items = g.batch * g.heads_kv
-        wanted = 4 * threads if threads > 1 else 1
-        if items < wanted:
-            block_q = max(32, min(block_q, -(-rows * items // wanted) // 16 * 16))
-        reasons["block_q"] = "default"
+        items, rows = g.batch * g.heads_kv, g.group * g.length_q
+        block_q, reasons["block_q"] = _BLOCK_Q, "keeps a block of queries and results in cache"
+        if threads > 1 and items * -(-rows // block_q) < _ITEMS_PER_THREAD * threads:
+            share = items * rows // (_ITEMS_PER_THREAD * threads)
+            block_q = max(_LEAST_BLOCK_Q, share // _LEAST_BLOCK_Q * _LEAST_BLOCK_Q)
+            reasons["block_q"] = "smaller blocks, for work for every thread"
     if block_k is None:
-        block_k = 256
-        reasons["block_k"] = "default"
+        block_k, reasons["block_k"] = _BLOCK_K, "keeps a block of keys and values in cache"
     return Config(block_q=block_q, block_k=block_k, threads=threads), reasons
 
 
@@ -126,20 +126,23 @@ def run(problem: Problem, config: Config) -> None:
         _LAYOUTS[key] = layout
     scratch = np.empty(layout.scratch_words, np.int64)
     scratch[0] = 0
-    kernel, arguments = _kernel(), (
-        id(layout.table),
-        id(scratch),
-        id(q),
-        id(k),
-        id(v),
-        id(out),
-        0 if lse is None else id(lse),
-        0 if mask is None else id(mask),
-        0 if offsets is None else id(offsets),
-        0 if lengths is None else id(lengths),
-        0 if sinks is None else id(sinks),
-        g.scale,
-        g.softcap or 0.0,
+    kernel, arguments = (
+        _kernel(),
+        (
+            id(layout.table),
+            id(scratch),
+            id(q),
+            id(k),
+            id(v),
+            id(out),
+            0 if lse is None else id(lse),
+            0 if mask is None else id(mask),
+            0 if offsets is None else id(offsets),
+            0 if lengths is None else id(lengths),
+            0 if sinks is None else id(sinks),
+            g.scale,
+            g.softcap or 0.0,
+        ),
     )
     if layout.threads == 1:
         kernel(layout.like, 0, *arguments)
@@ -162,7 +165,8 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     items = batch * g.heads_kv * row_blocks
     threads = min(config.threads, items)
     panels = -(-block_q // width)
-    chunk = _CHUNK_FEATURES // TILE_ROWS * TILE_ROWS
+    whole_tiles = math.lcm(lanes, TILE_ROWS)
+    chunk = _CHUNK_FEATURES // whole_tiles * whole_tiles
     one_chunk = dim <= chunk and dim_v <= chunk
 
     q, k, v = (problem.full(name).strides for name in "qkv")
@@ -175,8 +179,8 @@ def _layout(problem: Problem, config: Config) -> _Layout:
 
     in_place = k[-1] == size and g.dtype.itemsize == size and one_chunk
     key_bytes = 0 if in_place else _up(min(dim, chunk), lanes) * size + _LINE_BYTES
-    padded, padded_v = _up(dim, lanes), _up(dim_v, math.lcm(lanes, TILE_ROWS))
-    key_rows = _up(block_k, math.lcm(lanes, TILE_ROWS))
+    padded, padded_v = _up(dim, lanes), _up(dim_v, whole_tiles)
+    key_rows = _up(block_k, math.lcm(2 * lanes, TILE_ROWS))
     inner = {
         "ROW_TABLE_BYTES": panels * width * 8,
         "QUERY_PANEL_BYTES": padded * width * size,
@@ -219,9 +223,7 @@ def _layout(problem: Problem, config: Config) -> _Layout:
         "BLOCK_K": block_k,
         "CHUNK": chunk,
         "ARENA_BYTES": arena_bytes,
-        "MASKED": any(
-            (problem.mask is not None, problem.lengths is not None, g.band.limited)
-        ),
+        "MASKED": any((problem.mask is not None, problem.lengths is not None, g.band.limited)),
         "LEFT": shape.UNLIMITED if g.band.left is None else g.band.left,
         "RIGHT": shape.UNLIMITED if g.band.right is None else g.band.right,
         "KIND": shape.KINDS[g.dtype.name],

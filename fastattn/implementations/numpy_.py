@@ -42,7 +42,7 @@ def run(problem: Problem, config: Config) -> None:
 def _run(problem: Problem) -> None:
     g = problem.geometry
     compute = g.dtype.compute
-    q, out = _grouped(problem.q, g), _grouped(problem.out, g)
+    q, out = _grouped(problem.full("q"), g), _grouped(problem.full("out"), g)
     k, v = (_shared(x.astype(compute, copy=False), g) for x in (problem.k, problem.v))
 
     s = (q * compute.type(g.scale)) @ k.swapaxes(-1, -2)

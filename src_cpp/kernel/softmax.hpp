@@ -1,7 +1,8 @@
 // The online softmax of one tile of scores: weights, running maximum, running sum.
 //
 // Rows run along the lanes, so maximum and sum are plain vectors and nothing crosses
-// lanes.  A row's sum is taken key after key: it does not depend on the row's neighbours.
+// lanes.  A row's sum is taken key after key within the tile, then tile after tile: it does not
+// depend on the row's neighbours.
 //
 // Legend: s = scores [key][lane], overwritten by the weights exp(s - m); m, l = running
 // maximum and sum; alpha = exp(m_before - m), what earlier weights are to be scaled by.
@@ -23,7 +24,7 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
     constexpr int kLanes = Simd::lanes;
     constexpr int kWidth = kVectors * kLanes;
 
-    Vec top[kVectors], before[kVectors], sum[kVectors];
+    Vec top[kVectors], before[kVectors], sum[kVectors] = {};
 #pragma GCC unroll 16
     for (int n = 0; n < kVectors; ++n) top[n] = before[n] = load<Vec>(m + n * kLanes);
     for (int64_t j = 0; j < keys; ++j)
@@ -36,9 +37,7 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
         store(m + n * kLanes, top[n]);
         // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
         top[n] = top[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[n];
-        const Vec a = exp_nonpositive<Simd>(before[n] - top[n]);
-        store(alpha + n * kLanes, a);
-        sum[n] = load<Vec>(l + n * kLanes) * a;
+        store(alpha + n * kLanes, exp_nonpositive<Simd>(before[n] - top[n]));
     }
     for (int64_t j = 0; j < keys; ++j)
 #pragma GCC unroll 16
@@ -49,7 +48,10 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
             sum[n] += weight;
         }
 #pragma GCC unroll 16
-    for (int n = 0; n < kVectors; ++n) store(l + n * kLanes, sum[n]);
+    for (int n = 0; n < kVectors; ++n) {
+        const Vec earlier = load<Vec>(l + n * kLanes), factor = load<Vec>(alpha + n * kLanes);
+        store(l + n * kLanes, Simd::fma(earlier, factor, sum[n]));
+    }
 }
 
 }  // namespace

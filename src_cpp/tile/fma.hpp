@@ -64,7 +64,8 @@ struct FmaTile {
     static_assert(rows * vectors + vectors + 1 <= Simd::registers, "the tile spills");
 
     // For each tile of A's rows: C = A B if `fresh`, else scale * C + A B.  `scale` has
-    // kVectors vectors, or is nullptr for 1.
+    // kVectors vectors, or is nullptr for 1.  The product is summed on its own: a sum of many
+    // blocks rounds once a block, not once a product.
     //
     // Never inlined: among a caller's variables the addresses of A's rows lose their registers.
     template <int kVectors, typename A>
@@ -72,27 +73,17 @@ struct FmaTile {
                                            T* c, bool fresh, const T* scale) {
         constexpr int64_t ld = kVectors * kLanes;
         for (int64_t t = 0; t < tiles; ++t, c += rows * ld) {
-            Vec sum[rows][kVectors];
-            if (fresh) {
-#pragma GCC unroll 16
-                for (int r = 0; r < rows; ++r)
-#pragma GCC unroll 16
-                    for (int n = 0; n < kVectors; ++n) sum[r][n] = Vec{};
-            } else {
-#pragma GCC unroll 16
-                for (int n = 0; n < kVectors; ++n) {
-                    const Vec factor =
-                        scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));
-#pragma GCC unroll 16
-                    for (int r = 0; r < rows; ++r)
-                        sum[r][n] = load<Vec>(c + r * ld + n * kLanes) * factor;
-                }
-            }
+            Vec sum[rows][kVectors] = {};
             accumulate<kVectors>(a.tile(t), b, count, sum);
 #pragma GCC unroll 16
-            for (int r = 0; r < rows; ++r)
+            for (int n = 0; n < kVectors; ++n) {
+                const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));
 #pragma GCC unroll 16
-                for (int n = 0; n < kVectors; ++n) store(c + r * ld + n * kLanes, sum[r][n]);
+                for (int r = 0; r < rows; ++r) {
+                    T* at = c + r * ld + n * kLanes;
+                    store(at, fresh ? sum[r][n] : Simd::fma(load<Vec>(at), factor, sum[r][n]));
+                }
+            }
         }
     }
 
