@@ -10,12 +10,13 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help bench preview test test-thorough lint sanitize clean
+.PHONY: help test test-thorough bench preview chart lint sanitize clean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
 	@echo "make bench      benchmark the current commit with asv, publish, print a table"
 	@echo "make preview    serve the published pages"
+	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make lint       ruff, mypy, clang-format where installed"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, build results and caches"
@@ -28,15 +29,37 @@ $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 	@touch $@
 
 test: $(VENV)/.installed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --cov --cov-report=term --cov-fail-under=95
 
 test-thorough: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest
+
+bench: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.run --profile $(PROFILE)
+
+preview: $(VENV)/.installed
+	$(BIN)/asv preview
+
+chart: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.chart docs/dims.svg
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The extension is built again, in a copy of the tree, with the sanitizers linked in.
+sanitize: $(VENV)/.installed
+	rm -rf build/sanitize
+	mkdir -p build/sanitize
+	cp -r setup.py pyproject.toml README.md fastattn src_cpp tests build/sanitize/
+	rm -f build/sanitize/fastattn/implementations/*.so
+	cd build/sanitize && FASTATTN_CXXFLAGS="-g -O1 -fsanitize=address,undefined -fno-omit-frame-pointer" \
+		../../$(BIN)/python setup.py --quiet build_ext --inplace
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
+		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_kernels.py \
+		tests/test_agreement.py tests/test_stability.py tests/test_rows.py -k cython
 
 clean:
 	rm -rf $(VENV) .asv build *.egg-info fastattn/implementations/*.so

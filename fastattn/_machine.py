@@ -82,7 +82,7 @@ def machine() -> Machine:
         processor=_processor(Path("/proc/cpuinfo")),
         architecture=platform.machine(),
         cpus=os.cpu_count() or 1,
-        usable_cpus=_usable_cpus(Path("/")),
+        usable_cpus=_usable_cpus(),
         caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
         isas=tuple(name for name, why in rows if why is None),
         missing_isas={name: why for name, why in rows if why is not None},
@@ -105,12 +105,14 @@ def _processor(cpuinfo: Path) -> str:
     return next(names, "") or platform.processor() or platform.machine()
 
 
-def _usable_cpus(root: Path) -> int:
+def _usable_cpus() -> int:
+    from pathlib import Path
+
     if hasattr(os, "sched_getaffinity"):
         count = len(os.sched_getaffinity(0))
     else:
         count = os.cpu_count() or 1
-    quota = cgroup_cpus(root)
+    quota = cgroup_cpus(Path("/"))
     return max(1, count if quota is None else min(count, -int(-quota // 1)))
 
 

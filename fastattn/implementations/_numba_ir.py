@@ -28,7 +28,7 @@ __all__ = [
     "Emitter",
     "Num",
     "float_type",
-    "integer_type",
+    "itemsize",
     "lanes",
 ]
 
@@ -58,11 +58,6 @@ _INDEX = ir.IntType(64)
 def float_type(numba_type: types.Float) -> ir.Type:
     """LLVM type of Numba's float32 or float64."""
     return ir.FloatType() if numba_type.bitwidth == 32 else ir.DoubleType()
-
-
-def integer_type(bits: int) -> ir.IntType:
-    """LLVM integer of so many bits."""
-    return ir.IntType(bits)
 
 
 def itemsize(element: ir.Type) -> int:

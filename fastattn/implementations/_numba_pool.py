@@ -39,7 +39,7 @@ class _Job:
             self._running += 1
         try:
             self._function(worker)
-        except BaseException as error:
+        except BaseException as error:  # it belongs to the caller's thread
             self.error = error
         finally:
             with self._lock:
@@ -112,8 +112,8 @@ def run_on_threads(function: Callable[[int], None], threads: int) -> None:
     out: the function must do all work itself when it runs alone.
     """
     job = _Job(function)
-    _pool.submit(job, threads - 1)
     try:
+        _pool.submit(job, threads - 1)
         function(0)
     finally:
         job.close()

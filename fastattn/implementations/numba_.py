@@ -7,9 +7,10 @@ the first call.
 The work is cut into items, batch entry x key head x block of `block_q` rows, which the
 threads take from a shared counter.  The GIL is released while they compute.
 
-Files: `_numba_shape` what a call tells the kernel, `_numba_pool` threads, `_numba_kernel`
-blocks and masks, `_numba_tiles` and `_numba_rows` what runs inside a block, `_numba_math`
-formulas, `_numba_ir` the notation that the last three are written in.
+Files, from here inwards: `_numba_pool` threads; `_numba_shape` what a call tells the
+kernel; `_numba_kernel` work items; `_numba_panels` a block of rows; `_numba_block` a block
+of keys; `_numba_tiles`, `_numba_rows` and `_numba_intrinsics` what runs inside them;
+`_numba_math` formulas; `_numba_ir` the notation that these four are written in.
 """
 
 from __future__ import annotations
@@ -126,28 +127,31 @@ def run(problem: Problem, config: Config) -> None:
         _LAYOUTS[key] = layout
     scratch = np.empty(layout.scratch_words, np.int64)
     scratch[0] = 0
-    kernel, arguments = (
-        _kernel(),
-        (
-            id(layout.table),
-            id(scratch),
-            id(q),
-            id(k),
-            id(v),
-            id(out),
-            0 if lse is None else id(lse),
-            0 if mask is None else id(mask),
-            0 if offsets is None else id(offsets),
-            0 if lengths is None else id(lengths),
-            0 if sinks is None else id(sinks),
-            g.scale,
-            g.softcap or 0.0,
-        ),
+    kernel = _kernel()
+    arguments = (
+        id(layout.table),
+        id(scratch),
+        id(q),
+        id(k),
+        id(v),
+        id(out),
+        0 if lse is None else id(lse),
+        0 if mask is None else id(mask),
+        0 if offsets is None else id(offsets),
+        0 if lengths is None else id(lengths),
+        0 if sinks is None else id(sinks),
+        g.scale,
+        g.softcap or 0.0,
     )
     if layout.threads == 1:
         kernel(layout.like, 0, *arguments)
-    else:
-        run_on_threads(lambda worker: kernel(layout.like, worker, *arguments), layout.threads)
+        return
+
+    # An interrupt may end this call before a helper has begun: the helper holds the arrays.
+    def work(worker: int, _held: object = (problem, layout, scratch, offsets)) -> None:
+        kernel(layout.like, worker, *arguments)
+
+    run_on_threads(work, layout.threads)
 
 
 def _layout(problem: Problem, config: Config) -> _Layout:

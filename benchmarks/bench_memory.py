@@ -1,0 +1,90 @@
+"""Peak memory: of the whole process over the dim grid, beyond the arrays over workloads."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import re
+from pathlib import Path
+
+from benchmarks import common, oracle
+
+PROFILE = common.profile()
+
+
+def warm() -> None:
+    """Let compilers fill their caches on disk: what they take is not the call's.
+
+    An implementation that fails here will fail in its own cells.
+    """
+    for impl in common.IMPLS:
+        for dtype in PROFILE.dtypes:
+            case = common.dim_case(64, dtype)
+            with contextlib.suppress(Exception):
+                if common.missing(case, impl) is None:
+                    common.bind(case, impl)()
+
+
+class DimGrid:
+    """Same grid as `bench_attention.DimGrid`."""
+
+    param_names = ("dim", "impl", "dtype")
+    params = (PROFILE.dims, common.IMPLS, PROFILE.dtypes)
+
+    @common.benchmark(version="1", timeout=600)
+    def setup_cache(self) -> None:
+        """Compile before memory is watched."""
+        warm()
+
+    @common.benchmark(version="1")
+    def peakmem_attention(self, dim: int, impl: str, dtype: str) -> None:
+        """Peak of the process: interpreter, libraries, arrays and one call."""
+        case = common.dim_case(dim, dtype)
+        reason = common.missing(case, impl)
+        if reason is not None:
+            raise common.skip(reason)
+        common.bind(case, impl)()
+
+
+class Workloads:
+    """Memory that a call takes beyond inputs and result."""
+
+    param_names = ("workload", "impl")
+    params = (PROFILE.memory, common.IMPLS)
+
+    @common.benchmark(version="1", timeout=600)
+    def setup_cache(self) -> None:
+        """Compile before memory is watched."""
+        warm()
+
+    @common.benchmark(version="1", unit="bytes")
+    def track_extra_memory(self, workload: str, impl: str) -> float:
+        """Growth of resident memory at its peak during one call, less the result."""
+        case = (common.WORKLOADS | common.LONG)[workload]
+        reason = common.missing(case, impl) or (None if _reset_peak() else "no peak to reset")
+        if reason is not None:
+            raise common.skip(reason)
+        common.bind(common.SMALLEST, impl)()  # code, thread pools and BLAS's buffers are there
+        call = common.bind(case, impl)
+        gc.collect()
+        _reset_peak()
+        before = _status_bytes("VmRSS")
+        result = call()
+        extra = _status_bytes("VmHWM") - before - result.nbytes
+        oracle.relative_error(case, *common.inputs(case), result)
+        return float(max(0, extra))
+
+
+def _reset_peak() -> bool:
+    """Set the process's peak to what is resident now; False where the system cannot."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:
+        return False
+    return True
+
+
+def _status_bytes(name: str) -> int:
+    match = re.search(rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    assert match is not None
+    return int(match[1]) * 1024

@@ -1,0 +1,245 @@
+"""What every benchmark shares: shape tables, profiles, seeded inputs, the forced call.
+
+The tables are append-only and the names in them are part of a result's name: a value
+that is renamed or moved loses its history.  Only the public face of fastattn is used,
+and it is imported when first needed: the suite can be listed for every version.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Hashable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+PROFILE_VARIABLE = "FASTATTN_BENCH_PROFILE"
+PROGRESS_VARIABLE = "FASTATTN_BENCH_PROGRESS"  # a file that `run` reads while asv works
+
+IMPLS = ("numpy", "numba", "cython")
+DTYPES = ("float32", "float64")
+DIMS = (64, 128, 256, 400, 512, 768, 1024)
+
+# One thread against one thread: asv.conf.json gives BLAS one, `bind` the others.
+THREADS = 1
+BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """One problem: q (B, Hq, Lq, D), k and v (B, Hkv, Lk, D), and their data type."""
+
+    batch: int
+    heads_q: int
+    heads_kv: int
+    length_q: int
+    length_k: int
+    dim: int
+    causal: bool = False
+    dtype: str = "float32"
+
+    def of(self, dtype: str) -> Case:
+        """The same problem in another data type."""
+        return Case(**{**asdict(self), "dtype": dtype})
+
+    @property
+    def scores_bytes(self) -> int:
+        """Bytes of the score matrix, which only the numpy implementation holds."""
+        itemsize = 8 if self.dtype == "float64" else 4
+        return self.batch * self.heads_q * self.length_q * self.length_k * itemsize
+
+
+WORKLOADS = {
+    "small": Case(4, 2, 2, 100, 100, 32),
+    "vit": Case(8, 12, 12, 197, 197, 64),
+    "bert": Case(8, 12, 12, 384, 384, 64),
+    "prefill-2k": Case(1, 8, 8, 2048, 2048, 64),
+    "causal-2k": Case(1, 8, 8, 2048, 2048, 64, causal=True),
+    "causal-4k": Case(1, 8, 8, 4096, 4096, 128, causal=True),
+    "decode": Case(4, 32, 8, 1, 4096, 128),
+}
+LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory: its scores take 1 GiB
+SMALLEST = Case(1, 1, 1, 1, 1, 1)
+
+
+def dim_case(dim: int, dtype: str) -> Case:
+    """Case of the dim grid: q, k and v are dim x dim, one head."""
+    return Case(1, 1, 1, dim, dim, dim, dtype=dtype)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """How much is measured; never what a number means.
+
+    Attributes
+    ----------
+    dims, dtypes, workloads, workload_dtypes, memory : tuple
+        Rows of the tables that are measured.
+    rounds : int
+        Fresh processes for each case: the unit of the statistics.
+    repetitions : int
+        Turns that each implementation gets in a process, if `budget_seconds` allows.
+    block_seconds : float
+        Calls are repeated until a turn lasts this long.
+    budget_seconds : float
+        Turns of a process end here, but after three of them at the earliest.
+    imports : int
+        Fresh interpreters for each imported module.
+    compiled : tuple of str
+        Data types for which Numba's compiler is timed.
+    """
+
+    dims: tuple[int, ...]
+    dtypes: tuple[str, ...]
+    workloads: tuple[str, ...]
+    workload_dtypes: tuple[str, ...]
+    memory: tuple[str, ...]
+    rounds: int
+    repetitions: int
+    block_seconds: float
+    budget_seconds: float
+    imports: int
+    compiled: tuple[str, ...]
+
+
+_ALL = tuple(WORKLOADS)
+PROFILES = {
+    "smoke": Profile(
+        dims=(64,),
+        dtypes=DTYPES,
+        workloads=("small",),
+        workload_dtypes=("float32",),
+        memory=("small",),
+        rounds=2,
+        repetitions=6,
+        block_seconds=0.001,
+        budget_seconds=0.1,
+        imports=3,
+        compiled=("float32",),
+    ),
+    "standard": Profile(
+        dims=DIMS,
+        dtypes=DTYPES,
+        workloads=_ALL,
+        workload_dtypes=("float32",),
+        memory=("small", "bert", "prefill-2k", "decode", "long-16k"),
+        rounds=2,
+        repetitions=18,
+        block_seconds=0.002,
+        budget_seconds=2.0,
+        imports=15,
+        compiled=("float32",),
+    ),
+    "full": Profile(
+        dims=DIMS,
+        dtypes=DTYPES,
+        workloads=_ALL,
+        workload_dtypes=DTYPES,
+        memory=(*_ALL, *LONG),
+        rounds=9,
+        repetitions=30,
+        block_seconds=0.002,
+        budget_seconds=6.0,
+        imports=45,
+        compiled=DTYPES,
+    ),
+}
+
+
+def profile() -> Profile:
+    """Profile that the environment names; "standard" where it names none."""
+    name = os.environ.get(PROFILE_VARIABLE) or "standard"
+    if name not in PROFILES:
+        raise ValueError(f"{PROFILE_VARIABLE}={name!r}: accepted are {', '.join(PROFILES)}")
+    return PROFILES[name]
+
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def benchmark(**attributes: Hashable) -> Callable[[_F], _F]:
+    """Give a benchmark its asv attributes; `version` is one of them.
+
+    Without a version asv hashes the source of the function, so that tidying it would
+    erase its history, and a change of method elsewhere would not.
+    """
+    if "version" not in attributes:
+        raise TypeError("a benchmark needs an explicit version")
+
+    def decorate(function: _F) -> _F:
+        for name, value in attributes.items():
+            setattr(function, name, value)
+        return function
+
+    return decorate
+
+
+def missing(case: Case, impl: str) -> str | None:
+    """Why this combination cannot run here; None if it can."""
+    import fastattn
+
+    reason = fastattn.implementations().get(impl, "this version does not have it")
+    if reason is None and impl == "numpy":
+        # The scores, their mask's complement and what BLAS and ufuncs hold beside them.
+        needed, free = 3 * case.scores_bytes, _free_bytes()
+        if free is not None and needed > free:
+            reason = f"needs about {needed >> 20} MiB for the scores, {free >> 20} MiB are free"
+    return reason
+
+
+def _free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
+    try:
+        lines = meminfo.read_text().splitlines()
+    except OSError:
+        return None
+    return next((int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable")), None)
+
+
+@functools.cache
+def inputs(case: Case) -> tuple[Any, Any, Any]:
+    """Q, k and v of a case: standard normal, the same in every process and version."""
+    import numpy as np
+
+    rng = np.random.default_rng([case.length_q, case.length_k, case.dim])
+    dtype = np.dtype(case.dtype)
+    of_q = (case.batch, case.heads_q, case.length_q, case.dim)
+    of_k = (case.batch, case.heads_kv, case.length_k, case.dim)
+    q, k, v = (rng.standard_normal(shape, dtype=dtype) for shape in (of_q, of_k, of_k))
+    return q, k, v
+
+
+def bind(case: Case, impl: str) -> Callable[[], Any]:
+    """Make the public call of a case, implementation and thread count forced.
+
+    Raises
+    ------
+    RuntimeError
+        BLAS may use more threads than `THREADS`: its times would not compare.
+    """
+    import fastattn
+
+    for name in BLAS_VARIABLES:
+        if os.environ.get(name) != str(THREADS):
+            raise RuntimeError(f"set {name}={THREADS}, as asv.conf.json does")
+    config = None if impl == "numpy" else fastattn.Config(threads=THREADS)
+    return functools.partial(
+        fastattn.attention, *inputs(case), causal=case.causal, impl=impl, config=config
+    )
+
+
+def skip(reason: str) -> Exception:
+    """Word a skip: asv shows it and stores NaN.  To be raised from a benchmark."""
+    from asv_runner.benchmarks.mark import SkipNotImplemented
+
+    print(f"skipped: {reason}")
+    error: Exception = SkipNotImplemented(reason)
+    return error
+
+
+def progress(text: str) -> None:
+    """Tell `run` what is being done; asv keeps a benchmark's own output to itself."""
+    path = os.environ.get(PROGRESS_VARIABLE)
+    if path:
+        with open(path, "a", encoding="utf-8") as stream:
+            stream.write(text + "\n")

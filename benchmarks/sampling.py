@@ -1,0 +1,235 @@
+"""Interleaved sampling: implementations take turns in one process, round after round.
+
+    round       one fresh process for each case: the unit of the statistics
+    repetition  one turn of each implementation, in randomised balanced order
+    block       the calls of one turn; a sample is a block's mean time per call
+
+Slow changes of the machine (frequency, neighbours) meet all implementations alike and
+cancel in ratios of one repetition.  What a process fixes at its start (addresses,
+layout) does not; hence the rounds.
+
+A sample covers the public call and nothing else: inputs, compilation, the check
+against the oracle and the choice of the block's length come before.
+"""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import json
+import math
+import random
+import statistics
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, oracle
+from benchmarks.common import Case, Profile
+
+WARM_UP_SECONDS = 0.02
+LEAST_REPETITIONS = 3
+ROUND_TIMEOUT_SECONDS = 300.0
+
+
+@dataclass(slots=True)
+class Cell:
+    """What was measured of one implementation in one case: a value a round.
+
+    Attributes
+    ----------
+    time : list of float
+        Median of the samples, in seconds.
+    time_over_numpy, speedup : list of float
+        Median of a repetition's ratio to the numpy implementation, and its inverse.
+    variation : list of float
+        Coefficient of variation: standard deviation of the samples over their mean.
+    error : list of float
+        Maximum error against the oracle, over the naive one.
+    skipped, failed : str or None
+        Why there is nothing.
+    """
+
+    time: list[float] = field(default_factory=list)
+    time_over_numpy: list[float] = field(default_factory=list)
+    speedup: list[float] = field(default_factory=list)
+    variation: list[float] = field(default_factory=list)
+    error: list[float] = field(default_factory=list)
+    skipped: str | None = None
+    failed: str | None = None
+
+
+def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[list[str]]:
+    """Orders of turns without end: random, and in each ``len(names)`` every place once."""
+    while True:
+        base = rng.sample(list(names), len(names))
+        for shift in rng.sample(range(len(names)), len(names)):
+            yield base[shift:] + base[:shift]
+
+
+def block_seconds(call: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
+    """Mean seconds of one call in a block of `calls`."""
+    repeated = itertools.repeat(None, calls)
+    start = clock()
+    for _ in repeated:
+        call()
+    return (clock() - start) / calls
+
+
+def calls_per_block(call: Callable[[], Any], seconds: float, clock: Callable[[], float]) -> int:
+    """Calls that last `seconds`, at least one; warms up on the way."""
+    calls, end = 1, clock() + WARM_UP_SECONDS
+    while True:
+        each = block_seconds(call, calls, clock)
+        if clock() >= end and (calls > 1 or each >= seconds):
+            return max(1, math.ceil(seconds / each))
+        calls = min(2 * calls, max(1, math.ceil(seconds / max(each, 1e-9))))
+
+
+def take_turns(
+    calls: Mapping[str, Callable[[], Any]],
+    profile: Profile,
+    clock: Callable[[], float] = time.perf_counter,
+    seed: int = 0,
+) -> dict[str, list[float]]:
+    """Sample calls in turn; sample i of every name is of repetition i."""
+    if not calls:
+        return {}
+    numbers = {
+        name: calls_per_block(call, profile.block_seconds, clock) for name, call in calls.items()
+    }
+    samples: dict[str, list[float]] = {name: [] for name in calls}
+    orders = balanced_orders(tuple(calls), random.Random(seed))
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        end = clock() + profile.budget_seconds
+        for done, order in enumerate(itertools.islice(orders, profile.repetitions)):
+            # Only whole squares of orders are balanced.
+            if done >= LEAST_REPETITIONS and done % len(calls) == 0 and clock() >= end:
+                break
+            for name in order:
+                samples[name].append(block_seconds(calls[name], numbers[name], clock))
+    finally:
+        if collecting:
+            gc.enable()
+    return samples
+
+
+def measure(
+    cases: Mapping[Any, Case], impls: Sequence[str], profile: Profile
+) -> dict[tuple[Any, str], Cell]:
+    """Measure every case in every implementation; keys are (key of the case, impl)."""
+    cells = {(key, impl): Cell() for key in cases for impl in impls}
+    for turn in range(profile.rounds):
+        for key, case in cases.items():
+            common.progress(f"round {turn + 1} of {profile.rounds}: {_words(key)}")
+            for impl, values in _round(case, impls, profile, seed=turn).items():
+                _add(cells[key, impl], values)
+    return cells
+
+
+def track(cell: Cell, quantity: str) -> float | dict[str, Any]:
+    """Value of a tracked benchmark, or its samples, of which asv takes the statistics.
+
+    Raises
+    ------
+    SkipNotImplemented
+        The combination cannot run; asv stores NaN.
+    RuntimeError
+        It ran and failed; asv reports the benchmark as failed.
+    """
+    if cell.failed is not None:
+        raise RuntimeError(cell.failed)
+    if cell.skipped is not None:
+        raise common.skip(cell.skipped)
+    samples = getattr(cell, quantity)
+    if not samples:
+        raise common.skip(f"there is nothing to take {quantity} from")
+    # asv 0.6 treats this as it does the samples of a timing: median, quartiles, interval.
+    return {"samples": samples, "number": 1}
+
+
+def _words(key: Any) -> str:
+    return ", ".join(map(str, key if isinstance(key, tuple) else (key,)))
+
+
+def _add(cell: Cell, values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        if name in ("skipped", "failed"):
+            setattr(cell, name, value)
+        elif value is not None:
+            getattr(cell, name).append(value)
+
+
+# This file runs in a process of its own for each round.  The package is put together by
+# hand, for on `sys.path` its parent folder would let the source tree hide the installed
+# fastattn.
+_CHILD = """
+import sys, types
+package = types.ModuleType("benchmarks")
+package.__path__ = [sys.argv[1]]
+sys.modules["benchmarks"] = package
+from benchmarks import sampling
+sampling.child(sys.argv[2])
+"""
+
+
+def _round(
+    case: Case, impls: Sequence[str], profile: Profile, seed: int
+) -> dict[str, dict[str, Any]]:
+    """One round of one case in a fresh process."""
+    request = {"case": asdict(case), "impls": impls, "profile": asdict(profile), "seed": seed}
+    command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), json.dumps(request)]
+    try:
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=ROUND_TIMEOUT_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        return {impl: {"failed": f"no result in {ROUND_TIMEOUT_SECONDS:g} s"} for impl in impls}
+    if done.returncode != 0:
+        reason = f"process ended with {done.returncode}\n{done.stderr[-2000:]}"
+        return {impl: {"failed": reason} for impl in impls}
+    answer: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    return answer
+
+
+def child(request_json: str) -> None:
+    """Answer one request of `_round` on standard output."""
+    request = json.loads(request_json)
+    case, profile = Case(**request["case"]), Profile(**request["profile"])
+    answer: dict[str, dict[str, Any]] = {}
+    calls: dict[str, Callable[[], Any]] = {}
+    for impl in request["impls"]:
+        reason = common.missing(case, impl)
+        if reason is not None:
+            answer[impl] = {"skipped": reason}
+            continue
+        try:
+            call = common.bind(case, impl)
+            answer[impl] = {"error": oracle.relative_error(case, *common.inputs(case), call())}
+        except Exception:
+            answer[impl] = {"failed": traceback.format_exc()}
+        else:
+            calls[impl] = call
+    samples = take_turns(calls, profile, seed=request["seed"])
+    for impl in calls:
+        answer[impl] |= summary(samples[impl], samples.get("numpy"))
+    print(json.dumps(answer))
+
+
+def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[str, float]:
+    """Reduce the samples of one process; `control` are the numpy implementation's."""
+    values = {
+        "time": statistics.median(samples),
+        "variation": statistics.stdev(samples) / statistics.mean(samples),
+    }
+    if control is not None:
+        ratio = statistics.median(s / c for s, c in zip(samples, control, strict=True))
+        values |= {"time_over_numpy": ratio, "speedup": 1 / ratio}
+    return values

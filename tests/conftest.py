@@ -1,0 +1,40 @@
+"""Hypothesis profiles, marks, and the `target` parameter.
+
+A test with an argument `target` runs once for each implementation and, of ``cython``,
+each instruction set that fastattn knows; one that cannot run here is skipped by name.
+With an argument `tiled` it runs for the same, less ``numpy``.
+
+``HYPOTHESIS_PROFILE=thorough`` looks much longer than the default ``ci``.
+"""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import HealthCheck, settings
+from targets import TARGETS
+
+_COMMON = {
+    "deadline": None,  # a first call compiles
+    "print_blob": True,
+    "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors],
+}
+settings.register_profile("ci", max_examples=60, **_COMMON)
+settings.register_profile("thorough", max_examples=2_000, **_COMMON)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Register the marks."""
+    config.addinivalue_line("markers", "slow: takes seconds, or a process of its own")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Parametrise `target` and `tiled`."""
+    for name, chosen in (
+        ("target", TARGETS),
+        ("tiled", tuple(target for target in TARGETS if target.tiled)),
+    ):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, [target.parameter() for target in chosen])

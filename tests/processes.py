@@ -1,0 +1,21 @@
+"""Python processes of their own, for what would take the tests down with it or is per process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+
+
+def run_python(code: str, *arguments: str, timeout_seconds: float = 120, **environment: str) -> str:
+    """Standard output of `code` in a fresh interpreter; its failure, crash or hang is ours."""
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *arguments],
+        capture_output=True,
+        text=True,
+        timeout=timeout_seconds,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), **environment},
+    )
+    assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return done.stdout

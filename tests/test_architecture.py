@@ -1,0 +1,279 @@
+"""The law of the house, read from syntax trees: who imports whom, what is exported, one owner.
+
+The rows of `ROWS` are those of the design: a module may import from the rows above its
+own, and inside its row from those that stand before it.
+"""
+
+from __future__ import annotations
+
+import ast
+import doctest
+import functools
+import importlib
+import inspect
+import re
+import sys
+import types
+from pathlib import Path
+
+import pytest
+
+import fastattn
+from fastattn import masks
+from fastattn._dtypes import DTYPES, MASK_BOOL_CODE
+from fastattn.implementations import REGISTRY, load
+
+PACKAGE = Path(inspect.getfile(fastattn)).parent
+ROOT = Path(__file__).resolve().parent.parent
+
+ROWS = (
+    ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
+    ("masks", "_problem"),
+    ("implementations",),
+    ("_wisdom", "_plan"),
+    ("_api",),
+    ("tuner", "__main__"),
+)
+PLACES = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names)}
+NUMBAS = {"numba", "llvmlite"}
+
+
+def _modules() -> dict[str, Path]:
+    """Python files of the package by dotted name below ``fastattn``; "" is its face."""
+    found = {}
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = path
+    return found
+
+
+MODULES = _modules()
+KNOWN = {*MODULES, "implementations._native"}
+modules = pytest.mark.parametrize("name", MODULES)
+
+
+@functools.cache
+def _tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text())
+
+
+def _place(name: str) -> tuple[int, int]:
+    """Row, and place in the row, of a module or of the package that it belongs to."""
+    while name not in PLACES:
+        name = name.rpartition(".")[0]
+        assert name, "a module that stands in no row"
+    return PLACES[name]
+
+
+def _imports(path: Path) -> set[str]:
+    """Full names of the modules that a file imports, wherever in it."""
+    names = set()
+    for node in ast.walk(_tree(path)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: imports are absolute"
+            for alias in node.names:
+                full = f"{node.module}.{alias.name}"
+                is_module = full.removeprefix("fastattn.") in KNOWN
+                names.add(full if is_module else str(node.module))
+    return names
+
+
+def _own(path: Path) -> set[str]:
+    """Modules of the package that a file imports, below ``fastattn``."""
+    names = {name for name in _imports(path) if name.split(".")[0] == "fastattn"}
+    return {name.removeprefix("fastattn").removeprefix(".") for name in names}
+
+
+@modules
+def test_imports_only_from_above(name: str) -> None:
+    """A package's own files may import one another; all else stands above."""
+    for other in _own(MODULES[name]):
+        assert other in KNOWN, f"{name} imports {other}, which is not there"
+        if name == "":
+            assert _place(other) <= _place("_api"), f"the face imports {other}"
+            continue
+        assert other != "", f"{name} imports the package's face"
+        package = name.partition(".")[0]
+        if package == other.partition(".")[0] and _place(name) == _place(other):
+            continue
+        assert _place(other) < _place(name), f"{name} imports {other}, which stands below it"
+
+
+@pytest.mark.parametrize("impl", REGISTRY)
+def test_implementations_do_not_know_each_other(impl: str) -> None:
+    """An implementation's file imports no other's, and not the registry."""
+    own = {"numba": "_numba", "cython": "_native", "numpy": "_numpy"}[impl]
+    for name, path in MODULES.items():
+        head, _, leaf = name.partition(".")
+        if head != "implementations" or impl not in leaf:
+            continue
+        for other in _own(path):
+            if other == "implementations":
+                raise AssertionError(f"{name} imports the registry")
+            if other.startswith("implementations."):
+                assert other.split(".")[1].startswith(own), f"{name} imports {other}"
+
+
+@modules
+def test_foreign_packages(name: str) -> None:
+    """NumPy and the standard library; Numba where it is the implementation, and no other."""
+    roots = {other.split(".")[0] for other in _imports(MODULES[name])}
+    allowed = {"numpy", "fastattn", *sys.stdlib_module_names}
+    if name.startswith("implementations.") and "numba" in name:
+        allowed |= NUMBAS
+    if name == "__main__":
+        allowed |= {"ml_dtypes"}  # to explain a call of bfloat16
+    assert roots <= allowed, roots - allowed
+
+
+def _attributes(path: Path) -> set[str]:
+    return {ast.unparse(n) for n in ast.walk(_tree(path)) if isinstance(n, ast.Attribute)}
+
+
+@modules
+def test_one_file_reads_the_environment(name: str) -> None:
+    """`_env`, and no other."""
+    found = _attributes(MODULES[name]) & {"os.environ", "os.getenv", "os.putenv", "os.environb"}
+    assert bool(found) == (name == "_env"), found
+    assert not {"environ", "getenv"} & {
+        alias.name
+        for node in ast.walk(_tree(MODULES[name]))
+        if isinstance(node, ast.ImportFrom) and node.module == "os"
+        for alias in node.names
+    }
+
+
+@modules
+def test_only_the_command_prints(name: str) -> None:
+    """Everything else logs."""
+    prints = [
+        node
+        for node in ast.walk(_tree(MODULES[name]))
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write")
+    ]
+    assert not prints or name.split(".")[-1] == "__main__"
+
+
+@modules
+def test_file_explains_itself(name: str) -> None:
+    """A module says what it is for."""
+    assert ast.get_docstring(_tree(MODULES[name])), f"{name} has no docstring"
+
+
+@modules
+def test_all_is_what_is_public(name: str) -> None:
+    """Where a module has ``__all__``: each name is there, and no public one is missing."""
+    if name == "__main__" or (NUMBAS & {n.split(".")[0] for n in _imports(MODULES[name])}):
+        return
+    module = importlib.import_module(f"fastattn.{name}".rstrip("."))
+    if name == "":
+        module = sys.modules["fastattn"]
+    if not hasattr(module, "__all__"):
+        return
+    exported = list(module.__all__)
+    assert exported == sorted(exported, key=lambda n: (not n.isupper(), n)) or exported == sorted(
+        exported
+    )
+    assert len(exported) == len(set(exported))
+    for public in exported:
+        assert hasattr(module, public)
+    defined = {
+        public
+        for public, value in vars(module).items()
+        if not public.startswith("_")
+        and isinstance(value, (type, types.FunctionType))
+        and value.__module__ == module.__name__
+    }
+    assert defined <= set(exported), defined - set(exported)
+
+
+def test_the_face_is_exact() -> None:
+    """``fastattn.__all__`` is every public name but modules, and the version."""
+    public = {
+        name
+        for name, value in vars(fastattn).items()
+        if not name.startswith("_")
+        and not isinstance(value, types.ModuleType)
+        and name != "annotations"
+    }
+    assert set(fastattn.__all__) == public | {"__version__"}
+    assert re.fullmatch(r"\d+\.\d+\.\d+", fastattn.__version__)
+
+
+FACE = [name for name in fastattn.__all__ if name != "__version__"]
+
+
+@pytest.mark.parametrize("name", FACE)
+def test_public_docstrings(name: str) -> None:
+    """Each public object explains itself; what a user calls has an example that runs."""
+    thing = getattr(fastattn, name)
+    text = inspect.getdoc(thing)
+    assert text
+    called = inspect.isfunction(inspect.unwrap(thing)) or name == "Config"
+    if not called:
+        return
+    assert "Examples\n--------" in text
+    found = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
+    assert len(found) == 1
+    assert found[0].examples
+    result = doctest.DocTestRunner(verbose=False).run(found[0])
+    assert result.failed == 0
+
+
+@pytest.mark.parametrize("name", ["attention", "explain"])
+def test_parameters_are_documented(name: str) -> None:
+    """Each parameter of the public calls stands in the docstring."""
+    function = getattr(fastattn, name)
+    text = inspect.getdoc(function) or ""
+    section = text.split("Parameters\n")[1].split("\nReturns\n")[0]
+    for parameter in inspect.signature(function).parameters:
+        assert re.search(rf"^(\w+, )*\**{parameter}(, \w+)* ?(:|$)", section, re.M), parameter
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_implementation_describes_itself(name: str) -> None:
+    """The module that the registry names has all that an implementation offers."""
+    module = load(name)
+    assert isinstance(module, types.ModuleType)
+    assert module.__name__ == REGISTRY[name]
+    assert name == module.NAME
+    assert module.SUMMARY
+    assert {"block_q", "block_k", "threads", "isa"} >= module.TUNABLES
+    reason = module.missing()
+    assert reason is None or reason
+    assert list(inspect.signature(module.configure).parameters) == ["geometry", "config"]
+    assert list(inspect.signature(module.run).parameters) == ["problem", "config"]
+
+
+def test_every_mask_file_is_registered() -> None:
+    """One file, one row of the registry."""
+    files = {
+        name.split(".")[1]
+        for name in MODULES
+        if name.startswith("masks._") is False and name.startswith("masks.")
+    }
+    assert files == {kind.NAME for kind in masks.KINDS}
+
+
+def test_data_type_codes_are_those_of_the_kernels() -> None:
+    """``DTYPES`` and ``enum class DType`` of ``src_cpp/abi.hpp`` are one list."""
+    text = (ROOT / "src_cpp" / "abi.hpp").read_text()
+    body = re.search(r"enum class DType[^{]*\{([^}]*)\}", text)
+    assert body is not None
+    codes = {name.lower(): int(code) for name, code in re.findall(r"k(\w+)\s*=\s*(\d+)", body[1])}
+    assert codes == {row.name: row.code for row in DTYPES.values()} | {"bool": MASK_BOOL_CODE}
+
+
+def test_benchmarks_use_the_public_face_only() -> None:
+    """They measure what users call."""
+    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        for node in ast.walk(_tree(path)):
+            if isinstance(node, ast.Import):
+                assert not [a for a in node.names if a.name.startswith("fastattn.")], path
+            elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("fastattn"):
+                assert node.module == "fastattn", path
+                assert {alias.name for alias in node.names} <= set(fastattn.__all__), path
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fastattn":
+                assert node.attr in fastattn.__all__, f"{path}: fastattn.{node.attr}"

@@ -1,0 +1,369 @@
+"""The method of the asv suite: agreement, turns and rounds, the table, the command."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastattn
+
+pytest.importorskip("asv", reason="the extra [bench] is not installed")
+
+from asv_runner.benchmarks.mark import SkipNotImplemented
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
+
+from benchmarks import (  # noqa: E402
+    bench_memory,
+    bench_overhead,
+    common,
+    oracle,
+    report,
+    run,
+    sampling,
+)
+from benchmarks.common import Case, Profile  # noqa: E402
+
+# --- Agreement before timing -----------------------------------------------------------
+
+GQA = Case(2, 4, 2, 70, 70, 16, causal=True)
+
+
+@pytest.mark.parametrize("case", [GQA, GQA.of("float64"), common.SMALLEST], ids=str)
+def test_a_right_result_passes(case: Case) -> None:
+    q, k, v = common.inputs(case)
+    result = fastattn.attention(q, k, v, causal=case.causal, impl="numpy")
+    relative = oracle.relative_error(case, q, k, v, result)
+    assert relative is None or 0 <= relative <= oracle.LIMIT
+
+
+@pytest.mark.parametrize("dtype", common.DTYPES)
+@pytest.mark.parametrize("wrong", ["scaled", "nan", "heads", "not causal", "last row"])
+def test_a_wrong_result_is_refused(dtype: str, wrong: str) -> None:
+    case = GQA.of(dtype)
+    q, k, v = common.inputs(case)
+    result = fastattn.attention(q, k, v, causal=wrong != "not causal", impl="numpy")
+    if wrong == "scaled":
+        result *= 1 + 100 * np.finfo(dtype).eps
+    elif wrong == "nan":
+        result[..., 3] = np.nan
+    elif wrong == "heads":
+        result = result[:, ::-1]
+    elif wrong == "last row":
+        result[:, :, -10:] = result[:, :, :10]
+    with pytest.raises(ArithmeticError, match="error"):
+        oracle.relative_error(case, q, k, v, result)
+
+
+# --- Sampling --------------------------------------------------------------------------
+
+
+class Clock:
+    """A clock that advances only when something is called, by less and less or more."""
+
+    def __init__(self, drift: float = 0.0) -> None:
+        self.now, self.drift = 0.0, drift
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, seconds: float) -> None:
+        self.now += seconds * (1 + self.drift * self.now)
+
+
+def profile(**changes: Any) -> Profile:
+    return replace(common.PROFILES["standard"], **changes)
+
+
+def test_orders_are_balanced_and_random() -> None:
+    orders = sampling.balanced_orders("abc", random.Random(1))
+    squares = [[next(orders) for _ in range(3)] for _ in range(50)]
+    for square in squares:
+        assert all(sorted(place) == ["a", "b", "c"] for place in zip(*square, strict=True))
+    assert len({tuple(map(tuple, square)) for square in squares}) > 6
+
+
+def test_samples_are_seconds_of_one_call() -> None:
+    clock = Clock()
+    calls = {"numpy": lambda: clock.work(4e-4), "cython": lambda: clock.work(1e-4)}
+    samples = sampling.take_turns(calls, profile(), clock)
+    assert {name: len(values) for name, values in samples.items()} == {"numpy": 18, "cython": 18}
+    assert samples["cython"] == pytest.approx([1e-4] * 18)
+    found = sampling.summary(samples["cython"], samples["numpy"])
+    assert found["speedup"] == pytest.approx(4)
+    assert found["time_over_numpy"] == pytest.approx(1 / 4)
+    assert found["time"] == pytest.approx(1e-4)
+    assert found["variation"] == pytest.approx(0, abs=1e-9)
+
+
+def test_a_turn_lasts_long_enough_and_no_longer() -> None:
+    clock = Clock()
+    assert sampling.calls_per_block(lambda: clock.work(1e-5), 2e-3, clock) in (200, 201)
+    assert sampling.calls_per_block(lambda: clock.work(1.0), 2e-3, clock) == 1
+
+
+def test_drift_cancels_in_the_ratio() -> None:
+    clock = Clock(drift=5.0)  # the machine gets slower and slower
+    calls = {"numpy": lambda: clock.work(3e-3), "cython": lambda: clock.work(1e-3)}
+    samples = sampling.take_turns(calls, profile(), clock)
+    assert max(samples["cython"]) / min(samples["cython"]) > 1.3
+    found = sampling.summary(samples["cython"], samples["numpy"])
+    assert found["speedup"] == pytest.approx(3, rel=0.03)
+
+
+def test_the_budget_ends_at_a_whole_square() -> None:
+    clock = Clock()
+    calls = {name: lambda: clock.work(1.0) for name in common.IMPLS}
+    least = sampling.take_turns(calls, profile(budget_seconds=0.0), clock)
+    assert {len(values) for values in least.values()} == {3}
+    more = sampling.take_turns(calls, profile(budget_seconds=10.0), clock)
+    assert {len(values) for values in more.values()} == {6}
+
+
+def test_variation_is_deviation_over_mean() -> None:
+    assert sampling.summary([1.0, 3.0], None) == {
+        "time": 2.0,
+        "variation": pytest.approx(math.sqrt(2) / 2),
+    }
+
+
+def test_tracks_skip_and_fail_loudly(capsys: pytest.CaptureFixture[str]) -> None:
+    Cell = sampling.Cell
+    assert sampling.track(Cell(time=[1.0]), "time") == {"samples": [1.0], "number": 1}
+    with pytest.raises(SkipNotImplemented):
+        sampling.track(Cell(skipped="no compiler"), "time")
+    assert "no compiler" in capsys.readouterr().out
+    with pytest.raises(SkipNotImplemented):
+        sampling.track(Cell(time=[1.0]), "speedup")
+    with pytest.raises(RuntimeError, match="crashed"):
+        sampling.track(Cell(failed="crashed"), "time")
+
+
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in common.BLAS_VARIABLES:
+        monkeypatch.setenv(name, "1")
+
+
+TINY = {"tiny": Case(1, 1, 1, 8, 8, 4)}
+QUICK = profile(rounds=2, repetitions=3, block_seconds=1e-4, budget_seconds=0.0)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_round_is_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    note = tmp_path / "note"
+    monkeypatch.setenv(common.PROGRESS_VARIABLE, str(note))
+    cells = sampling.measure(TINY, ("numpy", "fortran"), QUICK)
+    cell = cells["tiny", "numpy"]
+    assert (cell.skipped, cell.failed) == (None, None)
+    assert len(cell.time) == len(cell.variation) == len(cell.error) == 2
+    assert cell.speedup == cell.time_over_numpy == [1.0, 1.0]
+    assert cells["tiny", "fortran"].skipped == "this version does not have it"
+    assert note.read_text().splitlines() == ["round 1 of 2: tiny", "round 2 of 2: tiny"]
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("import os; os.abort()", "process ended with -6"),
+        ("import time; time.sleep(60)", "no result"),
+    ],
+)
+def test_a_process_that_dies_or_hangs_fails_its_cells(
+    monkeypatch: pytest.MonkeyPatch, code: str, reason: str
+) -> None:
+    monkeypatch.setattr(sampling, "_CHILD", code)
+    monkeypatch.setattr(sampling, "ROUND_TIMEOUT_SECONDS", 1.0)
+    cells = sampling.measure(TINY, ("numpy",), profile(rounds=1))
+    assert reason in cells["tiny", "numpy"].failed
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_wrong_implementation_is_not_timed(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = fastattn.attention
+    monkeypatch.setattr(fastattn, "attention", lambda *a, **k: real(*a, **k) * np.float32(1.01))
+    request = {
+        "case": asdict(GQA),
+        "impls": ["numpy"],
+        "profile": asdict(QUICK),
+        "seed": 0,
+    }
+    sampling.child(json.dumps(request))
+    answer = json.loads(capsys.readouterr().out)
+    assert "ArithmeticError" in answer["numpy"].pop("failed")
+    assert answer == {"numpy": {}}
+
+
+# --- The table -------------------------------------------------------------------------
+
+
+def write_results(folder: Path, times: list[float | None] | None) -> None:
+    """Store a result file as asv does: one dim, three implementations, one data type."""
+    params = [["64"], ["'numpy'", "'numba'", "'cython'"], ["'float32'"]]
+    results = {
+        "bench_attention.DimGrid.track_time": [times, params],
+        "bench_attention.DimGrid.track_speedup": [[1.0, math.nan, 4.0], params],
+    }
+    (folder / "here").mkdir()
+    (folder / "here" / f"{'a' * 8}-env.json").write_text(
+        json.dumps(
+            {
+                "commit_hash": "a" * 40,
+                "params": {"machine": "here"},
+                "python": "3.11",
+                "result_columns": ["result", "params", "version"],
+                "results": results,
+            }
+        )
+    )
+
+
+def test_table_of_a_result_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_results(tmp_path, [1e-3, math.nan, 2.5e-4])
+    found = report.load(tmp_path, "a" * 40)
+    assert found is not None
+    assert found.get("bench_attention.DimGrid.track_time", 64, "cython", "float32") == 2.5e-4
+    assert report.render(found) == 0
+    (row,) = [line for line in capsys.readouterr().out.splitlines() if " 64 " in line]
+    assert row.split() == [
+        *("64", "float32", "1.00", "ms", "-", "250", "µs", "-", "4.00x", "-", "-", "-")
+    ]
+
+
+@pytest.mark.parametrize("times", [[1e-3, math.nan, None], None])
+def test_a_failed_cell_fails_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], times: list[float | None] | None
+) -> None:
+    write_results(tmp_path, times)
+    found = report.load(tmp_path, "a" * 40)
+    assert found is not None
+    assert report.render(found) == 2
+    assert "failed bench_attention.DimGrid.track_time" in capsys.readouterr().out
+
+
+def test_results_of_another_commit_do_not_count(tmp_path: Path) -> None:
+    write_results(tmp_path, [1e-3, 1e-3, 1e-3])
+    assert report.load(tmp_path, "a" * 8 + "b" * 32) is None
+    assert report.load(tmp_path, "a" * 40, machine="elsewhere") is None
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        (2.5, "2.50 s"),
+        (0.0123, "12.3 ms"),
+        (1.5e-4, "150 µs"),
+        (9.9e-9, "9.90 ns"),
+        (0.0, "0.00 s"),
+    ],
+)
+def test_seconds_in_words(value: float, words: str) -> None:
+    assert report.seconds(value) == words
+
+
+# --- The command -----------------------------------------------------------------------
+
+
+def test_machine_is_registered_without_questions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    name = run.register_machine(None)
+    assert re.fullmatch(r"[a-z0-9-]+-\d+-cpus", name)
+    assert run.register_machine("mine") == "mine"
+    stored = json.loads((tmp_path / ".asv-machine.json").read_text())
+    assert set(stored) == {name, "mine", "version"}
+    assert set(stored[name]) == {"machine", "os", "arch", "cpu", "num_cpu", "ram"}
+
+
+@pytest.mark.parametrize("home", [None, "", "/nonexistent"])
+def test_a_home_that_cannot_be_used_is_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    monkeypatch.setattr(run, "ROOT", tmp_path)
+    monkeypatch.delenv("HOME")
+    if home is not None:
+        monkeypatch.setenv("HOME", home)
+    run.ensure_home()
+    assert Path(os.environ["HOME"]) == tmp_path / ".asv/home"
+    assert os.access(os.environ["HOME"], os.W_OK)
+
+
+def test_lines_of_asv_come_before_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """asv ends a line when the next step begins; the bar shows the step that is under way."""
+    package = tmp_path / "asv"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "__main__.py").write_text(
+        "import sys, time\n"
+        "print('· Discovering benchmarks', end='', flush=True); time.sleep(1)\n"
+        "print('\\n[ 50.00%] ··· bench_a.B.track_c  failed'); print('ValueError: no')\n"
+        "sys.exit(2)\n"
+    )
+    monkeypatch.setattr(run, "PAUSE_SECONDS", 0.1)
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    seen: list[run.Line] = []
+    with (tmp_path / "log").open("w") as log:
+        lines = run.asv("run", log=log, environment=environment)
+        with pytest.raises(subprocess.CalledProcessError) as error:
+            seen.extend(lines)
+    assert error.value.returncode == 2
+    assert run.Line("· Discovering benchmarks", ended=False) in seen
+    ended = [line.text for line in seen if line.ended and line.text]
+    assert ended[1:] == ["[ 50.00%] ··· bench_a.B.track_c  failed", "ValueError: no"]
+    assert run.STEP.match(ended[1])["percent"] == "50.00"
+    assert run.REMARK.match(ended[2])["text"] == "ValueError: no"
+    assert run.REMARK.match("RuntimeError: Traceback (most recent call last):") is None
+
+    note = tmp_path / "note"
+    note.touch()
+    environment[common.PROGRESS_VARIABLE] = str(note)
+    with (tmp_path / "log").open("w") as log:
+        assert run.measure([], log, environment) == 2
+    assert "ValueError: no" in (tmp_path / "log").read_text()
+
+
+def test_a_fresh_interpreter_that_fails_says_why() -> None:
+    assert bench_overhead.run_seconds("print(0.5)") == 0.5
+    with pytest.raises(RuntimeError, match="ZeroDivisionError"):
+        bench_overhead.run_seconds("1 / 0")
+
+
+def test_one_broken_implementation_does_not_stop_the_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    warmed = []
+
+    def bind(case: Case, impl: str) -> Callable[[], None]:
+        if impl == "numba":
+            raise ImportError(impl)
+        return lambda: warmed.append(impl)
+
+    monkeypatch.setattr(common, "missing", lambda case, impl: None)
+    monkeypatch.setattr(common, "bind", bind)
+    bench_memory.warm()
+    assert set(warmed) == {"numpy", "cython"}
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is reset through /proc")
+def test_a_peak_is_seen_after_it_is_gone() -> None:
+    assert bench_memory._reset_peak()
+    before = bench_memory._status_bytes("VmRSS")
+    array = np.ones(32 << 20, np.uint8)
+    del array
+    assert bench_memory._status_bytes("VmHWM") - before >= 24 << 20

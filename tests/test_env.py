@@ -1,0 +1,87 @@
+"""Environment variables, and what they decide."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from targets import RUNNABLE
+
+import fastattn
+from fastattn import ConfigError, FastattnError, _env, _plan
+from fastattn.implementations import load
+
+
+@pytest.fixture(autouse=True)
+def _forget_plans() -> object:
+    """Plans are remembered: forget them before and after each change of the environment."""
+    _plan._plan.cache_clear()
+    yield None
+    _plan._plan.cache_clear()
+
+
+def _large() -> tuple[np.ndarray, ...]:
+    """A problem that pays for any number of threads; takes no memory until computed."""
+    return tuple(np.broadcast_to(np.float32(1), (64, 8, 512, 64)) for _ in range(3))
+
+
+def test_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unset and empty are the same."""
+    for text in (None, ""):
+        for name in ("FASTATTN_ISA", "FASTATTN_NUM_THREADS"):
+            if text is None:
+                monkeypatch.delenv(name, raising=False)
+            else:
+                monkeypatch.setenv(name, text)
+        assert _env.forced_isa() is None
+        assert _env.forced_threads() is None
+
+
+def test_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read anew at each call."""
+    monkeypatch.setenv("FASTATTN_ISA", "baseline")
+    monkeypatch.setenv("FASTATTN_NUM_THREADS", " 3 ")
+    assert _env.forced_isa() == "baseline"
+    assert _env.forced_threads() == 3
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "two", "1.5", " ", "0x2"])
+def test_bad_thread_count(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    """The message names the variable."""
+    monkeypatch.setenv("FASTATTN_NUM_THREADS", text)
+    with pytest.raises(ConfigError, match="FASTATTN_NUM_THREADS.*accepted.*To mend it"):
+        _env.forced_threads()
+
+
+def test_threads_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `Config.threads` is not given; a bad count refuses the call."""
+    for name in {target.impl for target in RUNNABLE if "threads" in load(target.impl).TUNABLES}:
+        monkeypatch.setenv("FASTATTN_NUM_THREADS", "1")
+        _plan._plan.cache_clear()
+        explained = fastattn.explain(*_large(), impl=name)
+        assert explained.config.threads == 1
+        assert "FASTATTN_NUM_THREADS" in explained.reasons["threads"]
+        given = fastattn.explain(*_large(), impl=name, config=fastattn.Config(threads=2))
+        assert given.config.threads == 2
+        monkeypatch.setenv("FASTATTN_NUM_THREADS", "none")
+        _plan._plan.cache_clear()
+        with pytest.raises(ConfigError, match="FASTATTN_NUM_THREADS"):
+            fastattn.explain(*_large(), impl=name)
+
+
+def test_isa_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where `Config.isa` is not given; a name that cannot run here refuses the call."""
+    for target in RUNNABLE:
+        if target.isa is None:
+            continue
+        monkeypatch.setenv("FASTATTN_ISA", target.isa)
+        _plan._plan.cache_clear()
+        explained = fastattn.explain(*_large(), impl="cython")
+        assert explained.config.isa == target.isa
+        assert "FASTATTN_ISA" in explained.reasons["isa"]
+        best = fastattn.machine().isas[0]
+        given = fastattn.explain(*_large(), impl="cython", config=fastattn.Config(isa=best))
+        assert given.config.isa == best
+        monkeypatch.setenv("FASTATTN_ISA", "abacus")
+        _plan._plan.cache_clear()
+        with pytest.raises(FastattnError, match="FASTATTN_ISA.*abacus"):
+            fastattn.explain(*_large(), impl="cython")

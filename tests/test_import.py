@@ -1,0 +1,61 @@
+"""What ``import fastattn`` costs, and what it leaves alone."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+from processes import run_python
+
+
+def test_nothing_heavy_is_imported() -> None:
+    """Nor by the first call, where ``numpy`` computes it."""
+    run_python(
+        """
+        import sys
+        import numpy as np
+        before = set(sys.modules)
+        import fastattn
+        heavy = {"numba", "llvmlite", "ml_dtypes", "scipy", "threadpoolctl", "argparse"}
+        assert not heavy & set(sys.modules), heavy & set(sys.modules)
+        x = np.ones((3, 4), np.float32)
+        fastattn.attention(x, x, x, impl="numpy")
+        fastattn.implementations()
+        assert not (heavy - before) & set(sys.modules), heavy & set(sys.modules)
+        """
+    )
+
+
+def test_nothing_is_printed_or_logged() -> None:
+    """A silent import, with warnings as errors."""
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", "import fastattn"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def _seconds(code: str) -> float:
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)
+    return time.perf_counter() - start
+
+
+@pytest.mark.slow
+def test_import_time() -> None:
+    """At most 1.3 times ``import numpy`` alone: least times of interleaved processes.
+
+    Other load only ever adds time; a round that it spoilt is repeated.
+    """
+    ours, numpys = [], []
+    for _ in range(8):
+        for _ in range(6):
+            numpys.append(_seconds("import numpy"))
+            ours.append(_seconds("import fastattn"))
+        if min(ours) <= 1.3 * min(numpys):
+            return
+    raise AssertionError(f"import fastattn takes {min(ours):.3f} s, numpy {min(numpys):.3f} s")

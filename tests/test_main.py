@@ -1,0 +1,117 @@
+"""The command ``fastattn info`` and ``fastattn explain``."""
+
+from __future__ import annotations
+
+import runpy
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+from targets import RUNNABLE
+
+import fastattn
+
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``python -m fastattn`` in this process: exit status, standard output and error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fastattn", *arguments])
+        monkeypatch.delitem(sys.modules, "fastattn.__main__", raising=False)
+        status = 0
+        try:
+            runpy.run_module("fastattn", run_name="__main__", alter_sys=False)
+        except SystemExit as done:
+            status = done.code if isinstance(done.code, int) else int(done.code is not None)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
+
+
+def test_info(command: Command) -> None:
+    """Version, machine, implementations and instruction sets, with reasons where missing."""
+    status, out, err = command("info")
+    assert status == 0, err
+    assert fastattn.__version__ in out
+    machine = fastattn.machine()
+    assert machine.processor in out
+    for name, reason in fastattn.implementations().items():
+        assert name in out
+        assert reason is None or reason in out
+    for isa in machine.isas:
+        assert isa in out
+    for isa, reason in machine.missing_isas.items():
+        assert isa in out
+        assert reason in out
+
+
+def test_explain(command: Command) -> None:
+    """What `fastattn.explain` prints for arrays of that shape."""
+    status, out, err = command("explain", "--shape", "4,32,8,1,4096,128", "--dtype", "float32")
+    assert status == 0, err
+    assert "B=4 Hq=32 Hkv=8 Lq=1 Lk=4096 D=128 Dv=128 float32" in out
+    assert fastattn.explain.__name__ in ("explain",)
+    auto = next(name for name, why in fastattn.implementations().items() if why is None)
+    assert auto in out
+    assert "masks    none" in out
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])
+def test_explain_everything(command: Command, dtype: str) -> None:
+    """Every option, every data type, every implementation that runs here."""
+    for impl in {target.impl for target in RUNNABLE}:
+        status, out, err = command(
+            "explain", "--shape", "2,4,2,64,64,32,16", "--dtype", dtype, "--causal", "--impl", impl
+        )
+        assert status == 0, err
+        assert f"D=32 Dv=16 {dtype}" in out
+        assert "asked for" in out
+        assert "causal" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("explain", "--shape", "1,3,2,4,4,8", "--dtype", "float32"), "3 query heads"),
+        (("explain", "--shape", "1,2,2,4,4,0", "--dtype", "float32"), "D"),
+        (("explain", "--shape", "1,2,2", "--dtype", "float32"), "shape"),
+        (("explain", "--shape", "1,2,2,4,4,x", "--dtype", "float32"), "shape"),
+        (("explain", "--shape", "1,2,2,4,-4,8", "--dtype", "float32"), "shape"),
+        (("explain", "--shape", "1,1,1,4,4,8", "--dtype", "int8"), "dtype"),
+        (("explain", "--shape", "1,1,1,4,4,8", "--dtype", "float32", "--impl", "cuda"), "impl"),
+        (("explain", "--dtype", "float32"), "shape"),
+        (("sing",), "sing"),
+        (("info", "--loudly"), "loudly"),
+    ],
+    ids=lambda value: " ".join(value[:3]) if isinstance(value, tuple) else value,
+)
+def test_errors(command: Command, arguments: tuple[str, ...], word: str) -> None:
+    """Exit status 2, the fault on standard error, nothing on standard output, no traceback."""
+    status, out, err = command(*arguments)
+    assert status == 2
+    assert word in err
+    assert not out
+    assert "Traceback" not in err
+
+
+def test_help(command: Command) -> None:
+    """Tells the subcommands."""
+    status, out, _ = command("--help")
+    assert status == 0
+    assert "info" in out
+    assert "explain" in out
+
+
+def test_as_a_process() -> None:
+    """``python -m fastattn`` from outside."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastattn", "info"], capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert fastattn.__version__ in done.stdout
+    assert not done.stderr

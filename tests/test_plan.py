@@ -1,0 +1,195 @@
+"""Which implementation computes a call, with which configuration, and why."""
+
+from __future__ import annotations
+
+import logging
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from targets import RUNNABLE, Target
+
+import fastattn
+from fastattn import Config, ConfigError, _plan, implementations
+from fastattn.implementations import REGISTRY, load
+
+
+def _arrays(length: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    x = np.ones((2, 4, length, 8), np.float32)
+    return x, x[:, :2], x[:, :2]
+
+
+def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
+    def run(problem: Any, config: Config) -> None:
+        problem.out[...] = len(name)
+
+    return SimpleNamespace(
+        NAME=name,
+        SUMMARY="",
+        TUNABLES=frozenset(tunables),
+        missing=lambda: missing,
+        configure=lambda geometry, config: (config.over(Config(threads=7)), {"threads": "lucky"}),
+        run=run,
+    )
+
+
+@pytest.fixture
+def fakes(monkeypatch: pytest.MonkeyPatch) -> object:
+    """A registry of three: one that cannot run, one with `threads`, one with `block_q` too."""
+    modules = {
+        "gone": _fake("gone", {"threads", "block_q", "isa"}, "no such metal"),
+        "plain": _fake("plain", {"threads"}, None),
+        "rich": _fake("rich", {"threads", "block_q"}, None),
+    }
+    monkeypatch.setattr(_plan, "REGISTRY", dict.fromkeys(modules, ""))
+    monkeypatch.setattr(_plan, "load", modules.__getitem__)
+    for cached in (_plan._plan, _plan._report_fallback):
+        cached.cache_clear()
+    yield modules
+    for cached in (_plan._plan, _plan._report_fallback):
+        cached.cache_clear()
+
+
+def test_auto_takes_the_first_that_can_run(fakes: object, caplog: pytest.LogCaptureFixture) -> None:
+    """What it passes over is logged, once, with the reason."""
+    with caplog.at_level(logging.WARNING, logger="fastattn"):
+        explained = fastattn.explain(*_arrays())
+        fastattn.explain(*_arrays(7))
+    assert explained.impl == "plain"
+    assert explained.config == Config(threads=7)
+    assert explained.reasons["impl"] == "auto: gone cannot run here (no such metal)"
+    assert explained.reasons["threads"] == "lucky"
+    assert [record.getMessage() for record in caplog.records] == [
+        "impl='auto' passes over gone: no such metal"
+    ]
+
+
+def test_auto_takes_one_that_has_the_fields(fakes: object) -> None:
+    """A field that the first lacks is honoured by the next, and the reason says so."""
+    explained = fastattn.explain(*_arrays(), config=Config(block_q=3))
+    assert explained.impl == "rich"
+    assert "plain has no Config.block_q" in explained.reasons["impl"]
+    assert explained.reasons["block_q"] == "asked for"
+    assert explained.config == Config(block_q=3, threads=7)
+    with pytest.raises(ConfigError, match="isa='x'.*plain has no Config.isa.*To mend it"):
+        fastattn.explain(*_arrays(), config=Config(isa="x"))
+
+
+def test_attention_runs_what_explain_tells(fakes: object) -> None:
+    """Both ask the same planner."""
+    assert (fastattn.attention(*_arrays()) == len("plain")).all()
+    assert (fastattn.attention(*_arrays(), config=Config(block_q=1)) == len("rich")).all()
+
+
+def test_first_choice(fakes: Any) -> None:
+    """Nothing passed over."""
+    fakes["gone"].missing = lambda: None
+    assert fastattn.explain(*_arrays()).reasons["impl"] == "auto: the first choice"
+
+
+def test_a_plan_is_made_once() -> None:
+    """Equal calls find it again; another configuration is another plan."""
+    _plan._plan.cache_clear()
+    for _ in range(3):
+        fastattn.attention(*_arrays(), impl="numpy")
+    assert _plan._plan.cache_info().misses == 1
+    fastattn.attention(*_arrays(), impl="numpy", config=Config())
+    assert _plan._plan.cache_info().misses == 2
+
+
+def test_errors_inside_a_plan_are_not_taken_for_bad_arguments(
+    fakes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A TypeError of our own making is shown as it is."""
+
+    def configure(geometry: Any, config: Config) -> Any:
+        raise TypeError("a bug")
+
+    fakes["plain"].configure = configure
+    with pytest.raises(TypeError, match="a bug") as caught:
+        fastattn.explain(*_arrays())
+    assert not isinstance(caught.value, fastattn.FastattnError)
+
+
+def test_explain_computes_nothing(target: Target) -> None:
+    """`out` is left as it is."""
+    out = np.full((2, 4, 6, 8), 7, np.float32)
+    fastattn.explain(*_arrays(), impl=target.impl, config=target.config(), out=out)
+    assert (out == 7).all()
+
+
+def test_explanation(target: Target) -> None:
+    """Every field that is settled has a reason, and all of it is printed."""
+    explained = fastattn.explain(
+        *_arrays(),
+        impl=target.impl,
+        config=target.config(threads=1),
+        causal=True,
+        window=(1, None),
+        kv_lengths=3,
+        mask=np.ones((6, 6), bool),
+    )
+    assert explained.impl == target.impl
+    assert explained.config.isa == target.isa
+    assert set(explained.reasons) == {"impl", *explained.config.given()}
+    assert all(explained.reasons.values())
+    assert explained.reasons["impl"] == "asked for"
+    assert explained.masks == ("dense bool", "causal", "window (1, None)", "kv_lengths")
+    assert explained.problem == "B=2 Hq=4 Hkv=2 Lq=6 Lk=6 D=8 Dv=8 float32"
+    text = str(explained)
+    for name, value in explained.config.given().items():
+        assert f"{name:<8} {value}" in text
+        assert explained.reasons[name] in text
+    assert explained.problem in text
+    assert "dense bool, causal" in text
+
+
+def test_explanation_without_masks() -> None:
+    """Says that nothing is hidden."""
+    assert str(fastattn.explain(*_arrays(), impl="numpy")).endswith("none")
+
+
+def test_every_tunable_is_settled(target: Target) -> None:
+    """A full configuration: each field of the implementation, in range, for odd shapes too."""
+    tunables = load(target.impl).TUNABLES
+    for q_shape, k_shape in (
+        ((1, 1), (1, 1)),
+        ((0, 3), (5, 3)),
+        ((5, 3), (0, 3)),
+        ((0, 2, 4, 3), (0, 1, 4, 3)),
+        ((32, 1, 1025), (8, 4096, 1025)),
+        ((1, 65_536, 8), (1, 65_536, 8)),
+    ):
+        q, k = (np.broadcast_to(np.float32(0), shape) for shape in (q_shape, k_shape))
+        explained = fastattn.explain(q, k, k, impl=target.impl, config=target.config())
+        assert set(explained.config.given()) == tunables
+
+
+def test_threads_default_to_the_usable_cpus(tiled: Target) -> None:
+    """Never more, and one where the work does not pay for two."""
+    large = [np.broadcast_to(np.float32(0), (64, 8, 512, 64))] * 3
+    usable = fastattn.machine().usable_cpus
+    explained = fastattn.explain(*large, impl=tiled.impl, config=tiled.config())
+    assert explained.config.threads == usable
+    explained = fastattn.explain(*_arrays(1), impl=tiled.impl, config=tiled.config())
+    assert explained.config.threads == 1
+
+
+def test_implementations() -> None:
+    """In order of preference; only numpy is sure to run."""
+    usable = fastattn.implementations()
+    assert list(usable) == list(REGISTRY) == ["cython", "numba", "numpy"]
+    assert usable["numpy"] is None
+    assert all(reason is None or reason for reason in usable.values())
+    auto = fastattn.explain(*_arrays()).impl
+    assert auto == next(name for name, reason in usable.items() if reason is None)
+
+
+def test_load() -> None:
+    """One module for each name."""
+    assert implementations() == fastattn.implementations()
+    assert load("numpy") is load("numpy")
+    assert {target.impl for target in RUNNABLE} >= {"numpy"}
+    with pytest.raises(fastattn.ArgumentError, match=r"impl.*\['cython', 'numba', 'numpy'\]"):
+        load("fortran")

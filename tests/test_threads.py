@@ -1,0 +1,203 @@
+"""Many Python threads, a forked child, the GIL, an interrupt: in processes of their own."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from processes import run_python
+from targets import Target
+
+HEADER = """
+import json, os, signal, sys, threading, time
+import numpy as np
+import fastattn
+
+how = json.loads(sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where started with &
+config = fastattn.Config(**how["config"])
+
+def attention(*arrays, **arguments):
+    return fastattn.attention(*arrays, impl=how["impl"], config=config, **arguments)
+
+def plain(q, k, v):
+    s = q.astype(float) @ k.astype(float).swapaxes(-1, -2) / q.shape[-1] ** 0.5
+    e = np.exp(s - s.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True) @ v.astype(float)
+
+rng = np.random.default_rng(0)
+
+def arrays(length):
+    return rng.standard_normal((3, 2, length, 32)).astype(np.float32)
+
+def check(x, got):
+    assert np.abs(got - plain(*x)).max() < 1e-5, "wrong result"
+"""
+
+
+def _run(target: Target, code: str, **tunables: int) -> str:
+    config = target.config(**tunables).given()
+    return run_python(HEADER + code, json.dumps({"impl": target.impl, "config": config}))
+
+
+pytestmark = pytest.mark.slow
+
+
+def test_many_python_threads_at_once(target: Target) -> None:
+    """Each gets its own result, bit by bit the one it gets alone."""
+    _run(
+        target,
+        """
+problems = [arrays(length) for length in (1, 17, 60, 64, 100, 129, 200, 33)]
+alone = [attention(*x) for x in problems]
+for x, got in zip(problems, alone):
+    check(x, got)
+wrong = []
+barrier = threading.Barrier(len(problems))
+
+def work(x, expected):
+    barrier.wait()
+    for _ in range(20):
+        if not np.array_equal(attention(*x), expected):
+            wrong.append(x[0].shape)
+
+threads = [threading.Thread(target=work, args=pair) for pair in zip(problems, alone)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not wrong, wrong
+""",
+        threads=2,
+    )
+
+
+def test_threads_share_the_first_call(target: Target) -> None:
+    """Compiling and loading happen once, whoever comes first."""
+    _run(
+        target,
+        """
+problems = [arrays(length) for length in (20, 30, 40, 50)]
+results = [None] * 4
+barrier = threading.Barrier(4)
+
+def work(i):
+    barrier.wait()
+    results[i] = attention(*problems[i])
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(4)]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+for x, got in zip(problems, results):
+    check(x, got)
+""",
+        threads=2,
+    )
+
+
+def test_forked_child(target: Target) -> None:
+    """A child forked after parallel work computes, as do its parent and its own child."""
+    _run(
+        target,
+        """
+x = arrays(300)
+expected = attention(*x)
+check(x, expected)
+
+def forked(work):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        try:
+            work()
+        except BaseException as error:
+            print(error, file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert status == 0, f"child ended with {status}"
+
+def same():
+    assert np.array_equal(attention(*x), expected)
+
+forked(same)
+same()
+forked(lambda: (same(), forked(same), same()))
+same()
+""",
+        threads=2,
+    )
+
+
+def test_gil_is_released(tiled: Target) -> None:
+    """Another Python thread goes on while a long call computes."""
+    _run(
+        tiled,
+        """
+attention(*arrays(8))
+ticks, done = [], threading.Event()
+
+def tick():
+    while not done.is_set():
+        ticks.append(time.monotonic())
+        time.sleep(0.005)
+
+length, inside, took = 512, 0, 0.0
+clock = threading.Thread(target=tick)
+clock.start()
+while took < 0.3:
+    length *= 2
+    x = arrays(length)
+    start = time.monotonic()
+    attention(*x)
+    took = time.monotonic() - start
+    inside = sum(start + 0.1 * took < t < start + 0.9 * took for t in ticks)
+done.set()
+clock.join()
+assert inside >= 3, f"{inside} ticks inside a call of {took} s"
+""",
+        threads=1,
+    )
+
+
+def test_interrupt_leaves_things_usable(target: Target) -> None:
+    """Ctrl-C in a long call is raised, and the next call is right."""
+    _run(
+        target,
+        """
+small = arrays(50)
+check(small, attention(*small))
+x = arrays(1024)
+interrupts = 0
+for _ in range(3):
+    timer = threading.Timer(0.02, lambda: os.kill(os.getpid(), signal.SIGINT))
+    timer.start()
+    try:
+        deadline = time.monotonic() + 30
+        while time.monotonic() < deadline:
+            attention(*x)
+    except KeyboardInterrupt:
+        interrupts += 1
+    timer.join()
+    check(small, attention(*small))
+assert interrupts == 3, interrupts
+""",
+        threads=2,
+    )
+
+
+def test_more_threads_than_cpus_or_work(tiled: Target) -> None:
+    """Any number that `Config` takes."""
+    _run(
+        tiled,
+        """
+for length in (1, 3, 100):
+    x = arrays(length)
+    for threads in (1, 2, 5, 64, 1024):
+        config = fastattn.Config(**{**how["config"], "threads": threads})
+        check(x, attention(*x))
+""",
+        block_q=2,
+    )
