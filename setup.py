@@ -110,9 +110,12 @@ class BuildExt(build_ext):
         """Flags for OpenMP; none, and one thread, where the compiler has no OpenMP."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "openmp.cpp"
-            source.write_text("#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n")
-            command = [*self.compiler.compiler_so, "-fopenmp", str(source), "-o", str(source.with_suffix(""))]
-            command = [argument for argument in command if argument != "-c"]
+            source.write_text(
+                "#include <omp.h>\nint main() { return omp_get_max_threads() < 1; }\n"
+            )
+            target = str(source.with_suffix(""))
+            compiler = [part for part in self.compiler.compiler_so if part != "-c"]
+            command = [*compiler, "-fopenmp", str(source), "-o", target]
             if subprocess.run(command, capture_output=True).returncode == 0:
                 return ["-fopenmp"]
         self.warn("the compiler has no OpenMP: the cython implementation will use one thread")

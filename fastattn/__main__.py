@@ -76,9 +76,7 @@ def _info(_: argparse.Namespace) -> str:
 
 def _explain(options: argparse.Namespace) -> str:
     q, k, v = _arrays(options.shape, options.dtype)
-    return str(
-        explain(q, k, v, causal=options.causal, align="bottom_right", impl=options.impl)
-    )
+    return str(explain(q, k, v, causal=options.causal, align="bottom_right", impl=options.impl))
 
 
 def _arrays(shape: str, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -113,7 +111,8 @@ def _dtype(name: str) -> np.dtype:
             raise UnavailableError(
                 teach("--dtype", name, ", ".join(DTYPES), "pip install ml_dtypes")
             ) from None
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     if name not in DTYPES:
         raise ArgumentError(teach("--dtype", repr(name), ", ".join(DTYPES), "correct the name"))
     return np.dtype(name)

@@ -228,7 +228,5 @@ def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
     defaults = dict.fromkeys(
         ("mask", "window", "align", "scale", "softcap", "kv_lengths", "sinks", "out")
     )
-    problem = normalise(
-        q, k, v, **{**defaults, "causal": False, "return_lse": False, **arguments}
-    )
+    problem = normalise(q, k, v, **{**defaults, "causal": False, "return_lse": False, **arguments})
     return explain_plan(problem, impl, config)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 
 from fastattn._errors import ConfigError, teach
 
@@ -101,7 +101,3 @@ class Config:
         """Fields that are not None, by name."""
         values = {field.name: getattr(self, field.name) for field in fields(self)}
         return {name: value for name, value in values.items() if value is not None}
-
-    def over(self, default: Config) -> Config:
-        """This configuration, its open fields taken from `default`."""
-        return replace(default, **self.given()) if self.given() else default

@@ -14,7 +14,9 @@ import functools
 import math
 import numbers
 import operator
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -244,9 +246,7 @@ def _real(name: str, value: object) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ArgumentError(
-            teach(
-                name, repr(value), "a finite real number or None", "leave it out for the default"
-            )
+            teach(name, repr(value), "a finite real number or None", "leave it out for the default")
         )
     return number
 
@@ -273,7 +273,7 @@ def _window(value: object) -> tuple[int | None, int | None]:
     return _window_side(value, 0), _window_side(value, 1)
 
 
-def _window_side(window: tuple | list, side: int) -> int | None:
+def _window_side(window: Sequence[Any], side: int) -> int | None:
     value = window[side]
     if value is None:
         return None
@@ -547,9 +547,7 @@ def _lengths(value: object, geometry: Geometry) -> np.ndarray:
     return lengths.astype(np.int64)
 
 
-def _offsets(
-    align: object, lengths: np.ndarray | None, geometry: Geometry
-) -> np.ndarray | None:
+def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> np.ndarray | None:
     """Key position of query 0 for each batch entry; None where no band needs it."""
     shape = geometry.batch_shape
     if align is None or isinstance(align, str):
@@ -575,9 +573,7 @@ def _offsets(
             "the key position of query 0"
         )
         offsets = _integers("align", align, geometry, accepted)
-        if offsets.size and not (
-            -_POSITION_LIMIT < int(offsets.min()) and int(offsets.max()) < _POSITION_LIMIT
-        ):
+        if offsets.size and max(-int(offsets.min()), int(offsets.max())) >= _POSITION_LIMIT:
             raise ArgumentError(
                 teach("align", repr(align), accepted, "count positions from the first key")
             )
@@ -613,7 +609,7 @@ def _out(
         if array is None or not np.may_share_memory(out, array):
             continue
         try:
-            shared = np.shares_memory(out, array, max_work=_OVERLAP_EFFORT)
+            shared = np.shares_memory(out, array, max_work=_OVERLAP_EFFORT)  # type: ignore[arg-type]
         except np.exceptions.TooHardError:
             shared = True
         if shared:

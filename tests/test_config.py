@@ -87,10 +87,3 @@ def test_repr_is_the_call_that_makes_it(config: Config) -> None:
     """What is printed can be pasted."""
     assert eval(repr(config)) == config
     assert Config(**config.given()) == config
-
-
-@given(config=_configs(), default=_configs())
-def test_over(config: Config, default: Config) -> None:
-    """Its own fields first, the default's where it leaves them open."""
-    settled = config.over(default)
-    assert settled.given() == {**default.given(), **config.given()}

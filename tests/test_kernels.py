@@ -20,7 +20,7 @@ HALVES = [np.float16, ml_dtypes.bfloat16]
 every_isa = pytest.mark.parametrize("isa", ISAS)
 
 
-def run(isa: Target, q: np.ndarray, k: np.ndarray, v: np.ndarray, **arguments: object):  # noqa: ANN201
+def run(isa: Target, q: np.ndarray, k: np.ndarray, v: np.ndarray, **arguments: object):
     """Call of one instruction set."""
     blocks = arguments.pop("blocks", {})
     config = fastattn.Config(isa=isa.isa, threads=1, **blocks)  # type: ignore[arg-type]

@@ -29,7 +29,10 @@ def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
         SUMMARY="",
         TUNABLES=frozenset(tunables),
         missing=lambda: missing,
-        configure=lambda geometry, config: (config.over(Config(threads=7)), {"threads": "lucky"}),
+        configure=lambda geometry, config: (
+            Config(**{"threads": 7, **config.given()}),
+            {"threads": "lucky"},
+        ),
         run=run,
     )
 

@@ -97,7 +97,10 @@ def run(problem: Problem, config: Config) -> None:
 def _runner(geometry: Geometry, config: Config) -> Runner:
     from fastattn.implementations._native import Runner
 
-    assert config.isa is not None
+    assert config.isa  # settled by configure, as are the others
+    assert config.block_q
+    assert config.block_k
+    assert config.threads
     g = geometry
     return Runner(
         _isa_index(config.isa),

@@ -88,8 +88,8 @@ def _shared(array: np.ndarray, g: Geometry) -> np.ndarray:
 def _weighted_sum(e: np.ndarray, v: np.ndarray, visible: np.ndarray | None) -> np.ndarray:
     """``e @ v``, in which a hidden key's NaN or infinity (0 * NaN = NaN) does not leak."""
     if visible is None or (finite := np.isfinite(v)).all():
-        return e @ v
-    o = e @ np.where(finite, v, 0)
+        return np.asarray(e @ v)
+    o: np.ndarray = e @ np.where(finite, v, 0)
     v = np.where(finite, 0, v)
     for j in np.flatnonzero(~finite.all(axis=tuple(a for a in range(v.ndim) if a != v.ndim - 2))):
         seen = e[..., j, None] * v[..., j, None, :]
