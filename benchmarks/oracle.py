@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.common import Case
 
 HEADS, ROWS = 4, 64  # compared at most, drawn with a fixed seed
-LIMIT = 16.0  # times the naive error: beyond it a result is wrong, not rounded
+LIMIT = 8.0  # times the naive error: beyond it a result is wrong, not rounded
 
 
 def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | None:

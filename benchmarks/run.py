@@ -193,7 +193,10 @@ def main() -> int:
     known, rest = parser.parse_known_args()
     if known.profile is not None:
         os.environ[common.PROFILE_VARIABLE] = known.profile
-    common.profile()  # a wrong name is refused before anything is built
+    try:
+        common.profile()
+    except ValueError as error:
+        parser.error(str(error))
     os.chdir(ROOT)
     commit = report.head(known.revision)
     changed = uncommitted() if known.revision == "HEAD" else []

@@ -242,7 +242,8 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
         return
 
     # Where a chunk holds all features, panels go through one after the other while their
-    # scores are in the nearest cache; else all panels meet each chunk of K and V in turn.
+    # scores are in the nearest cache; else all panels meet each chunk of K and V in turn,
+    # and keys are staged, a chunk at a time.
     one_chunk = dim <= chunk and dim_v <= chunk
     together = 1 if one_chunk else panels
     keys_at, key_stride = k + first * field(like, table, "K_R"), field(like, table, "K_R")
@@ -275,7 +276,7 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
                 begin = load_word(like, panel_cell(like, table, arena, panel, "BEGIN"))
                 end = load_word(like, panel_cell(like, table, arena, panel, "END"))
                 scores = arena + field(like, table, "SCORES") + (panel - panel_0) * score_panel
-                keys_of = keys_at + (begin - first) * key_stride + (0 if staged else d * key_step)
+                keys_of = keys_at + (begin - first) * key_stride
                 queries = arena + field(like, table, "QUERIES") + panel * query_panel
                 queries += d * width * size
                 fresh = 1 if d == 0 else 0

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -60,8 +60,14 @@ __all__ = [
 _WORD = ir.IntType(64)
 _OBJECT_HEADER = object.__basicsize__
 
-jitted: Callable[..., Any] = functools.partial(numba.njit, nogil=True, error_model="numpy")
-"""Decorator of all compiled functions: no GIL, and no test for division by 0."""
+jitted: Callable[..., Any] = functools.partial(
+    numba.njit,
+    nogil=True,
+    error_model="numpy",
+    no_cpython_wrapper=True,
+    no_cfunc_wrapper=True,
+)
+"""Decorator of compiled functions that only compiled ones call: no test for division by 0."""
 
 
 def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any]:

@@ -130,9 +130,9 @@ def _compiled(sources: int) -> Any:
             write_results(like, table, arena, rows, first, head, sinks, lse)
 
     try:
-        return jitted(cache=True)(kernel)
+        return jitted(cache=True, no_cpython_wrapper=False)(kernel)
     except RuntimeError:  # neither the package's folder nor the user's can be written
-        return jitted(kernel)
+        return jitted(kernel, no_cpython_wrapper=False)
 
 
 _SOURCES = sorted(Path(__file__).parent.glob("_numba_*.py"))

@@ -13,7 +13,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 
 from fastattn.implementations._numba_ir import Num, itemsize
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 
 from fastattn.implementations import _numba_math as formulas
 from fastattn.implementations._numba_intrinsics import jitted, written_intrinsic

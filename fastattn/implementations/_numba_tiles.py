@@ -12,7 +12,7 @@ table   int64 array of row addresses, one for each lane
 
 from __future__ import annotations
 
-from llvmlite import ir  # type: ignore[import-untyped]
+from llvmlite import ir
 
 from fastattn.implementations._numba_intrinsics import written_intrinsic
 from fastattn.implementations._numba_ir import TILE_VECTORS, Emitter, Num, itemsize, lanes
