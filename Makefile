@@ -36,13 +36,20 @@ test: $(VENV)/.installed
 test-thorough: $(VENV)/.installed
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest
 
-bench: $(VENV)/.installed
+# asv builds the package itself, in an environment of its own.
+$(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["optional-dependencies"]["bench"], sep="\n")' > $(VENV)/bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/bench.txt
+	@touch $@
+
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --profile $(PROFILE)
 
-preview: $(VENV)/.installed
-	$(BIN)/asv preview
+preview: $(VENV)/.bench
+	$(BIN)/python -P -m asv preview
 
-chart: $(VENV)/.installed
+chart: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.chart docs/dims.svg
 
 lint: $(VENV)/.installed

@@ -11,6 +11,7 @@ import platform
 import shlex
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -73,9 +74,10 @@ class BuildExt(build_ext):
         generated.mkdir(parents=True, exist_ok=True)
         openmp = self._openmp_flags()
         extra = tuple(shlex.split(os.environ.get("FASTATTN_CXXFLAGS", "")))
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a compiler process
+            refusals = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), ISAS))
         lines = []
-        for isa in ISAS:
-            refusal = self._compile_isa(isa, ext, extra)
+        for isa, refusal in zip(ISAS, refusals, strict=True):
             if refusal is None:
                 lines.append(f"FASTATTN_ISA({isa.name})")
             else:

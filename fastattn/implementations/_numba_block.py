@@ -96,10 +96,10 @@ def _value_row(like, table, arena, v, key, feature, count):
 @jitted
 def _all_finite(like, row, rows, stride, count):
     """Whether no number of so many rows is NaN or infinite."""
+    finite = True
     for j in range(rows):
-        if row_is_finite(like, row + j * stride, count) == 0:
-            return False
-    return True
+        finite = finite and row_is_finite(like, row + j * stride, count) != 0
+    return finite
 
 
 @jitted
