@@ -61,8 +61,7 @@ ISA_FLAGS = (
     "-fno-math-errno",
     "-fno-trapping-math",
     "-Wno-psabi",  # vectors as arguments: all of these functions are inlined
-    "-Wno-maybe-uninitialized",  # GCC bug 105593: _mm512_undefined_ps
-    "-Wno-uninitialized",
+    "-Wno-uninitialized",  # GCC bug 105593: _mm512_undefined_ps
 )
 
 

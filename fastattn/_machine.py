@@ -7,11 +7,13 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastattn._env import forced_threads
+
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Machine", "cgroup_cpus", "machine", "native"]
+__all__ = ["Machine", "cgroup_cpus", "default_threads", "machine", "native"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +89,22 @@ def machine() -> Machine:
         isas=tuple(name for name, why in rows if why is None),
         missing_isas={name: why for name, why in rows if why is not None},
     )
+
+
+def default_threads(multiply_adds: int, worth_a_thread: int) -> tuple[int, str]:
+    """Thread count where the caller gives none, and why.
+
+    ``FASTATTN_NUM_THREADS`` as it is; else the usable CPUs, but no more threads than have
+    `worth_a_thread` multiply-adds each.
+    """
+    forced = forced_threads()
+    if forced is not None:
+        return forced, "FASTATTN_NUM_THREADS"
+    usable = machine().usable_cpus
+    paid = max(1, multiply_adds // worth_a_thread)
+    if paid < usable:
+        return paid, f"the work pays for {paid} of {usable} usable CPUs"
+    return usable, "usable CPUs"
 
 
 if hasattr(os, "register_at_fork"):

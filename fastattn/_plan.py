@@ -76,7 +76,7 @@ def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
             )
         )
     settled, reasons = implementation.configure(geometry, wanted)
-    asked = {name: "asked for" for name in given}
+    asked = dict.fromkeys(given, "asked for")
     return Plan(implementation, settled, {"impl": why, **reasons, **asked})
 
 

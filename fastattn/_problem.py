@@ -566,7 +566,7 @@ def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> n
         elif lengths is None:
             offsets = _constant(geometry.length_k - geometry.length_q, shape)
         else:
-            offsets = lengths - geometry.length_q
+            offsets = np.asarray(lengths - geometry.length_q)  # no batch axes make it a scalar
     else:
         accepted = (
             "'top_left', 'bottom_right', or whole numbers below 2**48 in magnitude, "

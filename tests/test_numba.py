@@ -6,6 +6,7 @@ import os
 import threading
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +28,7 @@ q, k, v = np.random.default_rng(0).standard_normal((3, 20, 9), dtype=np.float32)
 """
 
 
-def _call(*arrays: np.ndarray, config: Config | None = None, **arguments: object) -> np.ndarray:
+def _call(*arrays: np.ndarray, config: Config | None = None, **arguments: Any) -> Any:
     return fastattn.attention(*arrays, impl="numba", config=config, **arguments)
 
 
@@ -67,7 +68,7 @@ stats = _numba_kernel.kernel.stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
     )
-    cache = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    cache: dict[str, Any] = {"NUMBA_CACHE_DIR": str(tmp_path)}
     assert run_python(code, **cache).split() == ["0", "1"]
     assert list(tmp_path.rglob("*.nbc"))
     assert run_python(code, **cache).split() == ["1", "0"]
@@ -109,13 +110,11 @@ for arguments in ({{}}, {{"causal": True, "softcap": 2.0}}):
 def test_threads_are_those_asked_for() -> None:
     """One thread starts none; three threads start two, which the next call uses again."""
     x = _normal(3, 4, 64, 16)
-    pool = "from fastattn.implementations import _numba_pool"
     names = run_python(
-        f"""
+        """
 import threading
 import numpy as np
 import fastattn
-{pool}
 x = np.ones((3, 4, 64, 16), np.float32)
 for threads in (1, 3, 3, 2):
     fastattn.attention(*x, impl="numba", config=fastattn.Config(threads=threads, block_q=16))
@@ -129,9 +128,10 @@ for threads in (1, 3, 3, 2):
 
 def test_default_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """A small call is not shared; the environment's number is kept to."""
-    monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
-    small, large = _normal(64, 61), _normal(8, 512, 61)
+    monkeypatch.delenv("FASTATTN_NUM_THREADS", raising=False)
+    small, large = _normal(64, 61), _normal(8, 513, 61)
     assert fastattn.explain(small, small, small, impl="numba").config.threads == 1
+    monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
     explanation = fastattn.explain(large, large, large, impl="numba")
     assert explanation.config.threads == 3
     assert explanation.reasons["threads"] == "FASTATTN_NUM_THREADS"
@@ -198,7 +198,7 @@ def test_working_memory() -> None:
 def test_blocks_of_any_size(block_q: int, block_k: int) -> None:
     """Blocks change the last bits only."""
     q, k, v = _normal(4, 37, 33), _normal(2, 101, 33, seed=1), _normal(2, 101, 11, seed=2)
-    arguments = {"causal": True, "align": "bottom_right", "return_lse": True}
+    arguments: dict[str, Any] = {"causal": True, "align": "bottom_right", "return_lse": True}
     got = _call(q, k, v, config=Config(block_q=block_q, block_k=block_k), **arguments)
     expected = fastattn.attention(q, k, v, impl="numpy", **arguments)
     for ours, theirs in zip(got, expected, strict=True):

@@ -58,7 +58,7 @@ __all__ = [
 ]
 
 _WORD = ir.IntType(64)
-_OBJECT_HEADER = object.__basicsize__
+OBJECT_HEADER = object.__basicsize__
 
 jitted: Callable[..., Any] = functools.partial(
     numba.njit,
@@ -179,7 +179,7 @@ def data_address(emit: Emitter, element: ir.Type, identity: Num) -> Num:
     In NumPy's binary interface an array object is a Python object's header and then the
     data pointer (``PyArrayObject_fields``, numpy/ndarraytypes.h).
     """
-    return emit.load(identity + _OBJECT_HEADER, _WORD)
+    return emit.load(identity + OBJECT_HEADER, _WORD)
 
 
 @written_intrinsic("word")

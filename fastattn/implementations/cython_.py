@@ -15,7 +15,7 @@ from fastattn import _env
 from fastattn._config import Config
 from fastattn._dtypes import MASK_BOOL_CODE, lookup
 from fastattn._errors import UnavailableError, teach
-from fastattn._machine import machine, native
+from fastattn._machine import default_threads, machine, native
 from fastattn._problem import Geometry, Problem
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
 
     threads = config.threads
     if threads is None:
-        threads, reasons["threads"] = default_threads(geometry)
+        threads, reasons["threads"] = default_threads(geometry.multiply_adds, _WORK_PER_THREAD)
 
     tile_lanes = _tile_lanes(isa, geometry.dtype.code)
     block_k, block_q = config.block_k, config.block_q
@@ -120,18 +120,6 @@ def _runner(geometry: Geometry, config: Config) -> Runner:
         config.block_k,
         config.threads,
     )
-
-
-def default_threads(geometry: Geometry) -> tuple[int, str]:
-    """Thread count where the caller gives none, and why."""
-    forced = _env.forced_threads()
-    if forced is not None:
-        return forced, "FASTATTN_NUM_THREADS"
-    usable = machine().usable_cpus
-    paid = max(1, geometry.multiply_adds // _WORK_PER_THREAD)
-    if paid < usable:
-        return paid, f"the work pays for {paid} of {usable} usable CPUs"
-    return usable, "usable CPUs"
 
 
 def _check_runnable(isa: str, origin: str) -> None:

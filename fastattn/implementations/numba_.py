@@ -15,6 +15,7 @@ of keys; `_numba_tiles`, `_numba_rows` and `_numba_intrinsics` what runs inside 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib.util
 import math
@@ -24,8 +25,8 @@ from typing import Any
 import numpy as np
 
 from fastattn._config import Config
-from fastattn._env import forced_threads
-from fastattn._machine import machine
+from fastattn._errors import UnavailableError, teach
+from fastattn._machine import default_threads
 from fastattn._problem import Geometry, Problem
 from fastattn.implementations import _numba_shape as shape
 from fastattn.implementations._numba_pool import run_on_threads
@@ -37,7 +38,7 @@ TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
 _BLOCK_Q = 256
 _BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
 # Waking a thread takes tens of microseconds: fewer multiply-adds are not shared.
-_PAID_MULTIPLY_ADDS = 4_000_000
+_WORK_PER_THREAD = 4_000_000
 _ITEMS_PER_THREAD = 3
 _LEAST_BLOCK_Q = 32  # each block of rows packs all values anew
 _LINE_BYTES = 64
@@ -60,14 +61,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     g, reasons = geometry, {}
     threads, block_q, block_k = config.threads, config.block_q, config.block_k
     if threads is None:
-        forced, paid = forced_threads(), max(1, g.multiply_adds // _PAID_MULTIPLY_ADDS)
-        limit, reason = (
-            (machine().usable_cpus, "usable CPUs")
-            if forced is None
-            else (forced, "FASTATTN_NUM_THREADS")
-        )
-        threads = min(limit, paid)
-        reasons["threads"] = reason if limit <= paid else "the work pays for no more"
+        threads, reasons["threads"] = default_threads(g.multiply_adds, _WORK_PER_THREAD)
     if block_q is None:
         items, rows = g.batch * g.heads_kv, g.group * g.length_q
         block_q, reasons["block_q"] = _BLOCK_Q, "keeps a block of queries and results in cache"
@@ -263,6 +257,20 @@ def _up(count: int, multiple: int) -> int:
 
 @functools.cache
 def _kernel() -> Any:
+    from fastattn.implementations._numba_intrinsics import OBJECT_HEADER
     from fastattn.implementations._numba_kernel import kernel
 
+    # The kernel finds an array's data behind its object's header.  An interpreter that lays
+    # objects out in another way is refused before it reads a wrong address.
+    probe = np.empty(1)
+    behind_header = ctypes.c_ssize_t.from_address(id(probe) + OBJECT_HEADER).value
+    if behind_header != probe.__array_interface__["data"][0]:
+        raise UnavailableError(
+            teach(
+                "impl",
+                "'numba' on an interpreter with another object layout",
+                "CPython's",
+                "use impl='cython' or impl='numpy'",
+            )
+        )
     return kernel

@@ -9,12 +9,15 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastattn.masks import causal, dense, lengths, window
 from fastattn.masks._band import EVERYTHING, Band
-from fastattn.masks._kind import Geometry, Kind, Problem
+
+if TYPE_CHECKING:
+    from fastattn.masks._kind import Geometry, Kind, Problem
 
 __all__ = ["KINDS", "Band", "band", "visible"]
 

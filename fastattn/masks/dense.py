@@ -6,10 +6,14 @@ included, is only a number.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from fastattn.masks._band import EVERYTHING, Band
-from fastattn.masks._kind import Geometry, Problem
+
+if TYPE_CHECKING:
+    from fastattn.masks._kind import Geometry, Problem
 
 NAME = "dense"
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
 from fastattn.masks._band import EVERYTHING, Band
-from fastattn.masks._kind import Geometry, Problem
+
+if TYPE_CHECKING:
+    from fastattn.masks._kind import Geometry, Problem
 
 NAME = "lengths"
 
