@@ -31,7 +31,7 @@ $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 # Numba's cache starts empty: coverage sees the code generators only while they generate.
 test: $(VENV)/.installed
 	rm -rf build/numba-cache
-	NUMBA_CACHE_DIR=build/numba-cache $(BIN)/python -m pytest -n 2 --dist worksteal \
+	NUMBA_CACHE_DIR=$(CURDIR)/build/numba-cache $(BIN)/python -m pytest -n 2 --dist worksteal \
 		--cov --cov-report=term --cov-fail-under=95
 
 test-thorough: $(VENV)/.installed

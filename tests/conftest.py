@@ -30,6 +30,11 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "slow: takes seconds, or a process of its own")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest first: with several workers the rest is shared out while it runs."""
+    items.sort(key=lambda item: item.path.name != "test_benchmarks_smoke.py")
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Parametrise `target` and `tiled`."""
     for name, chosen in (
