@@ -62,9 +62,9 @@ def test_second_process_finds_the_compiled_kernel(tmp_path: Path) -> None:
     code = (
         CALL
         + """
-from fastattn.implementations import _numba_kernel
+from fastattn.implementations._numba import kernel
 fastattn.attention(q, k, v, impl="numba")
-stats = _numba_kernel.kernel.stats
+stats = kernel.kernel.stats
 print(sum(stats.cache_hits.values()), sum(stats.cache_misses.values()))
 """
     )
@@ -94,8 +94,8 @@ def test_processor_without_extensions(tmp_path: Path, dtype: str) -> None:
     run_python(
         CALL
         + f"""
-from fastattn.implementations import _numba_ir
-assert _numba_ir.LANES_BYTES == 16
+from fastattn.implementations._numba import ir
+assert ir.LANES_BYTES == 16
 q, k, v = (x.astype({dtype!r}) for x in (q, k, v))
 for arguments in ({{}}, {{"causal": True, "softcap": 2.0}}):
     got = fastattn.attention(q, k, v, impl="numba", **arguments)
@@ -139,7 +139,7 @@ def test_default_threads(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_helpers_error_is_raised() -> None:
     """And not before all threads have finished."""
-    from fastattn.implementations._numba_pool import run_on_threads
+    from fastattn.implementations._numba.pool import run_on_threads
 
     helped, finished = threading.Event(), []
 

@@ -1,16 +1,11 @@
 """Attention in Numba: a tiled kernel, compiled for this processor on its first call.
 
 Purpose: choose a configuration, lay out the working memory, start the threads.
-Non-goals: the computation itself (`_numba_kernel`).  Nothing here imports Numba before
+Non-goals: the computation itself (the package `_numba`).  Nothing here imports Numba before
 the first call.
 
 The work is cut into items, batch entry x key head x block of `block_q` rows, which the
 threads take from a shared counter.  The GIL is released while they compute.
-
-Files, from here inwards: `_numba_pool` threads; `_numba_shape` what a call tells the
-kernel; `_numba_kernel` work items; `_numba_panels` a block of rows; `_numba_block` a block
-of keys; `_numba_tiles`, `_numba_rows` and `_numba_intrinsics` what runs inside them;
-`_numba_math` formulas; `_numba_ir` the notation that these four are written in.
 """
 
 from __future__ import annotations
@@ -28,8 +23,8 @@ from fastattn._config import Config
 from fastattn._errors import UnavailableError, teach
 from fastattn._machine import default_threads
 from fastattn._problem import Geometry, Problem
-from fastattn.implementations import _numba_shape as shape
-from fastattn.implementations._numba_pool import run_on_threads
+from fastattn.implementations._numba import shape
+from fastattn.implementations._numba.pool import run_on_threads
 
 NAME = "numba"
 SUMMARY = "a tiled kernel that Numba compiles for this processor"
@@ -151,7 +146,7 @@ def run(problem: Problem, config: Config) -> None:
 def _layout(problem: Problem, config: Config) -> _Layout:
     """Layout of a call that has rows."""
     g = problem.geometry
-    from fastattn.implementations._numba_ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
+    from fastattn.implementations._numba.ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
 
     rows, batch, dim, dim_v = g.group * g.length_q, g.batch, g.dim, g.dim_v
     assert config.block_q and config.block_k and config.threads
@@ -257,8 +252,8 @@ def _up(count: int, multiple: int) -> int:
 
 @functools.cache
 def _kernel() -> Any:
-    from fastattn.implementations._numba_intrinsics import OBJECT_HEADER
-    from fastattn.implementations._numba_kernel import kernel
+    from fastattn.implementations._numba.intrinsics import OBJECT_HEADER
+    from fastattn.implementations._numba.kernel import kernel
 
     # The kernel finds an array's data behind its object's header.  An interpreter that lays
     # objects out in another way is refused before it reads a wrong address.

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from llvmlite import ir
 
-from fastattn.implementations._numba_ir import Num, itemsize
+from fastattn.implementations._numba.ir import Num, itemsize
 
 __all__ = [
     "bfloat16_to_float32",

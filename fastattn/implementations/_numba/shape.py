@@ -1,7 +1,7 @@
 """What a call tells the Numba kernel: a table of whole numbers, and the working memory.
 
 Purpose: the place of each number, once for the side that writes (`numba_`) and the side
-that reads (`_numba_kernel`).
+that reads (`kernel`).
 Non-goals: arrays.  The table holds what is the same for all calls of one geometry,
 configuration and set of strides; addresses travel beside it.
 

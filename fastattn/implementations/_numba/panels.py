@@ -1,10 +1,10 @@
 """The row block of the Numba kernel: where its rows lie, queries in, results out.
 
 Purpose: fill the tables of a row block, pack its queries as panels, write its results.
-Non-goals: keys and values (`_numba_block`).
+Non-goals: keys and values (`block`).
 
 arena   a thread's working memory, laid out by `numba_`; its parts are named in
-        `_numba_shape`
+        `shape`
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 
-from fastattn.implementations._numba_intrinsics import (
+from fastattn.implementations._numba.intrinsics import (
     clamp,
     field,
     fill,
@@ -32,9 +32,9 @@ from fastattn.implementations._numba_intrinsics import (
     store_word,
     used_vectors,
 )
-from fastattn.implementations._numba_rows import read_any, write_any
-from fastattn.implementations._numba_shape import NO_KIND
-from fastattn.implementations._numba_tiles import (
+from fastattn.implementations._numba.rows import read_any, write_any
+from fastattn.implementations._numba.shape import NO_KIND
+from fastattn.implementations._numba.tiles import (
     finish_panel,
     gather_tile,
     scatter_tile,

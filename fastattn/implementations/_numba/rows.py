@@ -2,7 +2,7 @@
 
 Purpose: whatever layout and type a caller's row has, make it a row of the compute type
 at unit stride, or the reverse.
-Non-goals: tiles and panels (`_numba_tiles`).
+Non-goals: tiles and panels (`tiles`).
 
 kind    what a row in memory holds; the numbers of `FLOAT32` ... `BOOL`
 """
@@ -16,10 +16,10 @@ from collections.abc import Callable
 
 from llvmlite import ir
 
-from fastattn.implementations import _numba_math as formulas
-from fastattn.implementations._numba_intrinsics import jitted, written_intrinsic
-from fastattn.implementations._numba_ir import Emitter, Num, itemsize, lanes
-from fastattn.implementations._numba_shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
+from fastattn.implementations._numba import formulas
+from fastattn.implementations._numba.intrinsics import jitted, written_intrinsic
+from fastattn.implementations._numba.ir import Emitter, Num, itemsize, lanes
+from fastattn.implementations._numba.shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
 
 __all__ = ["pack_row", "read_any", "row_is_finite", "write_any"]
 

@@ -1,7 +1,7 @@
 """The key block of the Numba kernel: scores, masks, softmax and weighted sum.
 
 Purpose: `key_block`, one step of the online softmax for all panels of a row block.
-Non-goals: queries and results (`_numba_panels`), what runs within a tile (`_numba_tiles`).
+Non-goals: queries and results (`panels`), what runs within a tile (`tiles`).
 
 Hidden keys weigh exactly 0, and adding 0 changes nothing: a panel computes only from the
 first key of the block that one of its rows sees to the last.
@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 
-from fastattn.implementations._numba_intrinsics import (
+from fastattn.implementations._numba.intrinsics import (
     clamp,
     field,
     item_bytes,
@@ -34,10 +34,10 @@ from fastattn.implementations._numba_intrinsics import (
     store_word,
     used_vectors,
 )
-from fastattn.implementations._numba_ir import TILE_ROWS
-from fastattn.implementations._numba_rows import pack_row, read_any, row_is_finite
-from fastattn.implementations._numba_shape import NO_KIND
-from fastattn.implementations._numba_tiles import (
+from fastattn.implementations._numba.ir import TILE_ROWS
+from fastattn.implementations._numba.rows import pack_row, read_any, row_is_finite
+from fastattn.implementations._numba.shape import NO_KIND
+from fastattn.implementations._numba.tiles import (
     add_mask_tile,
     cap_scores,
     multiply_tile,

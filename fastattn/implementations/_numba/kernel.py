@@ -1,8 +1,8 @@
 """The attention kernel in Numba: one thread's part.
 
 Purpose: `kernel`, which takes work items until there are none.
-Non-goals: threads and memory (`numba_`); one block of rows (`_numba_panels`), one of keys
-(`_numba_block`), one tile (`_numba_tiles`).
+Non-goals: threads and memory (`numba_`); one block of rows (`panels`), one of keys
+(`block`), one tile (`tiles`).
 
 Scores are held transposed, keys down and queries across ("panels"), so that the maximum
 and sum over keys are taken lane by lane: nothing is ever reduced across a register, and
@@ -31,8 +31,8 @@ import zlib
 from pathlib import Path
 from typing import Any
 
-from fastattn.implementations._numba_block import key_block
-from fastattn.implementations._numba_intrinsics import (
+from fastattn.implementations._numba.block import key_block
+from fastattn.implementations._numba.intrinsics import (
     batch_table,
     claim,
     data_address,
@@ -46,13 +46,13 @@ from fastattn.implementations._numba_intrinsics import (
     place_of,
     state_row,
 )
-from fastattn.implementations._numba_panels import (
+from fastattn.implementations._numba.panels import (
     lay_out_rows,
     pack_queries,
     prepare,
     write_results,
 )
-from fastattn.implementations._numba_shape import HEADER_BYTES
+from fastattn.implementations._numba.shape import HEADER_BYTES
 
 __all__ = ["kernel"]
 
@@ -135,7 +135,7 @@ def _compiled(sources: int) -> Any:
         return jitted(kernel, no_cpython_wrapper=False)
 
 
-_SOURCES = sorted(Path(__file__).parent.glob("_numba_*.py"))
+_SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 
 kernel = _compiled(zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES)))
 """Take work items until there are none; one call for each thread, the same but for `worker`.

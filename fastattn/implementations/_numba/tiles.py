@@ -2,8 +2,8 @@
 
 Purpose: the micro-kernel of both matrix products, the online softmax of a panel,
 transposition into and out of panels.
-Non-goals: blocking and the meaning of masks (`_numba_block`), formulas (`_numba_math`),
-how intrinsics are written and called (`_numba_intrinsics`).
+Non-goals: blocking and the meaning of masks (`block`), formulas (`formulas`),
+how intrinsics are written and called (`intrinsics`).
 
 panel   up to `panel_width` queries side by side, one per lane.  A panel row is one key or
         feature for all of them: `panel_width` numbers, one after the other.
@@ -14,9 +14,9 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from fastattn.implementations._numba_intrinsics import written_intrinsic
-from fastattn.implementations._numba_ir import TILE_VECTORS, Emitter, Num, itemsize, lanes
-from fastattn.implementations._numba_math import exp, tanh, transpose
+from fastattn.implementations._numba.formulas import exp, tanh, transpose
+from fastattn.implementations._numba.intrinsics import written_intrinsic
+from fastattn.implementations._numba.ir import TILE_VECTORS, Emitter, Num, itemsize, lanes
 
 __all__ = [
     "add_mask_tile",

@@ -1,13 +1,13 @@
 """How a Numba intrinsic is written here, and the small ones: memory, tables, counts.
 
 Purpose: `written_intrinsic`, loads and stores at byte addresses, the numbers of a call
-(`_numba_shape`).
-Non-goals: arithmetic (`_numba_tiles`, `_numba_rows`).
+(`shape`).
+Non-goals: arithmetic (`tiles`, `rows`).
 
 Every intrinsic takes `like` first, a float32 or float64 of any value: its type is the
 compute type, and the kernel is compiled once for each.  Addresses, strides and counts are
 int64; strides are in bytes.  A parameter annotated ``int`` or ``str`` is a compile-time
-constant; names are those of `_numba_shape`.
+constant; names are those of `shape`.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from fastattn.implementations import _numba_shape as shape
-from fastattn.implementations._numba_ir import (
+from fastattn.implementations._numba import shape
+from fastattn.implementations._numba.ir import (
     LANES_BYTES,
     TILE_VECTORS,
     Emitter,
