@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, teach
-from fastattn._problem import Geometry, Problem
+from fastattn._geometry import Geometry
+from fastattn._problem import Problem
 from fastattn.implementations import REGISTRY, Implementation, load, refuse_name
 
 __all__ = ["Explanation", "Plan", "explain_plan", "plan"]

@@ -1,11 +1,8 @@
 """`normalise`: the arguments of a call, checked, as one frozen `Problem`.
 
-Everything that can be refused about arrays and mathematics is refused here, before
-the result is allocated or `out` is touched.  What a call computes is fixed here;
-how it is computed is `_plan`'s matter.
-
-Axes: B = all batch axes, Hq and Hkv = query and key-value heads, Lq and Lk = query
-and key positions, D and Dv = features of a key and of a value.
+Everything that can be refused about arrays and mathematics is refused here and in
+`_geometry`, before the result is allocated or `out` is touched.  What a call computes is
+fixed here; how it is computed is `_plan`'s matter.
 """
 
 from __future__ import annotations
@@ -15,13 +12,11 @@ import math
 import numbers
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from fastattn import masks
-from fastattn._dtypes import DTYPES, DType, lookup
 from fastattn._errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -30,73 +25,13 @@ from fastattn._errors import (
     ShapeError,
     teach,
 )
-from fastattn.masks import Band
+from fastattn._geometry import Geometry, geometry_of
 
-__all__ = ["Geometry", "Problem", "normalise"]
+__all__ = ["Problem", "normalise"]
 
 _ALIGNMENTS = ("top_left", "bottom_right")
 _POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few stay in int64
-_WORK_LIMIT = 2**62  # counts and byte offsets of a call stay in int64
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Geometry:
-    """Static facts of a call: everything but the arrays.
-
-    Equal calls share one object (compared by identity), so that what follows from
-    the facts, a plan above all, is worked out once.
-    """
-
-    dtype: DType
-    two_dimensional: bool
-    batch_shape: tuple[int, ...]
-    heads_q: int
-    heads_kv: int
-    length_q: int
-    length_k: int
-    dim: int
-    dim_v: int
-    causal: bool
-    window: tuple[int | None, int | None] | None
-    scale: float
-    softcap: float | None
-    band: Band = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "band", masks.band(self))
-
-    @property
-    def batch(self) -> int:
-        """Product of the batch axes."""
-        return math.prod(self.batch_shape)
-
-    @property
-    def group(self) -> int:
-        """Query heads that share one key-value head."""
-        return self.heads_q // self.heads_kv
-
-    @property
-    def scores_shape(self) -> tuple[int, ...]:
-        """(*batch, Hq, Lq, Lk)."""
-        return (*self.batch_shape, self.heads_q, self.length_q, self.length_k)
-
-    @property
-    def lse_shape(self) -> tuple[int, ...]:
-        """Shape of the log-sum-exp: (..., Hq, Lq), or (Lq,) for 2-D inputs."""
-        if self.two_dimensional:
-            return (self.length_q,)
-        return (*self.batch_shape, self.heads_q, self.length_q)
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """Shape of the result: (..., Hq, Lq, Dv), or (Lq, Dv) for 2-D inputs."""
-        return (*self.lse_shape, self.dim_v)
-
-    @property
-    def multiply_adds(self) -> int:
-        """Multiply-adds of the two matrix products where nothing is masked."""
-        return math.prod(self.scores_shape) * (self.dim + self.dim_v)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -170,7 +105,7 @@ def normalise(
         An argument is refused; the message tells which, and what is accepted.
     """
     q, k, v = _array("q", q), _array("k", k), _array("v", v)
-    geometry = _geometry(
+    geometry = geometry_of(
         q.shape,
         k.shape,
         v.shape,
@@ -292,169 +227,6 @@ def _window_side(window: Sequence[Any], side: int) -> int | None:
         )
     # Positions are below 2 * _POSITION_LIMIT: a wider window limits nothing.
     return number if number < 4 * _POSITION_LIMIT else None
-
-
-@functools.lru_cache(maxsize=4096)
-def _geometry(
-    q_shape: tuple[int, ...],
-    k_shape: tuple[int, ...],
-    v_shape: tuple[int, ...],
-    q_dtype: np.dtype,
-    k_dtype: np.dtype,
-    v_dtype: np.dtype,
-    causal: bool,
-    window: tuple[int | None, int | None] | None,
-    aligned: bool,
-    scale: float | None,
-    softcap: float | None,
-) -> Geometry:
-    dtype = _common_dtype(q_dtype, k_dtype, v_dtype)
-    _check_ranks(q_shape, k_shape, v_shape)
-    _check_axes(q_shape, k_shape, v_shape)
-    two_dimensional = len(q_shape) == 2
-    try:
-        batch_shape = np.broadcast_shapes(q_shape[:-3], k_shape[:-3], v_shape[:-3])
-    except ValueError:
-        raise ShapeError(
-            teach(
-                "q, k, v",
-                f"batch axes {q_shape[:-3]}, {k_shape[:-3]} and {v_shape[:-3]}",
-                "leading axes that broadcast together as NumPy's do",
-                "make them equal, or 1",
-            )
-        ) from None
-    length_q, dim = q_shape[-2:]
-    length_k, dim_v = v_shape[-2:]
-    if (causal or window is not None) and length_q != length_k and not aligned:
-        raise ArgumentError(
-            teach(
-                "align",
-                f"None with a causal or window mask, Lq = {length_q} and Lk = {length_k}",
-                "'top_left', 'bottom_right' or the key position of query 0",
-                "align='bottom_right' lets the last query see the last key (decoding with a "
-                "cache); align='top_left' lets the first query see only the first key",
-            )
-        )
-    largest = float(np.finfo(dtype.compute).max)
-    for name, value in (("scale", scale), ("softcap", softcap)):
-        if value is not None and abs(value) > largest:
-            raise ArgumentError(
-                teach(
-                    name,
-                    repr(value),
-                    f"a number within the range of {dtype.compute.name} (+-{largest:.3g}), in "
-                    f"which {dtype.name} is computed",
-                    "use float64 arrays",
-                )
-            )
-    if softcap is not None and dtype.compute.type(softcap) == 0:
-        raise ArgumentError(
-            teach(
-                "softcap",
-                repr(softcap),
-                f"a number that does not round to 0 in {dtype.compute.name}",
-                "pass None for no cap",
-            )
-        )
-    geometry = Geometry(
-        dtype=dtype,
-        two_dimensional=two_dimensional,
-        batch_shape=batch_shape,
-        heads_q=1 if two_dimensional else q_shape[-3],
-        heads_kv=1 if two_dimensional else k_shape[-3],
-        length_q=length_q,
-        length_k=length_k,
-        dim=dim,
-        dim_v=dim_v,
-        causal=causal,
-        window=window,
-        scale=1.0 / math.sqrt(dim) if scale is None else scale,
-        softcap=softcap,
-    )
-    # An empty axis empties the result, but not what NumPy counts in the strides of its view.
-    axes = (*geometry.scores_shape, dim + dim_v, dtype.compute.itemsize)
-    if math.prod(max(1, extent) for extent in axes) >= _WORK_LIMIT:
-        raise ShapeError(
-            teach(
-                "q, k, v",
-                f"shapes {q_shape}, {k_shape} and {v_shape}",
-                "problems whose B * Hq * Lq * Lk * (D + Dv) takes fewer than 2**62 bytes",
-                "split the problem along a batch axis",
-            )
-        )
-    return geometry
-
-
-def _common_dtype(q: np.dtype, k: np.dtype, v: np.dtype) -> DType:
-    row = lookup(q)
-    if row is None or k != q or v != q:
-        raise DTypeError(
-            teach(
-                "q, k, v",
-                f"data types {q.str if row is None else q}, {k} and {v}",
-                f"one data type for all three, among {', '.join(DTYPES)}, in native byte order",
-                "convert with .astype (bfloat16 comes with the package ml_dtypes)",
-            )
-        )
-    return row
-
-
-def _check_ranks(*shapes: tuple[int, ...]) -> None:
-    ranks = [len(shape) for shape in shapes]
-    if min(ranks) < 2 or (min(ranks) == 2 and max(ranks) > 2):
-        raise ShapeError(
-            teach(
-                "q, k, v",
-                f"shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
-                "three arrays (L, D), or arrays of 3 or more axes (..., H, L, D)",
-                "add a head axis with x[None]",
-            )
-        )
-
-
-def _check_axes(
-    q_shape: tuple[int, ...], k_shape: tuple[int, ...], v_shape: tuple[int, ...]
-) -> None:
-    if q_shape[-1] != k_shape[-1]:
-        raise ShapeError(
-            teach(
-                "q, k",
-                f"{q_shape[-1]} features in q {q_shape} and {k_shape[-1]} in k {k_shape}",
-                "the same last axis D",
-                "check that the arrays are (..., H, L, D) and not (..., L, H, D); "
-                "x.swapaxes(-2, -3) mends that without a copy",
-            )
-        )
-    if k_shape[-2] != v_shape[-2]:
-        raise ShapeError(
-            teach(
-                "k, v",
-                f"{k_shape[-2]} keys in k {k_shape} and {v_shape[-2]} values in v {v_shape}",
-                "the same number of keys Lk",
-                "give each key its value",
-            )
-        )
-    if q_shape[-1] < 1 or v_shape[-1] < 1:
-        raise ShapeError(
-            teach(
-                "q, k, v",
-                f"shapes {q_shape}, {k_shape} and {v_shape}",
-                "at least one feature in D and Dv (lengths and batch axes may be 0)",
-                "check the last axis",
-            )
-        )
-    if len(q_shape) == 2:
-        return
-    heads_q, heads_k, heads_v = q_shape[-3], k_shape[-3], v_shape[-3]
-    if heads_k != heads_v or min(heads_q, heads_k) < 1 or heads_q % heads_k:
-        raise ShapeError(
-            teach(
-                "q, k, v",
-                f"{heads_q} query heads, {heads_k} key heads and {heads_v} value heads",
-                "as many key as value heads (1 or more), dividing the number of query heads",
-                "check that the head axis is the third from the end: (..., H, L, D)",
-            )
-        )
 
 
 def _mask(value: object, geometry: Geometry) -> np.ndarray:

@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = (
     ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
-    ("masks", "_problem"),
+    ("masks", "_geometry", "_problem"),
     ("implementations",),
     ("_wisdom", "_plan"),
     ("_api",),

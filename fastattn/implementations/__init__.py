@@ -13,7 +13,8 @@ from typing import NoReturn, Protocol, cast
 
 from fastattn._config import Config
 from fastattn._errors import ArgumentError, teach
-from fastattn._problem import Geometry, Problem
+from fastattn._geometry import Geometry
+from fastattn._problem import Problem
 
 __all__ = ["REGISTRY", "Implementation", "implementations", "load", "refuse_name"]
 

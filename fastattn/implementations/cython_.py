@@ -15,8 +15,9 @@ from fastattn import _env
 from fastattn._config import Config
 from fastattn._dtypes import MASK_BOOL_CODE, lookup
 from fastattn._errors import UnavailableError, teach
+from fastattn._geometry import Geometry
 from fastattn._machine import default_threads, machine, native
-from fastattn._problem import Geometry, Problem
+from fastattn._problem import Problem
 
 if TYPE_CHECKING:
     from fastattn.implementations._native import Runner

@@ -21,8 +21,9 @@ import numpy as np
 
 from fastattn._config import Config
 from fastattn._errors import UnavailableError, teach
+from fastattn._geometry import Geometry
 from fastattn._machine import default_threads
-from fastattn._problem import Geometry, Problem
+from fastattn._problem import Problem
 from fastattn.implementations._numba import shape
 from fastattn.implementations._numba.pool import run_on_threads
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from fastattn import masks
 from fastattn._config import Config
-from fastattn._problem import Geometry, Problem
+from fastattn._geometry import Geometry
+from fastattn._problem import Problem
 
 NAME = "numpy"
 SUMMARY = "the definition: two BLAS products around a softmax held in memory"

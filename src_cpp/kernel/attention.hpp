@@ -19,8 +19,10 @@
 
 #include "../abi.hpp"
 #include "../tile/fma.hpp"
+#include "layout.hpp"
 #include "masks.hpp"
 #include "pack.hpp"
+#include "rows.hpp"
 #include "softmax.hpp"
 
 namespace fastattn {
@@ -31,66 +33,21 @@ class Block {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     using Tile = FmaTile<Simd>;
+    using Layout = BlockLayout<Simd>;
     static constexpr int kLanes = Simd::lanes;
-    static constexpr int kRows = Tile::rows;
+    static constexpr int kRows = Layout::kRows;
     static constexpr int kVectors = Tile::vectors;
-    static constexpr int kPanel = kVectors * kLanes;
-    // Features of a key per pass over a panel: the panel's part of Q stays in L1.
-    static constexpr int64_t kDepth = 256;
-    // Features of the values likewise, in whole tiles.
-    static constexpr int64_t kFeatures = kDepth / kRows * kRows;
-
-    static int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
+    static constexpr int kPanel = Layout::kPanel;
+    static constexpr int64_t kDepth = Layout::kDepth;
 
     // Rows of a tile of keys that lie a multiple of some KiB apart fall on the same sets of the L1
     // cache.  In place is for rows so near that a tile's span this, or for too few queries to
-    // pay for a copy; copied keys lie kDepth columns at a time, a cache line between rows.
+    // pay for a copy.
     static constexpr int64_t kNearBytes = 4096;
-    static constexpr int64_t kLine = kScratchAlignment / static_cast<int64_t>(sizeof(T));
-    static int64_t key_stride(int64_t dim) {
-        return round_up(dim < kDepth ? dim : kDepth, kLine) + kLine;
-    }
-
-    // Scratch, in values of T, each part at a multiple of the alignment.
-    struct Layout {
-        int64_t rows, features, tiled_keys;
-        int64_t q, o, scores, values, keys, line, mask, m, l, alpha, begin, end, unsafe, total;
-
-        Layout(int64_t block_rows, int64_t block_k, int64_t dim, int64_t dim_v) {
-            rows = round_up(block_rows, kLanes);
-            features = round_up(dim_v, kRows);
-            tiled_keys = round_up(block_k, kRows);
-            constexpr int64_t kBoundSize = sizeof(int64_t) / sizeof(T);  // bounds are int64
-            total = 0;
-            q = part(rows * dim);
-            o = part(rows * features);
-            const bool wide = dim > kDepth || dim_v > kDepth;
-            scores = part(tiled_keys * (wide && rows > kPanel ? rows : kPanel));
-            values = part(block_k * features);
-            keys = part(block_k * key_stride(dim) * ((dim + kDepth - 1) / kDepth));
-            line = part(dim_v);
-            mask = part(block_k * kPanel);
-            m = part(rows);
-            l = part(rows);
-            alpha = part(rows);
-            begin = part(rows * kBoundSize);
-            end = part(rows * kBoundSize);
-            unsafe = part(block_k * kBoundSize);
-        }
-
-        int64_t part(int64_t values_in_it) {
-            const int64_t at = total;
-            total += round_up(values_in_it, kScratchAlignment / static_cast<int64_t>(sizeof(T)));
-            return at;
-        }
-    };
 
 public:
     static int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
-        const double estimate = (static_cast<double>(rows) + static_cast<double>(block_k) + 64) *
-                                (static_cast<double>(dim) + static_cast<double>(dim_v) + 128);
-        if (estimate > 0x1p50) return -1;
-        return Layout(rows, block_k, dim, dim_v).total * static_cast<int64_t>(sizeof(T));
+        return Layout::bytes(rows, block_k, dim, dim_v);
     }
 
     static void run(const Task& task) { Block(task).compute(); }
@@ -124,33 +81,6 @@ private:
         constexpr int64_t kSize = sizeof(T);
         return __is_same(S, T) && rows.column == kSize && rows.row % kSize == 0 &&
                reinterpret_cast<uintptr_t>(rows.data) % kSize == 0;
-    }
-
-    // A row as its query and its head in the group; division is for the first one only.
-    struct Place {
-        int64_t query, head, group;
-
-        Place(const Task& task, int64_t row)
-            : query((task.row_begin + row) / task.group),
-              head((task.row_begin + row) % task.group),
-              group(task.group) {}
-        void next() {
-            if (++head == group) {
-                head = 0;
-                ++query;
-            }
-        }
-    };
-
-    // Addresses of rows first..first + count, then of the last again until `lanes` are filled:
-    // what is computed of the repeated ones is not used.
-    void addresses(const Rows& rows, int64_t first, int64_t count, int64_t lanes,
-                   char** to) const {
-        Place place(task_, first);
-        for (int64_t lane = 0; lane < lanes; ++lane) {
-            to[lane] = rows.data + place.query * rows.row + place.head * rows.head;
-            if (lane + 1 < count) place.next();
-        }
     }
 
     // Calls `body` with the vectors of each panel as a constant, its first row and its
@@ -207,7 +137,7 @@ private:
         each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
             constexpr int64_t ld = decltype(vectors)::value * kLanes;
             char* from[ld];
-            addresses(task_.q, first, rows, ld, from);
+            addresses(task_, task_.q, first, rows, ld, from);
             pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
                                q_ + first * task_.dim, ld);
         });
@@ -222,7 +152,7 @@ private:
         read_values();
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
         // of keys or values is used by all panels while it is in L2.
-        const bool wide = task_.dim > kDepth || task_.dim_v > kDepth;
+        const bool wide = Layout::wide(task_.dim, task_.dim_v);
         for (int64_t begin = 0; begin < count_; begin += kPanel) {
             group_ = begin;
             if (wide) {
@@ -242,7 +172,7 @@ private:
         each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
             weigh<decltype(vectors)::value>(first, rows);
         });
-        for (int64_t f = 0; f < at_.features; f += kFeatures)
+        for (int64_t f = 0; f < at_.features; f += Layout::kFeatures)
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
                 add_values<decltype(vectors)::value>(first, f);
             });
@@ -281,7 +211,7 @@ private:
 
     // Copies the keys, to chunks of kDepth columns.
     [[gnu::noinline]] void read_keys() {
-        const int64_t stride = key_stride(task_.dim), chunk = (block_.end - block_.begin) * stride;
+        const int64_t stride = Layout::key_stride(task_.dim), chunk = (block_.end - block_.begin) * stride;
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.k.data + j * task_.k.row;
             prefetch_row(from, task_.k, j, task_.dim);
@@ -336,7 +266,7 @@ private:
         InPlace<T, kRows> keys{task_.k.data + at.keys.begin * task_.k.row + d * kSize, task_.k.row,
                                at.count()};
         if (!keys_in_place_) {
-            keys.stride = key_stride(task_.dim) * kSize;
+            keys.stride = Layout::key_stride(task_.dim) * kSize;
             keys.first = reinterpret_cast<const char*>(keys_) +
                          (d / kDepth * (block_.end - block_.begin) + at.keys.begin -
                           block_.begin) * keys.stride;
@@ -370,7 +300,7 @@ private:
         const View at = view<kWidth>(first);
         if (at.empty()) return;
         const int64_t span = block_.end - block_.begin;
-        const int64_t features = at_.features - f < kFeatures ? at_.features - f : kFeatures;
+        const int64_t features = at_.features - f < Layout::kFeatures ? at_.features - f : Layout::kFeatures;
         Tile::template multiply<kWidth>(
             Interleaved<T, kRows>{values_ + f * span + (at.keys.begin - block_.begin) * kRows,
                                   span},
@@ -404,7 +334,7 @@ private:
     void read_mask(int64_t first, int64_t rows, Interval keys) {
         constexpr int64_t ld = kWidth * kLanes;
         char* from[ld];
-        addresses(task_.mask, first, rows, ld, from);
+        addresses(task_, task_.mask, first, rows, ld, from);
         for (char*& row : from) row += keys.begin * task_.mask.column;
         const auto read = [&](auto tag) {
             pack_rows<Simd, decltype(tag)>(from, ld, task_.mask.column, keys.end - keys.begin, T(1),
@@ -430,7 +360,7 @@ private:
             for (int64_t lane = 0; lane < ld; lane += kLanes)
                 store(factor + lane, normaliser(first + lane, rows - lane));
             char* to[ld];
-            addresses(task_.out, first, rows, ld, to);
+            addresses(task_, task_.out, first, rows, ld, to);
             unpack_rows<Simd, S>(o, ld, factor, rows, task_.dim_v, to, task_.out.column);
         });
         if (task_.row_max)
