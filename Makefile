@@ -68,7 +68,7 @@ sanitize: $(VENV)/.installed
 		../../$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
-		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -p no:cacheprovider tests/test_kernels.py \
+		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_kernels.py \
 		tests/test_agreement.py tests/test_stability.py tests/test_rows.py -k cython
 
 clean:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass, fields
+from typing import NamedTuple
 
 from fastattn._errors import ConfigError, teach
 
 __all__ = ["TUNABLES", "Config", "Tunable"]
 
 
-@dataclass(frozen=True, slots=True)
-class Tunable:
+class Tunable(NamedTuple):
     """One whole-number parameter: its name, its range and what it means."""
 
     name: str

@@ -7,15 +7,14 @@ sums and the log-sum-exp are held in; `code` the type's number in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 __all__ = ["DTYPES", "MASK_BOOL_CODE", "DType", "lookup"]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class DType:
+class DType(NamedTuple):
     """One accepted data type."""
 
     name: str
@@ -23,13 +22,6 @@ class DType:
     itemsize: int
     compute: np.dtype[np.floating]
 
-    @property
-    def epsilon(self) -> float:
-        """Distance from 1 to the next larger number of the storage type."""
-        return _EPSILON[self.name]
-
-
-_EPSILON = {"float32": 2.0**-23, "float64": 2.0**-52, "float16": 2.0**-10, "bfloat16": 2.0**-7}
 
 DTYPES: dict[str, DType] = {
     row.name: row

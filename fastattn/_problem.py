@@ -34,7 +34,7 @@ _POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, repr=False)  # it would show whole arrays
 class Problem:
     """A checked call.
 

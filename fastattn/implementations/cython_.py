@@ -79,7 +79,7 @@ def run(problem: Problem, config: Config) -> None:
         assert row is not None
         mask_type = row.code
     if sinks is not None:
-        sinks = np.ascontiguousarray(sinks, dtype=np.float64)
+        sinks = np.array(sinks, dtype=np.float64)  # a copy: contiguous and aligned
     _runner(problem.geometry, config).run(
         problem.q,
         problem.k,
