@@ -17,7 +17,7 @@ help:
 	@echo "make bench      benchmark the current commit with asv, publish, print a table"
 	@echo "make preview    serve the published pages"
 	@echo "make chart      draw the README's picture from the last make bench"
-	@echo "make lint       ruff, mypy, clang-format where installed"
+	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, build results and caches"
 
