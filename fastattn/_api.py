@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from fastattn._config import Config
+from fastattn._errors import ArgumentTypeError, teach
 from fastattn._plan import Explanation, explain_plan, plan
 from fastattn._problem import normalise
 
@@ -224,9 +225,12 @@ def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
     >>> fastattn.explain(x, x, x, impl="numpy").impl
     'numpy'
     """
-    impl, config = arguments.pop("impl", "auto"), arguments.pop("config", None)
-    defaults = dict.fromkeys(
-        ("mask", "window", "align", "scale", "softcap", "kv_lengths", "sinks", "out")
-    )
-    problem = normalise(q, k, v, **{**defaults, "causal": False, "return_lse": False, **arguments})
-    return explain_plan(problem, impl, config)
+    settings: dict[str, Any] = dict(attention.__kwdefaults__ or {})
+    for name in arguments:
+        if name not in settings:
+            raise ArgumentTypeError(
+                teach(name, "an unknown argument", f"{', '.join(settings)}", "correct the name")
+            )
+    settings.update(arguments)
+    impl, config = settings.pop("impl"), settings.pop("config")
+    return explain_plan(normalise(q, k, v, **settings), impl, config)

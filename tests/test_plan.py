@@ -196,3 +196,9 @@ def test_load() -> None:
     assert {target.impl for target in RUNNABLE} >= {"numpy"}
     with pytest.raises(fastattn.ArgumentError, match=r"impl.*\['cython', 'numba', 'numpy'\]"):
         load("fortran")
+
+
+def test_explain_refuses_an_unknown_argument() -> None:
+    """By its own name, and with those that there are."""
+    with pytest.raises(fastattn.ArgumentTypeError, match="`casual`.*causal.*To mend it"):
+        fastattn.explain(*_arrays(), casual=True)
