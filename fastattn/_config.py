@@ -23,6 +23,7 @@ class Tunable(NamedTuple):
 TUNABLES: tuple[Tunable, ...] = (
     Tunable("block_q", 1, 65_536, "query rows (of all heads that share a key head) per work item"),
     Tunable("block_k", 1, 65_536, "keys per step of the online softmax"),
+    Tunable("split_k", 1, 2**48, "keys of a part that is computed on its own, then merged"),
     Tunable("threads", 1, 1_024, "threads that share the work items"),
 )
 
@@ -38,6 +39,10 @@ class Config:
     block_k : int, optional
         Keys per step of the online softmax, 1 to 65,536.  Sums are taken block by
         block, so a different `block_k` may change the last bits of a result.
+    split_k : int, optional
+        Keys of a part, 1 to 2**48.  Where there are more, the parts are computed on their
+        own, by several threads if there is too little other work for them, and merged
+        exactly; rounding, and so the last bits of a result, may change with it.
     threads : int, optional
         Threads that share the work, 1 to 1,024.  The default is the number of CPUs
         usable under the process's affinity and cgroup limits, and never more than
@@ -61,6 +66,7 @@ class Config:
 
     block_q: int | None = None
     block_k: int | None = None
+    split_k: int | None = None
     threads: int | None = None
     isa: str | None = None
 

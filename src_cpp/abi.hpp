@@ -39,7 +39,8 @@ struct Matrix {
     int64_t column;
 };
 
-// Everything a kernel needs to compute rows [row_begin, row_end) of one key head.
+// Everything a kernel needs to compute what keys [key_begin, key_end) give rows
+// [row_begin, row_end) of one key head.
 struct Task {
     Rows q;
     Matrix k;
@@ -49,7 +50,8 @@ struct Task {
     const double* sinks;  // one for each head of the group, or nullptr
     DType mask_type;
     int64_t group;
-    int64_t length_k;  // visible keys are below it
+    int64_t key_begin;  // visible keys are from here
+    int64_t key_end;    // to here
     int64_t dim;
     int64_t dim_v;
     double scale;
@@ -62,6 +64,9 @@ struct Task {
     int64_t row_end;
     int64_t block_k;
     void* scratch;      // scratch_bytes(...) bytes, aligned to kScratchAlignment
+    // Where these keys are a part of all: the place for the part's result, [rows][dim_v + 2] in the
+    // compute type: a row's weighted values, maximum and sum.  Else nullptr.
+    void* part;
     double* row_max;    // [row_end - row_begin], running maximum of each row, or nullptr
     double* row_sum;    // and its sum of exponentials
 };
@@ -71,10 +76,13 @@ inline constexpr int64_t kScratchAlignment = 64;
 // Bytes of scratch for a block of so many rows and keys, or -1 if that overflows.
 using ScratchBytes = int64_t (*)(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v);
 using Run = void (*)(const Task&);
+// Rows from the results of so many parts, which lie one behind the other at Task::part.
+using Merge = void (*)(const Task&, int64_t parts);
 
 struct Kernel {
     ScratchBytes scratch_bytes;
     Run run;
+    Merge merge;
     int32_t lanes;       // values of the compute type in a vector
     int32_t tile_rows;   // register tile: keys (or value features)
     int32_t tile_lanes;  // by queries

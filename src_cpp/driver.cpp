@@ -1,9 +1,13 @@
 // Splits a call into work items, gives each thread scratch, and runs the kernels.
 //
-// A work item is a block of rows (the queries of all heads that share a key head) of one
-// batch entry and key head.  Items are handed out dynamically, so a thread that shares
-// its core with a stranger takes fewer.  Where a band makes late rows see more keys, the
-// late rows go first: the last items handed out are the short ones.
+// An item is a block of rows (the queries of all heads that share a key head) of one batch entry and
+// key head.  Its keys may be split into parts, whose results are merged; where there are few items,
+// each part is a piece of work of its own, else the whole item is.  Pieces are handed out
+// dynamically, so a thread that shares its core with a stranger takes fewer.  Where a band makes
+// late rows see more keys, the late rows go first: the last pieces handed out are the short ones.
+//
+// Parts are cut and merged in the same way whoever computes them, so a result does not depend on
+// the number of threads or of other items.
 //
 // This is the only file with threads, OpenMP or allocation.  It does not choose: blocks,
 // thread count and instruction set come with the call.
@@ -11,9 +15,11 @@
 #include "driver.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
+#include <new>
 
 #if defined(_OPENMP)
 #include <omp.h>
@@ -32,10 +38,35 @@ namespace {
 // ever: a child computes on the thread that calls.
 bool forked_child = false;
 
+// Threads of all calls that are being computed.
+std::atomic<int> busy_threads{0};
+
 #if defined(__unix__) || defined(__APPLE__)
-[[maybe_unused]] const int fork_handler =
-    pthread_atfork(nullptr, nullptr, [] { forked_child = true; });
+[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
+    forked_child = true;
+    busy_threads = 0;  // the calls of other threads stayed with the parent
+});
 #endif
+
+// The threads of one call: what calls on other threads of the process leave of the CPUs, but at
+// least the one that calls.
+class Team {
+public:
+    Team(int64_t wanted, int cpus) {
+        int busy = busy_threads.load(std::memory_order_relaxed);
+        do {
+            const int64_t free = std::max<int64_t>(cpus, wanted) - busy;
+            size_ = static_cast<int>(std::max<int64_t>(1, std::min(wanted, free)));
+        } while (!busy_threads.compare_exchange_weak(busy, busy + size_, std::memory_order_relaxed));
+    }
+    ~Team() { busy_threads.fetch_sub(size_, std::memory_order_relaxed); }
+    Team(const Team&) = delete;
+    Team& operator=(const Team&) = delete;
+    int size() const { return size_; }
+
+private:
+    int size_;
+};
 
 // Scratch of the thread that calls, kept for its next call: fresh pages would have to be
 // faulted in and cleared each time.  What is larger than kKept goes back at the call's end.
@@ -95,26 +126,82 @@ public:
           rows_(call.length_q * group_),
           block_(std::min(call.block_q, rows_)),
           blocks_(block_ ? (rows_ + block_ - 1) / block_ : 0),
-          block_k_(std::max<int64_t>(1, std::min(call.block_k, call.length_k))) {
+          parts_(std::max<int64_t>(1, (call.length_k + call.split_k - 1) / call.split_k)),
+          block_k_(std::max<int64_t>(
+              1, std::min(call.block_k, std::min(call.split_k, call.length_k)))) {
         batch_ = 1;
         for (int64_t axis = 0; axis < call.batch_axes; ++axis) batch_ *= call.batch_shape[axis];
+        const int64_t items = batch_ * call.heads_kv * blocks_;
+        spread_ = parts_ > 1 && items < kPiecesPerThread * call.threads;
+        pieces_ = spread_ ? items * parts_ : items;
     }
 
-    int64_t items() const { return batch_ * call_.heads_kv * blocks_; }
+    int64_t pieces() const { return pieces_; }
 
-    // Bytes for one thread: the kernel's scratch, then maximum and sum of each row.
-    // -1 if that overflows.
+    // Bytes for one thread: maximum and sum of each row, the kernel's scratch, and the results of
+    // an item's parts.  -1 if that overflows.
     int64_t bytes() const {
         const int64_t kernel = kernel_.scratch_bytes(block_, block_k_, call_.dim, call_.dim_v);
-        return kernel < 0 ? -1 : round_up(kernel) + statistics_bytes();
+        const int64_t parts = parts_bytes();
+        if (kernel < 0 || parts < 0) return -1;
+        return statistics_bytes() + round_up(kernel) + (spread_ ? 0 : parts);
     }
 
-    void run(int64_t item, char* memory) const {
+    // Bytes for all threads: the number of parts left, and the results of the parts, of each item.
+    // -1 if that overflows.
+    int64_t shared_bytes() const {
+        if (!spread_) return 0;
+        const int64_t items = pieces_ / parts_, parts = parts_bytes();
+        if (parts < 0 || parts > kMost / items) return -1;
+        return round_up(items * static_cast<int64_t>(sizeof(Counter))) + items * parts;
+    }
+
+    void start(char* shared) const {
+        if (!spread_) return;
+        const int64_t items = pieces_ / parts_;
+        for (int64_t item = 0; item < items; ++item)
+            new (shared + item * static_cast<int64_t>(sizeof(Counter)))
+                Counter(static_cast<int>(parts_));
+    }
+
+    void run(int64_t piece, char* memory, char* shared) const {
+        const int64_t item = spread_ ? piece / parts_ : piece;
+        Task task = task_of(item);
+        if (call_.lse.data) {
+            task.row_max = reinterpret_cast<double*>(memory);
+            task.row_sum = task.row_max + block_;
+        }
+        task.scratch = memory + statistics_bytes();
+        if (parts_ == 1) {
+            kernel_.run(task);
+        } else if (spread_) {
+            const int64_t items = pieces_ / parts_;
+            Counter* left = reinterpret_cast<Counter*>(shared) + item;
+            task.part = shared + round_up(items * static_cast<int64_t>(sizeof(Counter))) +
+                        item * parts_bytes();
+            run_part(task, piece % parts_);
+            // Who finishes the last part sees what the others wrote, and merges.
+            if (left->fetch_sub(1, std::memory_order_acq_rel) != 1) return;
+            kernel_.merge(task, parts_);
+        } else {
+            task.part = memory + bytes() - parts_bytes();
+            for (int64_t part = 0; part < parts_; ++part) run_part(task, part);
+            kernel_.merge(task, parts_);
+        }
+        if (call_.lse.data) write_lse(task, item / blocks_);
+    }
+
+private:
+    using Counter = std::atomic<int>;
+    static constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 4;
+    // Enough for dynamic scheduling to level them.
+    static constexpr int64_t kPiecesPerThread = 4;
+
+    Task task_of(int64_t item) const {
         const int64_t block =
             call_.right == kUnlimited ? item % blocks_ : blocks_ - 1 - item % blocks_;
         const int64_t head = item / blocks_ % call_.heads_kv;
         const int64_t batch = item / blocks_ / call_.heads_kv;
-
         Task task{};
         task.q = rows_of(call_.q, batch, head);
         task.k = matrix_of(call_.k, batch, head);
@@ -124,7 +211,8 @@ public:
         task.sinks = call_.sinks ? call_.sinks + head * group_ : nullptr;
         task.mask_type = call_.mask_type;
         task.group = group_;
-        task.length_k = call_.lengths ? call_.lengths[batch] : call_.length_k;
+        task.key_begin = 0;
+        task.key_end = call_.lengths ? call_.lengths[batch] : call_.length_k;
         task.dim = call_.dim;
         task.dim_v = call_.dim_v;
         task.scale = call_.scale;
@@ -135,16 +223,31 @@ public:
         task.row_begin = block * block_;
         task.row_end = std::min(rows_, task.row_begin + block_);
         task.block_k = block_k_;
-        if (call_.lse.data) {
-            task.row_max = reinterpret_cast<double*>(memory);
-            task.row_sum = task.row_max + block_;
-        }
-        task.scratch = memory + statistics_bytes();
-        kernel_.run(task);
-        if (call_.lse.data) write_lse(task, batch, head);
+        return task;
     }
 
-private:
+    void run_part(Task task, int64_t part) const {
+        task.key_begin = part * call_.split_k;
+        task.key_end = std::min(task.key_end, task.key_begin + call_.split_k);
+        task.row_max = task.row_sum = nullptr;
+        task.part = static_cast<char*>(task.part) +
+                    part * (task.row_end - task.row_begin) * part_row_bytes();
+        kernel_.run(task);
+    }
+
+    int64_t part_row_bytes() const {
+        return (call_.dim_v + 2) *
+               static_cast<int64_t>(call_.type == DType::kFloat64 ? sizeof(double) : sizeof(float));
+    }
+
+    int64_t parts_bytes() const {
+        if (parts_ == 1) return 0;
+        const double bytes = static_cast<double>(parts_) * static_cast<double>(block_) *
+                             static_cast<double>(part_row_bytes());
+        if (bytes > static_cast<double>(kMost)) return -1;
+        return round_up(parts_ * block_ * part_row_bytes());
+    }
+
     static int64_t round_up(int64_t bytes) {
         return (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment;
     }
@@ -162,7 +265,10 @@ private:
         return {a.data + batch_offset(call_, a, batch) + head * a.head, a.row, a.column};
     }
 
-    void write_lse(const Task& task, int64_t batch, int64_t head) const {
+    // `head`: flat over batch and key heads.
+    void write_lse(const Task& task, int64_t head) const {
+        const int64_t batch = head / call_.heads_kv;
+        head %= call_.heads_kv;
         const Rows lse = rows_of(call_.lse, batch, head);
         for (int64_t row = task.row_begin; row < task.row_end; ++row) {
             const double sum = task.row_sum[row - task.row_begin];
@@ -178,32 +284,35 @@ private:
 
     const Call& call_;
     const Kernel& kernel_;
-    int64_t group_, rows_, block_, blocks_, block_k_, batch_;
+    int64_t group_, rows_, block_, blocks_, parts_, block_k_, batch_, pieces_;
+    bool spread_;  // each part is a piece of its own
 };
 
 }  // namespace
 
 Status attention(const Call& call, const KernelSet& kernels) {
     const Work work(call, kernels);
-    const int64_t items = work.items();
-    if (items == 0) return Status::kOk;
-    const int64_t wanted = forked_child ? 1 : call.threads;
-    const int threads = static_cast<int>(std::max<int64_t>(1, std::min(items, wanted)));
-    const int64_t bytes = work.bytes();
-    if (bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / threads)
+    const int64_t pieces = work.pieces();
+    if (pieces == 0) return Status::kOk;
+    const int64_t wanted = forked_child ? 1 : std::min<int64_t>(pieces, call.threads);
+    const Team team(wanted, call.cpus);
+    const int64_t bytes = work.bytes(), shared_bytes = work.shared_bytes();
+    if (bytes < 0 || shared_bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / 4 / wanted)
         return Status::kNoMemory;
-    char* scratch = scratch_of_caller.reserve(bytes * threads);
-    if (!scratch) return Status::kNoMemory;
+    char* shared = scratch_of_caller.reserve(shared_bytes + bytes * team.size());
+    if (!shared) return Status::kNoMemory;
+    char* scratch = shared + shared_bytes;
+    work.start(shared);
 
-    if (threads == 1) {
-        for (int64_t item = 0; item < items; ++item) work.run(item, scratch);
+    if (team.size() == 1) {
+        for (int64_t piece = 0; piece < pieces; ++piece) work.run(piece, scratch, shared);
     } else {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(threads)
-        for (int64_t item = 0; item < items; ++item) {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(team.size())
+        for (int64_t piece = 0; piece < pieces; ++piece) {
 #if defined(_OPENMP)
-            work.run(item, scratch + bytes * omp_get_thread_num());
+            work.run(piece, scratch + bytes * omp_get_thread_num(), shared);
 #else
-            work.run(item, scratch);
+            work.run(piece, scratch, shared);
 #endif
         }
     }

@@ -31,7 +31,9 @@ struct Call {
     double softcap;       // 0: none
     int64_t left, right;  // kUnlimited: no limit
     int64_t block_q, block_k;
+    int64_t split_k;  // keys of a part; fewer than length_k: parts are merged
     int threads;
+    int cpus;  // that all calls of the process share
 };
 
 enum class Status { kOk, kNoMemory };

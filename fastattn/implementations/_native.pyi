@@ -23,7 +23,9 @@ class Runner:
         right: int | None,
         block_q: int,
         block_k: int,
+        split_k: int,
         threads: int,
+        cpus: int,
     ) -> None: ...
     def run(
         self,

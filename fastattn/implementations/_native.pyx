@@ -65,8 +65,8 @@ cdef extern from "driver.hpp" namespace "fastattn" nogil:
         int64_t heads_q, heads_kv, length_q, length_k, dim, dim_v
         double scale, softcap
         int64_t left, right
-        int64_t block_q, block_k
-        int threads
+        int64_t block_q, block_k, split_k
+        int threads, cpus
 
     cdef enum class Status:
         kOk
@@ -105,7 +105,7 @@ cdef class Runner:
 
     def __init__(self, int index, int dtype, batch_shape, heads_q, heads_kv, length_q, length_k,
                  dim, dim_v, double scale, double softcap, left, right, block_q, block_k,
-                 int threads):
+                 split_k, int threads, int cpus):
         cdef int axis
         self.kernels = isa(index).kernels
         for axis in range(len(batch_shape)):
@@ -120,7 +120,8 @@ cdef class Runner:
         self.call.left = INT64_MAX if left is None else left
         self.call.right = INT64_MAX if right is None else right
         self.call.block_q, self.call.block_k = block_q, block_k
-        self.call.threads = threads
+        self.call.split_k = split_k
+        self.call.threads, self.call.cpus = threads, cpus
 
     def run(self, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
             cnp.ndarray out not None, cnp.ndarray lse, cnp.ndarray mask, int mask_type,

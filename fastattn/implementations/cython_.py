@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, OpenMP threads, tiles that fit the caches"
-TUNABLES = frozenset({"block_q", "block_k", "threads", "isa"})
+TUNABLES = frozenset({"block_q", "block_k", "split_k", "threads", "isa"})
 
 # A thread is started for this many multiply-adds: some tens of microseconds of one core.
 _WORK_PER_THREAD = 1_000_000
@@ -36,6 +36,11 @@ _BLOCK_K_LARGEST = 192
 # Queries and sums of a block; each block of keys is packed once for all of its rows.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
+# So few rows of a key head do not keep a thread busy by themselves: their keys are split, into parts
+# of at least so many keys, and not into more parts than that.
+_SPLIT_ROWS = 64
+_SPLIT_K_SMALLEST = 1024
+_SPLITS_MOST = 64
 # Work items for each thread: enough for dynamic scheduling to level them.
 _ITEMS_PER_THREAD = 4
 
@@ -61,13 +66,17 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     if threads is None:
         threads, reasons["threads"] = default_threads(geometry.multiply_adds, _WORK_PER_THREAD)
 
+    split_k = config.split_k
+    if split_k is None:
+        split_k, reasons["split_k"] = _default_split_k(geometry)
     tile_lanes = _tile_lanes(isa, geometry.dtype.code)
     block_k, block_q = config.block_k, config.block_q
     if block_k is None:
         block_k, reasons["block_k"] = _default_block_k(geometry, tile_lanes)
     if block_q is None:
         block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile_lanes)
-    return Config(block_q=block_q, block_k=block_k, threads=threads, isa=isa), reasons
+    settled = Config(block_q=block_q, block_k=block_k, split_k=split_k, threads=threads, isa=isa)
+    return settled, reasons
 
 
 def run(problem: Problem, config: Config) -> None:
@@ -101,6 +110,7 @@ def _runner(geometry: Geometry, config: Config) -> Runner:
     assert config.isa  # settled by configure, as are the others
     assert config.block_q
     assert config.block_k
+    assert config.split_k
     assert config.threads
     g = geometry
     return Runner(
@@ -119,7 +129,9 @@ def _runner(geometry: Geometry, config: Config) -> Runner:
         g.band.right,
         config.block_q,
         config.block_k,
+        config.split_k,
         config.threads,
+        machine().usable_cpus,
     )
 
 
@@ -152,6 +164,16 @@ def _default_block_k(geometry: Geometry, tile_lanes: int) -> tuple[int, str]:
     if fitting >= _BLOCK_K_LARGEST:
         return _BLOCK_K_LARGEST, "the largest default"
     return max(32, fitting), f"the weights of {tile_lanes} queries fit half of L1"
+
+
+def _default_split_k(geometry: Geometry) -> tuple[int, str]:
+    """Follows rows and keys of a key head only: how many heads there are changes no bit."""
+    g = geometry
+    rows = g.length_q * (g.heads_q // g.heads_kv)
+    split = max(_SPLIT_K_SMALLEST, -(-g.length_k // _SPLITS_MOST))
+    if rows > _SPLIT_ROWS or g.length_k <= split:
+        return max(1, g.length_k), "one part: all keys"
+    return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
 
 
 def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple[int, str]:

@@ -2,7 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #include "../simd/avx2.hpp"
 
-#include "../kernel/attention.hpp"
+#include "../kernel/kernels.hpp"
 
 extern "C" const fastattn::KernelSet fastattn_kernels_avx2;
 constexpr fastattn::KernelSet fastattn_kernels_avx2 = [] {

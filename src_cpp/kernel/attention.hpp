@@ -1,13 +1,14 @@
 // Attention of one block of rows: a stream over blocks of keys with an online softmax.
 //
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
+//     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
 //     pack its values; bring its keys to the compute type where they are not in it
 //     for each panel of rows:                   (a register tile's lanes of queries)
 //       S = K Q^T      scores [key][lane]       tile/fma.hpp
-//       hide, cap      only where needed        kernel/masks.hpp
+//       hide, cap      only where needed
 //       P = exp(S - m), running m and l         kernel/softmax.hpp
 //       O = alpha O + V^T P   [feature][lane]   tile/fma.hpp
-//   rows = O / l
+//   rows = O / l, or O, m and l where the task has a part of the keys
 //
 // It will not thread, allocate, choose block sizes or read anything but its Task.
 //
@@ -19,6 +20,7 @@
 
 #include "../abi.hpp"
 #include "../tile/fma.hpp"
+#include "dense.hpp"
 #include "layout.hpp"
 #include "masks.hpp"
 #include "pack.hpp"
@@ -33,6 +35,7 @@ class Block {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     using Tile = FmaTile<Simd>;
+    using Tiles = typename Tile::Split;
     using Layout = BlockLayout<Simd>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int kRows = Layout::kRows;
@@ -46,13 +49,6 @@ class Block {
     static constexpr int64_t kNearBytes = 4096;
 
 public:
-    static int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
-        return Layout::bytes(rows, block_k, dim, dim_v);
-    }
-
-    static void run(const Task& task) { Block(task).compute(); }
-
-private:
     explicit Block(const Task& task)
         : task_(task),
           count_(task.row_end - task.row_begin),
@@ -71,18 +67,24 @@ private:
         begin_ = reinterpret_cast<int64_t*>(scratch + at_.begin);
         end_ = reinterpret_cast<int64_t*>(scratch + at_.end);
         unsafe_ = reinterpret_cast<int64_t*>(scratch + at_.unsafe);
+        views_ = reinterpret_cast<View*>(scratch + at_.views);
         const int64_t reach = (task.k.row < 0 ? -task.k.row : task.k.row) * kRows;
-        keys_in_place_ = in_place(task.k) && (reach <= kNearBytes || count_ <= kPanel);
-        values_in_place_ = in_place(task.v);
+        keys_in_place_ = in_place<T, S>(task.k) && (reach <= kNearBytes || count_ <= kPanel);
+        values_in_place_ = in_place<T, S>(task.v);
     }
 
-    // Whether rows can be read where they lie: in the compute type, adjacent and aligned.
-    static bool in_place(const Matrix& rows) {
-        constexpr int64_t kSize = sizeof(T);
-        return __is_same(S, T) && rows.column == kSize && rows.row % kSize == 0 &&
-               reinterpret_cast<uintptr_t>(rows.data) % kSize == 0;
+    void compute() {
+        const Interval all = start();
+        const int64_t origin = task_.key_begin;
+        for (int64_t first = origin + (all.begin - origin) / task_.block_k * task_.block_k;
+             first < all.end; first += task_.block_k) {
+            const int64_t last = first + task_.block_k;
+            step(common({first, last}, all));
+        }
+        finish();
     }
 
+private:
     // Calls `body` with the vectors of each panel as a constant, its first row and its
     // number of rows, for the panels of rows [begin, end).
     template <typename Body>
@@ -106,19 +108,9 @@ private:
             with_vectors<kWidth - 1>(vectors, first, rows, body);
     }
 
-    void compute() {
-        Interval all = start();
-        for (int64_t first = all.begin / task_.block_k * task_.block_k; first < all.end;
-             first += task_.block_k) {
-            const int64_t last = first + task_.block_k;
-            step({first < all.begin ? all.begin : first, last < all.end ? last : all.end});
-        }
-        finish();
-    }
-
     // Packs the queries, starts the statistics, and returns the keys that some row sees.
     [[gnu::noinline]] Interval start() {
-        Interval all{INT64_MAX, 0};
+        Interval all{task_.key_begin, task_.key_begin};
         seen_by_all_ = {0, INT64_MAX};
         Place place(task_, 0);
         for (int64_t r = 0; r < at_.rows; ++r) {
@@ -128,11 +120,8 @@ private:
             end_[r] = keys.end;
             m_[r] = -kInfinity<T>;
             l_[r] = 0;
-            if (keys.begin > seen_by_all_.begin) seen_by_all_.begin = keys.begin;
-            if (keys.end < seen_by_all_.end) seen_by_all_.end = keys.end;
-            if (keys.begin == keys.end) continue;
-            if (keys.begin < all.begin) all.begin = keys.begin;
-            if (keys.end > all.end) all.end = keys.end;
+            seen_by_all_ = common(seen_by_all_, keys);
+            all = hull(all, keys);
         }
         each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
             constexpr int64_t ld = decltype(vectors)::value * kLanes;
@@ -140,27 +129,54 @@ private:
             addresses(task_, task_.q, first, rows, ld, from);
             pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
                                q_ + first * task_.dim, ld);
+            views_[first / kPanel].fresh = true;
         });
-        if (all.begin > all.end) all = {0, 0};
         return all;
     }
 
+    // What the block of keys is to one panel.
+    struct View {
+        Interval keys;  // those that some row sees
+        bool partial;   // by band or length, some row does not see all of them
+        bool masked;    // the dense mask changes some score
+        bool fresh;     // no earlier block had keys for this panel: its O is not yet written
+    };
+    static_assert(sizeof(View) <= Layout::kViewBytes, "the views' place is too small");
+
     // One block of keys.
     void step(Interval block) {
-        block_ = block;
+        block_ = look(block);
+        if (block_.empty()) return;
         if (!keys_in_place_) read_keys();
         read_values();
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
         // of keys or values is used by all panels while it is in L2.
-        const bool wide = Layout::wide(task_.dim, task_.dim_v);
-        for (int64_t begin = 0; begin < count_; begin += kPanel) {
+        const int64_t together = Layout::wide(task_.dim, task_.dim_v) ? count_ : kPanel;
+        for (int64_t begin = 0; begin < count_; begin += together) {
             group_ = begin;
-            if (wide) {
-                panels(0, count_);
-                return;
-            }
-            panels(begin, begin + kPanel < count_ ? begin + kPanel : count_);
+            panels(begin, begin + together < count_ ? begin + together : count_);
         }
+    }
+
+    // Sets each panel's view of a block, and returns the keys of it that some row sees.
+    [[gnu::noinline]] Interval look(Interval block) {
+        Interval seen{block.begin, block.begin};
+        each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
+            constexpr int64_t ld = decltype(vectors)::value * kLanes;
+            Interval some{block.begin, block.begin}, each = block;
+            for (int64_t r = first; r < first + ld; ++r) {
+                const Interval keys = common({begin_[r], end_[r]}, block);
+                some = hull(some, keys);
+                each = common(each, keys);
+            }
+            View& at = views_[first / kPanel];
+            at.masked = task_.mask.data && !some.empty() &&
+                        trim<Simd, S, kPanel>(task_, first, rows, some);
+            at.keys = some;
+            at.partial = each.begin > some.begin || each.end < some.end;
+            seen = hull(seen, some);
+        });
+        return seen;
     }
 
     // The block of keys for rows [begin, end).
@@ -172,7 +188,7 @@ private:
         each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
             weigh<decltype(vectors)::value>(first, rows);
         });
-        for (int64_t f = 0; f < at_.features; f += Layout::kFeatures)
+        for (int64_t f = 0; f < at_.features; f += width(f))
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
                 add_values<decltype(vectors)::value>(first, f);
             });
@@ -182,36 +198,13 @@ private:
             });
     }
 
-    // What the block of keys is to one panel.
-    struct View {
-        Interval keys;  // those that some row sees
-        bool partial;   // some row does not see all of them
-        bool fresh;     // no earlier block had keys for this panel: its O is not yet written
-        T* scores;      // [key - keys.begin][lane]
-
-        bool empty() const { return keys.begin >= keys.end; }
-        int64_t count() const { return keys.end - keys.begin; }
-    };
-
-    template <int kWidth>
-    View view(int64_t first) const {
-        Interval some{INT64_MAX, 0}, each{0, INT64_MAX};  // keys that some row, each row sees
-        for (int64_t r = first; r < first + kWidth * kLanes; ++r) {
-            if (begin_[r] > each.begin) each.begin = begin_[r];
-            if (end_[r] < each.end) each.end = end_[r];
-            if (begin_[r] == end_[r]) continue;
-            if (begin_[r] < some.begin) some.begin = begin_[r];
-            if (end_[r] > some.end) some.end = end_[r];
-        }
-        const Interval keys{some.begin > block_.begin ? some.begin : block_.begin,
-                            some.end < block_.end ? some.end : block_.end};
-        return {keys, each.begin > keys.begin || each.end < keys.end, keys.begin == some.begin,
-                scores_ + (first - group_) * at_.tiled_keys};
-    }
+    const View& view(int64_t first) const { return views_[first / kPanel]; }
+    // [key - keys.begin][lane]
+    T* scores(int64_t first) const { return scores_ + (first - group_) * at_.tiled_keys; }
 
     // Copies the keys, to chunks of kDepth columns.
     [[gnu::noinline]] void read_keys() {
-        const int64_t stride = Layout::key_stride(task_.dim), chunk = (block_.end - block_.begin) * stride;
+        const int64_t stride = Layout::key_stride(task_.dim), chunk = (block_.count()) * stride;
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.k.data + j * task_.k.row;
             prefetch_row(from, task_.k, j, task_.dim);
@@ -223,14 +216,24 @@ private:
 
     // Asks for the row after next: rows of a block are copied faster than they arrive.
     void prefetch_row(const char* row, const Matrix& rows, int64_t j, int64_t columns) const {
-        constexpr int64_t kAhead = 2, kLineBytes = 64;
+        constexpr int64_t kAhead = 2;
         if (rows.column != static_cast<int64_t>(sizeof(S)) || j + kAhead >= block_.end) return;
-        const char* next = row + kAhead * rows.row;
-        for (int64_t i = 0; i < columns * rows.column; i += kLineBytes) __builtin_prefetch(next + i);
+        prefetch(row + kAhead * rows.row, columns * rows.column);
+    }
+
+    static void prefetch(const char* from, int64_t bytes) {
+        constexpr int64_t kLineBytes = 64;
+        for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(from + i);
     }
 
     // Columns of the chunk that starts at d.
     int64_t depth(int64_t d) const { return task_.dim - d < kDepth ? task_.dim - d : kDepth; }
+
+    // Features of the chunk that starts at f; what is too narrow for its own tiles joins the last.
+    int64_t width(int64_t f) const {
+        const int64_t left = at_.features - f;
+        return left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
+    }
 
     // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may
     // be hidden, values that are not finite are replaced by 0, and their keys listed.
@@ -241,6 +244,10 @@ private:
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.v.data + j * task_.v.row;
             prefetch_row(from, task_.v, j, task_.dim_v);
+            // Keys in place are read a tile's rows side by side, which the hardware does not see
+            // coming.
+            if (keys_in_place_)
+                prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
             const T* row = reinterpret_cast<const T*>(from);
             if (!values_in_place_) {
                 read_row<Simd, S>(from, task_.v.column, task_.dim_v, line_);
@@ -252,79 +259,78 @@ private:
                     line_[f] = is_finite(row[f]) ? row[f] : T(0);
                 row = line_;
             }
-            pack_values<Simd, kRows>(row, j - block_.begin, block_.end - block_.begin,
-                                     task_.dim_v, values_);
+            pack_values<Simd>(row, j - block_.begin, block_.count(), task_.dim_v,
+                              Tiles(task_.dim_v), values_);
         }
     }
 
     // Scores of a panel, or what the chunk of columns from d adds to them.
     template <int kWidth>
     void add_scores(int64_t first, int64_t d) {
-        const View at = view<kWidth>(first);
-        if (at.empty()) return;
+        const View at = view(first);
+        if (at.keys.empty()) return;
         constexpr int64_t kSize = sizeof(T);
-        InPlace<T, kRows> keys{task_.k.data + at.keys.begin * task_.k.row + d * kSize, task_.k.row,
-                               at.count()};
+        InPlace<T> keys{task_.k.data + at.keys.begin * task_.k.row + d * kSize, task_.k.row,
+                        at.keys.count()};
         if (!keys_in_place_) {
             keys.stride = Layout::key_stride(task_.dim) * kSize;
             keys.first = reinterpret_cast<const char*>(keys_) +
-                         (d / kDepth * (block_.end - block_.begin) + at.keys.begin -
-                          block_.begin) * keys.stride;
+                         (d / kDepth * block_.count() + at.keys.begin - block_.begin) * keys.stride;
         }
-        Tile::template multiply<kWidth>(keys, (at.count() + kRows - 1) / kRows,
+        Tile::template multiply<kWidth>(keys, Tiles(at.keys.count()),
                                         q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
-                                        at.scores, d == 0, nullptr);
+                                        scores(first), d == 0, nullptr);
     }
 
     // Scores to weights.
     template <int kWidth>
     [[gnu::noinline]] void weigh(int64_t first, int64_t rows) {
-        const View at = view<kWidth>(first);
-        if (at.empty()) return;
-        const int64_t scores = at.count() * kWidth * kLanes;
-        if (task_.softcap != 0) cap<Simd>(at.scores, scores, static_cast<T>(task_.softcap));
-        if (task_.mask.data) {
+        const View at = view(first);
+        if (at.keys.empty()) return;
+        T* s = scores(first);
+        const int64_t count = at.keys.count() * kWidth * kLanes;
+        if (task_.softcap != 0) cap<Simd>(s, count, static_cast<T>(task_.softcap));
+        if (at.masked) {
             read_mask<kWidth>(first, rows, at.keys);
-            add_dense<Simd>(at.scores, mask_, scores);
+            add_dense<Simd>(s, mask_, count);
         }
         if (at.partial)
-            hide_outside<Simd, kWidth>(at.scores, at.keys.begin, at.count(), begin_ + first,
+            hide_outside<Simd, kWidth>(s, at.keys.begin, at.keys.count(), begin_ + first,
                                        end_ + first);
-        online_softmax<Simd, kWidth>(at.scores, at.count(), m_ + first, l_ + first,
-                                     alpha_ + first);
+        online_softmax<Simd, kWidth>(s, at.keys.count(), m_ + first, l_ + first, alpha_ + first);
     }
 
     // What a panel's weights and the features from f on add to its O.
     template <int kWidth>
     void add_values(int64_t first, int64_t f) {
-        const View at = view<kWidth>(first);
-        if (at.empty()) return;
-        const int64_t span = block_.end - block_.begin;
-        const int64_t features = at_.features - f < Layout::kFeatures ? at_.features - f : Layout::kFeatures;
+        View& at = views_[first / kPanel];
+        if (at.keys.empty()) return;
+        const int64_t span = block_.count();
         Tile::template multiply<kWidth>(
-            Interleaved<T, kRows>{values_ + f * span + (at.keys.begin - block_.begin) * kRows,
-                                  span},
-            features / kRows, at.scores, at.count(),
-            o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first);
+            Interleaved<T>{values_ + f * span, span, at.keys.begin - block_.begin}, Tiles(width(f)),
+            scores(first), at.keys.count(), o_ + first * at_.features + f * kWidth * kLanes,
+            at.fresh, alpha_ + first);
+        if (f + width(f) == at_.features) at.fresh = false;
     }
 
     // What `read_values` left out, for the rows that see it.
     template <int kWidth>
     [[gnu::noinline]] void add_unsafe(int64_t first, int64_t rows) {
-        const View at = view<kWidth>(first);
-        if (at.empty()) return;
+        const View at = view(first);
+        if (at.keys.empty()) return;
         constexpr int64_t ld = kWidth * kLanes;
         T* o = o_ + first * at_.features;
-        if (task_.mask.data) read_mask<kWidth>(first, rows, at.keys);
+        const T* s = scores(first);
+        if (at.masked) read_mask<kWidth>(first, rows, at.keys);
         for (int64_t u = 0; u < unsafe_count_; ++u) {
             const int64_t j = unsafe_[u], row = (j - at.keys.begin) * ld;
             if (j < at.keys.begin || j >= at.keys.end) continue;
             read_row<Simd, S>(task_.v.data + j * task_.v.row, task_.v.column, task_.dim_v, line_);
             for (int64_t lane = 0; lane < ld; ++lane) {
                 if (j < begin_[first + lane] || j >= end_[first + lane]) continue;
-                if (task_.mask.data && mask_[row + lane] == -kInfinity<T>) continue;
+                if (at.masked && mask_[row + lane] == -kInfinity<T>) continue;
                 for (int64_t f = 0; f < task_.dim_v; ++f)
-                    if (!is_finite(line_[f])) o[f * ld + lane] += at.scores[row + lane] * line_[f];
+                    if (!is_finite(line_[f])) o[f * ld + lane] += s[row + lane] * line_[f];
             }
         }
     }
@@ -336,30 +342,33 @@ private:
         char* from[ld];
         addresses(task_, task_.mask, first, rows, ld, from);
         for (char*& row : from) row += keys.begin * task_.mask.column;
-        const auto read = [&](auto tag) {
-            pack_rows<Simd, decltype(tag)>(from, ld, task_.mask.column, keys.end - keys.begin, T(1),
-                                           mask_, ld);
-        };
-        if (task_.mask_type == DType::kBool)
-            read(Bool{});
-        else if (task_.mask_type == DType::kFloat32)
-            read(float{});
-        else
-            read(S{});
+        with_mask_type<S>(task_, [&](auto type) {
+            pack_rows<Simd, decltype(type)>(from, ld, task_.mask.column, keys.count(), T(1), mask_, ld);
+        });
     }
 
     [[gnu::noinline]] void finish() {
         each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
             constexpr int64_t ld = decltype(vectors)::value * kLanes;
             T* o = o_ + first * at_.features;
-            bool blind = true;  // no block of keys wrote this panel's O
-            for (int64_t r = first; r < first + ld; ++r) blind &= begin_[r] == end_[r];
-            if (blind)
+            if (view(first).fresh)
                 for (int64_t i = 0; i < at_.features * ld; ++i) o[i] = 0;
-            T factor[ld];
-            for (int64_t lane = 0; lane < ld; lane += kLanes)
-                store(factor + lane, normaliser(first + lane, rows - lane));
             char* to[ld];
+            T factor[ld];
+            if (task_.part) {
+                for (int64_t lane = 0; lane < ld; ++lane) {
+                    T* part = part_row<T>(task_, 0, first + (lane < rows ? lane : rows - 1));
+                    to[lane] = reinterpret_cast<char*>(part);
+                    factor[lane] = 1;
+                    if (lane >= rows) continue;
+                    part[task_.dim_v] = m_[first + lane];
+                    part[task_.dim_v + 1] = l_[first + lane];
+                }
+                unpack_rows<Simd, T>(o, ld, factor, rows, task_.dim_v, to, sizeof(T));
+                return;
+            }
+            for (int64_t lane = 0; lane < ld; lane += kLanes)
+                store(factor + lane, scale_of(first + lane, rows - lane));
             addresses(task_, task_.out, first, rows, ld, to);
             unpack_rows<Simd, S>(o, ld, factor, rows, task_.dim_v, to, task_.out.column);
         });
@@ -370,23 +379,12 @@ private:
             }
     }
 
-    // What a vector of rows is to be multiplied by: 1 / l, 0 for a row that sees nothing.
-    Vec normaliser(int64_t first, int64_t rows) const {
-        const Vec one = broadcast<Simd>(T(1));
-        const Vec l = load<Vec>(l_ + first);
-        Vec factor = one / l;
-        if (task_.sinks) {
-            T sinks[kLanes];
-            for (int64_t lane = 0; lane < kLanes; ++lane) {
-                const int64_t row = task_.row_begin + first + (lane < rows ? lane : 0);
-                sinks[lane] = static_cast<T>(task_.sinks[row % task_.group]);
-            }
-            const Vec m = load<Vec>(m_ + first), sink = load<Vec>(sinks);
-            const Vec top = Simd::max(m, sink);  // NaN in a sink passes
-            const Vec alpha = exp_nonpositive<Simd>(m - top);
-            factor = alpha / (l * alpha + exp_nonpositive<Simd>(sink - top));
-        }
-        return l == Vec{} ? Vec{} : factor;
+    // What a vector of rows is to be multiplied by.
+    Vec scale_of(int64_t first, int64_t rows) const {
+        T sinks[kLanes];
+        const bool given = sinks_of<Simd>(task_, first, rows, sinks);
+        return normaliser<Simd>(load<Vec>(m_ + first), load<Vec>(l_ + first),
+                                given ? sinks : nullptr);
     }
 
     const Task& task_;
@@ -396,26 +394,12 @@ private:
     int64_t *begin_, *end_;  // of each row's visible keys
     int64_t* unsafe_;        // keys of the block with values that are not finite
     int64_t unsafe_count_;
+    View* views_;    // of each panel
     Interval seen_by_all_;
     Interval block_;  // of keys
     int64_t group_;   // first row whose scores are held
     bool keys_in_place_, values_in_place_;
 };
-
-template <typename Simd, typename S>
-constexpr Kernel kernel_of() {
-    return {&Block<Simd, S>::scratch_bytes, &Block<Simd, S>::run, Simd::lanes,
-            FmaTile<Simd>::rows, FmaTile<Simd>::vectors * Simd::lanes};
-}
-
-// The kernels of one vocabulary, by DType.
-template <template <typename> class Simd>
-constexpr KernelSet kernels_of(const char* name, uint32_t needs) {
-    return {name,
-            needs,
-            {kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
-             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()}};
-}
 
 }  // namespace
 }  // namespace fastattn

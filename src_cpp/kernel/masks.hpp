@@ -1,5 +1,5 @@
-// Which keys a row sees: a band and a length give an interval of keys, a dense mask the
-// rest.  Works on a tile of scores held with queries along the lanes: s[key][lane].
+// Which keys a row sees by band and length: an interval.  (The dense mask is dense.hpp's.)
+// Works on a tile of scores held with queries along the lanes: s[key][lane].
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -14,12 +14,25 @@ namespace {
 struct Interval {
     int64_t begin;
     int64_t end;
+
+    bool empty() const { return begin >= end; }
+    int64_t count() const { return end - begin; }
 };
+
+inline Interval common(Interval a, Interval b) {
+    return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
+}
+// The shortest interval that holds both.
+inline Interval hull(Interval a, Interval b) {
+    if (a.empty()) return b;
+    if (b.empty()) return a;
+    return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
+}
 
 // Keys that a query sees by band and length.
 inline Interval visible_keys(const Task& task, int64_t query) {
     const int64_t position = query + task.offset;
-    Interval keys{0, task.length_k};
+    Interval keys{task.key_begin, task.key_end};
     if (task.left != kUnlimited && position - task.left > keys.begin)
         keys.begin = position - task.left;
     if (task.right != kUnlimited && position + task.right + 1 < keys.end)
@@ -61,17 +74,6 @@ inline void cap(typename Simd::Value* s, int64_t count, typename Simd::Value sof
     const Vec factor = broadcast<Simd>(softcap);
     for (int64_t i = 0; i < count; i += Simd::lanes)
         store(s + i, factor * tanh<Simd>(load<Vec>(s + i) / factor));
-}
-
-// s += mask; a mask of -inf hides its key whatever the score.
-template <typename Simd>
-inline void add_dense(typename Simd::Value* s, const typename Simd::Value* mask, int64_t count) {
-    using Vec = typename Simd::Vec;
-    const Vec hidden = broadcast<Simd>(-kInfinity<typename Simd::Value>);
-    for (int64_t i = 0; i < count; i += Simd::lanes) {
-        const Vec m = load<Vec>(mask + i);
-        store(s + i, m == hidden ? hidden : load<Vec>(s + i) + m);
-    }
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../tile/fma.hpp"
 #include "storage.hpp"
 
 namespace fastattn {
@@ -70,18 +71,25 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
     }
 }
 
-// Value rows to panels: to[(f / kRows) * count * kRows + j * kRows + f % kRows], features
-// past `features` filled with 0.
-template <typename Simd, int kRows>
+template <int kRows, typename T>
+inline void pack_panel(const T* from, int64_t left, T* to) {
+    if (left >= kRows)
+        __builtin_memcpy(to, from, kRows * sizeof(T));
+    else
+        for (int r = 0; r < kRows; ++r) to[r] = r < left ? from[r] : T(0);
+}
+
+// Value rows to panels of `tiles`, one behind the other: a panel of r features starting at feature
+// f has value (j, f + i) at to[f * count + j * r + i].  Features past `features` are 0.
+template <typename Simd, typename Tiles>
 inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t count,
-                        int64_t features, typename Simd::Value* to) {
-    using T = typename Simd::Value;
-    T* panel = to + j * kRows;
+                        int64_t features, Tiles tiles, typename Simd::Value* to) {
+    using Tile = FmaTile<Simd>;
     int64_t f = 0;
-    for (; f + kRows <= features; f += kRows, panel += count * kRows)
-        __builtin_memcpy(panel, row + f, kRows * sizeof(T));
-    if (f < features)
-        for (int r = 0; r < kRows; ++r) panel[r] = f + r < features ? row[f + r] : T(0);
+    for (; f < tiles.tall * Tile::rows; f += Tile::rows)
+        pack_panel<Tile::rows>(row + f, features - f, to + f * count + j * Tile::rows);
+    for (; f < tiles.count(); f += Tile::low_rows)
+        pack_panel<Tile::low_rows>(row + f, features - f, to + f * count + j * Tile::low_rows);
 }
 
 }  // namespace

@@ -35,5 +35,31 @@ inline void addresses(const Task& task, const Rows& rows, int64_t first, int64_t
     }
 }
 
+// Whether rows of a matrix can be read where they lie: in the compute type, adjacent and aligned.
+template <typename T, typename S>
+inline bool in_place(const Matrix& rows) {
+    constexpr int64_t kSize = sizeof(T);
+    return __is_same(S, T) && rows.column == kSize && rows.row % kSize == 0 &&
+           reinterpret_cast<uintptr_t>(rows.data) % kSize == 0;
+}
+
+// Where a row's result from one part of the keys lies: dim_v values, maximum, sum.
+template <typename T>
+inline T* part_row(const Task& task, int64_t part, int64_t row) {
+    const int64_t rows = task.row_end - task.row_begin;
+    return static_cast<T*>(task.part) + (part * rows + row) * (task.dim_v + 2);
+}
+
+// The sinks of a vector of rows, of which `rows` are some; false if there are none.
+template <typename Simd>
+inline bool sinks_of(const Task& task, int64_t first, int64_t rows, typename Simd::Value* to) {
+    if (!task.sinks) return false;
+    for (int64_t lane = 0; lane < Simd::lanes; ++lane) {
+        const int64_t row = task.row_begin + first + (lane < rows ? lane : 0);
+        to[lane] = static_cast<typename Simd::Value>(task.sinks[row % task.group]);
+    }
+    return true;
+}
+
 }  // namespace
 }  // namespace fastattn

@@ -54,5 +54,21 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
     }
 }
 
+// What rows of maximum m and sum l are to be multiplied by: 1 / l, sinks (or nullptr) included in
+// the sum; 0 for a row that sees nothing.
+template <typename Simd>
+inline typename Simd::Vec normaliser(typename Simd::Vec m, typename Simd::Vec l,
+                                     const typename Simd::Value* sinks) {
+    using Vec = typename Simd::Vec;
+    Vec factor = broadcast<Simd>(typename Simd::Value(1)) / l;
+    if (sinks) {
+        const Vec sink = load<Vec>(sinks);
+        const Vec top = Simd::max(m, sink);  // NaN in a sink passes
+        const Vec alpha = exp_nonpositive<Simd>(m - top);
+        factor = alpha / (l * alpha + exp_nonpositive<Simd>(sink - top));
+    }
+    return l == Vec{} ? Vec{} : factor;
+}
+
 }  // namespace
 }  // namespace fastattn

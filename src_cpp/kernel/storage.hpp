@@ -94,6 +94,20 @@ inline void read_row(const char* from, int64_t column, int64_t count,
     for (; i < count; ++i) to[i] = to_compute<T>(load<S>(from + i * column));
 }
 
+// The way back: the row's values = from[0..count) * factor.
+template <typename Simd, typename S>
+inline void write_row(char* to, int64_t column, int64_t count, const typename Simd::Value* from,
+                      typename Simd::Value factor) {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    int64_t i = 0;
+    if (column == static_cast<int64_t>(sizeof(S)))
+        for (; i + Simd::lanes <= count; i += Simd::lanes)
+            store_values<Simd, S>(to + i * column, load<Vec>(from + i) * broadcast<Simd>(factor));
+    for (; i < count; ++i)
+        store(to + i * column, to_storage<S>(static_cast<T>(from[i] * factor)));
+}
+
 template <typename T>
 inline bool is_finite(T value) {
     return value - value == 0;  // NaN for infinity and NaN

@@ -5,6 +5,8 @@
 //   Value, Vec, Int, Bits   the type, its vector, and integer vectors of the same lanes
 //   lanes, registers        values in a vector, vector registers that a tile may fill
 //   fma(a, b, c), max(a, b) a * b + c; a > b ? a : b (b where either is NaN, as MAXPS)
+//   pieces(from, stride)    16 bytes from each of as many addresses, `stride` bytes apart, as fill
+//                           a vector
 //   from_half, to_half      float only: `lanes` float16 values to and from memory
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
 // what their instructions do better.
@@ -144,6 +146,8 @@ struct Portable {
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
+    static Vec pieces(const char* from, int64_t stride) { return join<lanes>(from, stride); }
+
     static Vec from_half(const void* from) {
         using Halves = VectorOf_t<uint16_t, lanes>;
         return half_to_float<Vec>(__builtin_convertvector(load<Halves>(from), Bits));
@@ -151,6 +155,21 @@ struct Portable {
     static void to_half(void* to, Vec v) {
         using Halves = VectorOf_t<uint16_t, lanes>;
         store(to, __builtin_convertvector(float_to_half<Vec, Bits>(v), Halves));
+    }
+
+private:
+    template <int kValues>
+    static VectorOf_t<T, kValues> join(const char* from, int64_t stride) {
+        constexpr int kHalf = kValues / 2, kPieces = kHalf * static_cast<int>(sizeof(T)) / 16;
+        if constexpr (kPieces == 0)
+            return load<VectorOf_t<T, kValues>>(from);
+        else
+            return join(join<kHalf>(from, stride), join<kHalf>(from + kPieces * stride, stride),
+                        typename MakeSequence<kValues>::type{});
+    }
+    template <typename V, int... kLane>
+    static auto join(V a, V b, Sequence<kLane...>) {
+        return __builtin_shufflevector(a, b, kLane...);
     }
 };
 

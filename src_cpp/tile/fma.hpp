@@ -16,38 +16,46 @@
 namespace fastattn {
 namespace {
 
-// A whose tiles lie one behind the other, rows interleaved: `span` columns a tile.
-template <typename T, int kRows>
+// A whose tiles lie one behind the other, rows interleaved: `span` columns a tile, of which the
+// first `skip` are left out.
+template <typename T>
 struct Interleaved {
     const T* first;
     int64_t span;
+    int64_t skip;
 
+    template <int kRows>
     struct Tile {
         const T* start;
         T operator()(int r, int64_t k) const { return start[k * kRows + r]; }
     };
-    Tile tile(int64_t t) const { return {first + t * span * kRows}; }
+    template <int kRows>
+    Tile<kRows> tile(int64_t row) const {
+        return {first + row * span + skip * kRows};
+    }
 };
 
 // A in place: `stride` bytes between its `count` rows.
-template <typename T, int kRows>
+template <typename T>
 struct InPlace {
     const char* first;
     int64_t stride;
     int64_t count;
 
+    template <int kRows>
     struct Tile {
         const T* row[kRows];
         T operator()(int r, int64_t k) const { return row[r][k]; }
     };
     // Rows past the last repeat it: their products are computed and not used.
-    Tile tile(int64_t t) const {
-        Tile tile;
-        const int64_t left = count - t * kRows;
+    template <int kRows>
+    Tile<kRows> tile(int64_t row) const {
+        Tile<kRows> tile;
+        const int64_t left = count - row;
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
-            tile.row[r] = reinterpret_cast<const T*>(
-                first + stride * (t * kRows + (r < left ? r : left - 1)));
+            tile.row[r] =
+                reinterpret_cast<const T*>(first + stride * (row + (r < left ? r : left - 1)));
         return tile;
     }
 };
@@ -62,6 +70,25 @@ struct FmaTile {
     static constexpr int rows = 6;
     static constexpr int vectors = (Simd::registers - 1 - rows / 2) / rows;
     static_assert(rows * vectors + vectors + 1 <= Simd::registers, "the tile spills");
+    static constexpr int low_rows = 4;
+
+    // `count` rows as tiles: some of `rows`, then some of `low_rows`, so that but for one or two
+    // rows in all at most one row is computed for nothing.
+    struct Split {
+        int64_t tall, low;
+
+        explicit Split(int64_t count) : tall(count / rows), low(0) {
+            static_assert(rows == 6 && low_rows == 4, "the remainders below are theirs");
+            const int64_t rest = count % rows;
+            if (rest == 5)
+                ++tall;
+            else if (rest > 2 || (rest > 0 && tall == 0))
+                low = 1;
+            else if (rest > 0)
+                --tall, low = 2;  // 6 + 1 and 6 + 2 are 4 + 4
+        }
+        int64_t count() const { return tall * rows + low * low_rows; }
+    };
 
     // For each tile of A's rows: C = A B if `fresh`, else scale * C + A B.  `scale` has
     // kVectors vectors, or is nullptr for 1.  The product is summed on its own: a sum of many
@@ -69,38 +96,41 @@ struct FmaTile {
     //
     // Never inlined: among a caller's variables the addresses of A's rows lose their registers.
     template <int kVectors, typename A>
-    [[gnu::noinline]] static void multiply(const A a, int64_t tiles, const T* b, int64_t count,
-                                           T* c, bool fresh, const T* scale) {
+    [[gnu::noinline]] static void multiply(const A a, Split tiles, const T* b, int64_t count, T* c,
+                                           bool fresh, const T* scale) {
         constexpr int64_t ld = kVectors * kLanes;
-        for (int64_t t = 0; t < tiles; ++t, c += rows * ld) {
-            Vec sum[rows][kVectors] = {};
-            accumulate<kVectors>(a.tile(t), b, count, sum);
-#pragma GCC unroll 16
-            for (int n = 0; n < kVectors; ++n) {
-                const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));
-#pragma GCC unroll 16
-                for (int r = 0; r < rows; ++r) {
-                    T* at = c + r * ld + n * kLanes;
-                    store(at, fresh ? sum[r][n] : Simd::fma(load<Vec>(at), factor, sum[r][n]));
-                }
-            }
-        }
+        int64_t row = 0;
+        for (; row < tiles.tall * rows; row += rows)
+            one<kVectors, rows>(a.template tile<rows>(row), b, count, c + row * ld, fresh, scale);
+        for (; row < tiles.count(); row += low_rows)
+            one<kVectors, low_rows>(a.template tile<low_rows>(row), b, count, c + row * ld, fresh,
+                                    scale);
     }
 
 private:
-    template <int kVectors, typename Tile>
-    [[gnu::always_inline]] static void accumulate(const Tile a, const T* b, int64_t count,
-                                                  Vec (&sum)[rows][kVectors]) {
+    template <int kVectors, int kRows, typename Tile>
+    [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
+                                           bool fresh, const T* scale) {
         constexpr int64_t ld = kVectors * kLanes;
+        Vec sum[kRows][kVectors] = {};
         for (int64_t k = 0; k < count; ++k) {
             Vec row[kVectors];
 #pragma GCC unroll 16
             for (int n = 0; n < kVectors; ++n) row[n] = load<Vec>(b + k * ld + n * kLanes);
 #pragma GCC unroll 16
-            for (int r = 0; r < rows; ++r) {
+            for (int r = 0; r < kRows; ++r) {
                 const Vec value = broadcast<Simd>(a(r, k));
 #pragma GCC unroll 16
                 for (int n = 0; n < kVectors; ++n) sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
+            }
+        }
+#pragma GCC unroll 16
+        for (int n = 0; n < kVectors; ++n) {
+            const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));
+#pragma GCC unroll 16
+            for (int r = 0; r < kRows; ++r) {
+                T* at = c + r * ld + n * kLanes;
+                store(at, fresh ? sum[r][n] : Simd::fma(load<Vec>(at), factor, sum[r][n]));
             }
         }
     }

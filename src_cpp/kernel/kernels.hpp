@@ -1,0 +1,48 @@
+// The kernels of one vocabulary, as the constant that an instruction set exports.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "attention.hpp"
+#include "merge.hpp"
+#include "narrow.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename Simd, typename S>
+inline void run(const Task& task) {
+    if (task.row_end - task.row_begin <= Narrow<Simd, S>::most_rows)
+        Narrow<Simd, S>(task).compute();
+    else
+        Block<Simd, S>(task).compute();
+}
+
+// For blocks of `rows` rows, and for the shorter one that may be the last.
+template <typename Simd>
+inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
+    const double extents = static_cast<double>(rows) + static_cast<double>(block_k) + 128;
+    const double widths = static_cast<double>(dim) + static_cast<double>(dim_v) + extents;
+    if (extents * widths > 0x1p52) return -1;  // 16 such areas of 8 bytes are below 2^63
+    const int64_t few = NarrowLayout<Simd>(block_k, dim, dim_v).bytes();
+    if (rows <= NarrowLayout<Simd>::kRows) return few;
+    const int64_t many = BlockLayout<Simd>(rows, block_k, dim, dim_v).bytes();
+    return few > many ? few : many;
+}
+
+template <typename Simd, typename S>
+constexpr Kernel kernel_of() {
+    return {&scratch_bytes<Simd>, &run<Simd, S>, &merge<Simd, S>,
+            Simd::lanes, FmaTile<Simd>::rows, FmaTile<Simd>::vectors * Simd::lanes};
+}
+
+// The kernels of one vocabulary, by DType.
+template <template <typename> class Simd>
+constexpr KernelSet kernels_of(const char* name, uint32_t needs) {
+    return {name,
+            needs,
+            {kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
+             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()}};
+}
+
+}  // namespace
+}  // namespace fastattn

@@ -1,0 +1,313 @@
+// Attention of a block of few rows, as in decoding: the stream over blocks of keys of attention.hpp
+// with the products of tile/narrow.hpp.
+//
+// With queries along the lanes most lanes would be empty, and each value would be packed for the
+// use of a few rows.  Here keys and values are read once, where they lie; what is not in the
+// compute type, adjacent and finite goes through a small copy.
+//
+// Every sum is taken in the order of attention.hpp's: a row's result is the same, bit by bit,
+// whichever of the two computes it.
+//
+// Legend: S, T = storage and compute type; scores and weights s[key][row]; m, l = running maximum
+// and sum of a row; ld = values between rows of results.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../tile/narrow.hpp"
+#include "dense.hpp"
+#include "layout.hpp"
+#include "masks.hpp"
+#include "rows.hpp"
+#include "softmax.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename Simd>
+struct NarrowLayout : Parts<typename Simd::Value> {
+    using Tile = NarrowTile<Simd>;
+    static constexpr int64_t kRows = Tile::rows;
+    // Columns of a key that are summed before they are added to the others', as in attention.hpp.
+    static constexpr int64_t kDepth = BlockLayout<Simd>::kDepth;
+
+    int64_t depth, ld;
+    int64_t q, scores, copies, o, sums, mask, unsafe;
+
+    NarrowLayout(int64_t block_k, int64_t dim, int64_t dim_v)
+        : depth(this->round_up(dim, kRows)), ld(this->round_up(dim_v, Simd::lanes)) {
+        q = this->part(depth * Simd::lanes);
+        scores = this->part(this->round_up(block_k, Tile::keys) * kRows);
+        copies = this->part(Tile::keys * (depth > ld ? depth : ld));
+        o = this->part(kRows * ld);
+        sums = this->part(kRows * ld);
+        mask = this->part(this->round_up(block_k, Simd::lanes));
+        unsafe = this->part(block_k * this->kPerInt64);
+    }
+};
+
+template <typename Simd, typename S>
+class Narrow {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    using Tile = NarrowTile<Simd>;
+    using Layout = NarrowLayout<Simd>;
+    static constexpr int kLanes = Simd::lanes;
+    static constexpr int64_t kRows = Tile::rows;
+    static constexpr int64_t kSize = sizeof(T);
+    // How far before their use rows are asked for.
+    static constexpr int64_t kAheadBytes = 8192;
+
+public:
+    static constexpr int64_t most_rows = kRows;
+
+    explicit Narrow(const Task& task)
+        : task_(task),
+          rows_(task.row_end - task.row_begin),
+          at_(task.block_k, task.dim, task.dim_v),
+          keys_in_place_(in_place<T, S>(task.k) && task.dim % kRows == 0),
+          values_in_place_(in_place<T, S>(task.v) && task.dim_v % kLanes == 0) {
+        T* scratch = static_cast<T*>(task.scratch);
+        q_ = scratch + at_.q;
+        s_ = scratch + at_.scores;
+        copies_ = scratch + at_.copies;
+        o_ = scratch + at_.o;
+        sums_ = scratch + at_.sums;
+        mask_ = scratch + at_.mask;
+        unsafe_ = reinterpret_cast<int64_t*>(scratch + at_.unsafe);
+        ahead_ = kAheadBytes / (task.dim * static_cast<int64_t>(sizeof(S))) / Tile::keys * Tile::keys;
+        if (ahead_ < Tile::keys) ahead_ = Tile::keys;
+    }
+
+    void compute() {
+        const Interval all = start();
+        const int64_t origin = task_.key_begin;
+        for (int64_t first = origin + (all.begin - origin) / task_.block_k * task_.block_k;
+             first < all.end; first += task_.block_k) {
+            const int64_t last = first + task_.block_k;
+            step(common({first, last}, all));
+        }
+        finish();
+    }
+
+private:
+    // Spreads the queries over the lanes, and returns the keys that some row sees.
+    Interval start() {
+        Interval all{task_.key_begin, task_.key_begin};
+        seen_by_all_ = {0, INT64_MAX};
+        char* from[kRows];
+        addresses(task_, task_.q, 0, rows_, kRows, from);
+        Place place(task_, 0);
+        for (int64_t r = 0; r < rows_; ++r) {
+            if (r) place.next();
+            seen_[r] = visible_keys(task_, place.query);
+            seen_by_all_ = common(seen_by_all_, seen_[r]);
+            all = hull(all, seen_[r]);
+        }
+        for (int64_t d = 0; d < at_.depth; ++d)
+            for (int64_t lane = 0; lane < kLanes; ++lane) {
+                const char* x = from[lane % kRows] + d * task_.q.column;
+                q_[d * kLanes + lane] =
+                    d < task_.dim ? to_compute<T>(load<S>(x)) * static_cast<T>(task_.scale) : T(0);
+            }
+        for (int64_t lane = 0; lane < kLanes; ++lane) m_[lane] = -kInfinity<T>, l_[lane] = 0;
+        fresh_ = true;
+        return all;
+    }
+
+    void step(Interval block) {
+        bool masked = false;
+        if (task_.mask.data) masked = trim<Simd, S, kRows>(task_, 0, rows_, block);
+        if (block.empty()) return;
+        block_ = block;
+        for (int64_t first = block.begin; first < block.end; first += Tile::keys) add_scores(first);
+        for (int64_t r = 0; r < rows_; ++r) hide(r, masked);
+        weigh();
+        add_values();
+        fresh_ = false;
+    }
+
+    void add_scores(int64_t first) {
+        const int64_t left = block_.end - first, next = first + ahead_;
+        Stream k = rows_of(task_.k, first);
+        // After a block's keys come its values.
+        Ahead ahead = next < block_.end ? ask_for(task_.k, next)
+                                        : ask_for(task_.v, block_.begin + next - block_.end);
+        if (!keys_in_place_ || left < Tile::keys) {
+            for (int64_t j = 0; j < Tile::keys; ++j) {
+                T* to = copies_ + j * at_.depth;
+                if (j < left)
+                    read_row<Simd, S>(k.rows + j * k.stride, task_.k.column, task_.dim, to);
+                for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
+            }
+            k = {reinterpret_cast<const char*>(copies_), at_.depth * kSize};
+        }
+        for (int64_t d = 0; d < at_.depth; d += Layout::kDepth, k.rows += Layout::kDepth * kSize) {
+            const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
+            Tile::scores(k, q_ + d * kLanes, columns, s_ + (first - block_.begin) * kRows, d == 0,
+                         ahead);
+        }
+    }
+
+    static Stream rows_of(const Matrix& matrix, int64_t row) {
+        return {matrix.data + row * matrix.row, matrix.row};
+    }
+    Ahead ask_for(const Matrix& matrix, int64_t row) const {
+        return Ahead(rows_of(matrix, row), task_.dim * static_cast<int64_t>(sizeof(S)));
+    }
+    // Caps the scores of a row and hides what it does not see.
+    void hide(int64_t r, bool masked) {
+        const int64_t count = block_.count();
+        if (r == 0 && task_.softcap != 0)
+            cap<Simd>(s_, count * kRows, static_cast<T>(task_.softcap));
+        if (masked) {
+            read_mask(r);
+            for (int64_t j = 0; j < count; ++j) {
+                T& s = s_[j * kRows + r];
+                s = mask_[j] == -kInfinity<T> ? mask_[j] : s + mask_[j];
+            }
+        }
+        const Interval seen = common(seen_[r], block_);
+        if (seen.begin == block_.begin && seen.end == block_.end) return;
+        for (int64_t j = block_.begin; j < block_.end; ++j)
+            if (j < seen.begin || j >= seen.end) s_[(j - block_.begin) * kRows + r] = -kInfinity<T>;
+    }
+
+    void read_mask(int64_t r) {
+        char* row;
+        addresses(task_, task_.mask, r, 1, 1, &row);
+        with_mask_type<S>(task_, [&](auto type) {
+            read_row<Simd, decltype(type)>(row + block_.begin * task_.mask.column,
+                                           task_.mask.column, block_.count(), mask_);
+        });
+    }
+
+    // Scores to weights, and the statistics of all rows: online_softmax of softmax.hpp, but that
+    // the lanes are of several keys.
+    void weigh() {
+        using Piece = typename Tile::Piece;
+        const int64_t values = block_.count() * kRows;
+        T* end = s_ + values;
+        for (int64_t i = 0; i < kLanes - kRows; ++i) end[i] = -kInfinity<T>;  // no keys of the block
+
+        const Vec before = load<Vec>(m_);
+        Vec top = before;
+        for (int64_t i = 0; i < values; i += kLanes) top = Simd::max(load<Vec>(s_ + i), top);
+        store(m_, top);
+        for (int64_t lane = kRows; lane < kLanes; ++lane)
+            m_[lane % kRows] = m_[lane] > m_[lane % kRows] ? m_[lane] : m_[lane % kRows];
+        for (int64_t lane = kRows; lane < kLanes; ++lane) m_[lane] = m_[lane % kRows];
+        top = load<Vec>(m_);
+        // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
+        top = top == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top;
+        const Vec alpha = exp_nonpositive<Simd>(before - top);
+        store(alpha_, alpha);
+        for (int64_t i = 0; i < values; i += kLanes)
+            store(s_ + i, exp_nonpositive<Simd>(load<Vec>(s_ + i) - top));
+        Piece sum{};
+        for (int64_t i = 0; i < values; i += kRows) sum += load<Piece>(s_ + i);
+        T sums[kLanes] = {};
+        store(sums, sum);
+        store(l_, Simd::fma(load<Vec>(l_), alpha, load<Vec>(sums)));
+    }
+
+    void add_values() {
+        // A hidden key's weight is 0, and 0 * NaN would be NaN: see attention.hpp.
+        const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
+                              block_.end > seen_by_all_.end;
+        unsafe_count_ = 0;
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add(j, may_hide);
+        for (int64_t r = 0; r < rows_; ++r)
+            for (int64_t f = 0; f < at_.ld; f += kLanes) {
+                T* o = o_ + r * at_.ld + f;
+                const Vec sum = load<Vec>(sums_ + r * at_.ld + f);
+                store(o, fresh_ ? sum : Simd::fma(load<Vec>(o), broadcast<Simd>(alpha_[r]), sum));
+            }
+        for (int64_t u = 0; u < unsafe_count_; ++u) add_unsafe(unsafe_[u]);
+    }
+
+    // What some keys from j on add to the sums.
+    void add(int64_t j, bool may_hide) {
+        const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
+        Stream v = rows_of(task_.v, j);
+        // After a block's values come the next one's keys.
+        const int64_t next = j + ahead_;
+        Ahead ahead = ask_for(next < block_.end ? task_.v : task_.k, next);
+        bool copy = !values_in_place_;
+        for (int64_t i = 0; i < count && may_hide && !copy; ++i)
+            copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
+        if (copy) {
+            for (int64_t i = 0; i < count; ++i) {
+                copy_value(v.rows + i * v.stride, j + i, may_hide, copies_ + i * at_.ld);
+            }
+            v = {reinterpret_cast<const char*>(copies_), at_.ld * kSize};
+        }
+        Tile::add_values(v, count, s_ + (j - block_.begin) * kRows, at_.ld, sums_, at_.ld,
+                         j == block_.begin, ahead);
+    }
+
+    // Whole vectors of a value; what may be hidden and is not finite is replaced by 0, and its key
+    // listed.
+    void copy_value(const char* from, int64_t j, bool may_hide, T* to) {
+        read_row<Simd, S>(from, task_.v.column, task_.dim_v, to);
+        for (int64_t f = task_.dim_v; f < at_.ld; ++f) to[f] = 0;
+        if (!may_hide || all_finite<Simd>(to, task_.dim_v)) return;
+        unsafe_[unsafe_count_++] = j;
+        for (int64_t f = 0; f < task_.dim_v; ++f) to[f] = is_finite(to[f]) ? to[f] : T(0);
+    }
+
+    // What `copy_value` left out, for the rows that see it.
+    void add_unsafe(int64_t j) {
+        read_row<Simd, S>(task_.v.data + j * task_.v.row, task_.v.column, task_.dim_v, copies_);
+        for (int64_t r = 0; r < rows_; ++r) {
+            if (j < seen_[r].begin || j >= seen_[r].end) continue;
+            if (task_.mask.data) {
+                read_mask(r);
+                if (mask_[j - block_.begin] == -kInfinity<T>) continue;
+            }
+            const T weight = s_[(j - block_.begin) * kRows + r];
+            for (int64_t f = 0; f < task_.dim_v; ++f)
+                if (!is_finite(copies_[f])) o_[r * at_.ld + f] += weight * copies_[f];
+        }
+    }
+
+    void finish() {
+        if (fresh_)
+            for (int64_t i = 0; i < rows_ * at_.ld; ++i) o_[i] = 0;
+        for (int64_t r = 0; r < rows_; ++r) {
+            const T* o = o_ + r * at_.ld;
+            if (task_.part) {
+                T* part = part_row<T>(task_, 0, r);
+                __builtin_memcpy(part, o, static_cast<uint64_t>(task_.dim_v * kSize));
+                part[task_.dim_v] = m_[r];
+                part[task_.dim_v + 1] = l_[r];
+            } else {
+                T sinks[kLanes];
+                const bool given = sinks_of<Simd>(task_, r, 1, sinks);
+                const Vec scale = normaliser<Simd>(broadcast<Simd>(m_[r]), broadcast<Simd>(l_[r]),
+                                                   given ? sinks : nullptr);
+                char* out;
+                addresses(task_, task_.out, r, 1, 1, &out);
+                write_row<Simd, S>(out, task_.out.column, task_.dim_v, o, scale[0]);
+            }
+            if (!task_.row_max) continue;
+            task_.row_max[r] = static_cast<double>(m_[r]);
+            task_.row_sum[r] = static_cast<double>(l_[r]);
+        }
+    }
+
+    const Task& task_;
+    const int64_t rows_;
+    const Layout at_;
+    const bool keys_in_place_, values_in_place_;
+    int64_t ahead_;  // rows from one that is used to the one that is asked for
+    T *q_, *s_, *copies_, *o_, *sums_, *mask_;
+    int64_t* unsafe_;  // keys of the block with values that are not finite
+    int64_t unsafe_count_;
+    Interval seen_[kRows];  // keys that each row sees
+    Interval seen_by_all_, block_;
+    T m_[kLanes], l_[kLanes], alpha_[kLanes];  // of row lane % kRows
+    bool fresh_;                               // no block of keys has written O
+};
+
+}  // namespace
+}  // namespace fastattn
