@@ -13,7 +13,7 @@ import numbers
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,7 +25,7 @@ from fastattn._errors import (
     ShapeError,
     teach,
 )
-from fastattn._geometry import Geometry, geometry_of
+from fastattn._geometry import GEOMETRIES, Geometry
 
 __all__ = ["Problem", "normalise"]
 
@@ -34,7 +34,9 @@ _POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)  # it would show whole arrays
+# Frozen for the type checker, which `Final` asks: a dataclass that is frozen at run time
+# takes as long to make as all the rest of a small call.
+@dataclass(slots=True, eq=False, repr=False)  # it would show whole arrays
 class Problem:
     """A checked call.
 
@@ -60,16 +62,16 @@ class Problem:
         (Hq,), in the storage type or float32.
     """
 
-    geometry: Geometry
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-    out: np.ndarray
-    lse: np.ndarray | None
-    mask: np.ndarray | None
-    offsets: np.ndarray | None
-    lengths: np.ndarray | None
-    sinks: np.ndarray | None
+    geometry: Final[Geometry]
+    q: Final[np.ndarray]
+    k: Final[np.ndarray]
+    v: Final[np.ndarray]
+    out: Final[np.ndarray]
+    lse: Final[np.ndarray | None]
+    mask: Final[np.ndarray | None]
+    offsets: Final[np.ndarray | None]
+    lengths: Final[np.ndarray | None]
+    sinks: Final[np.ndarray | None]
 
     def full(self, name: str) -> np.ndarray:
         """`q`, `k`, `v`, `out` or `lse` with the axes (*batch, H, L, ...), as a view."""
@@ -85,7 +87,6 @@ def normalise(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
-    *,
     mask: np.ndarray | None,
     causal: bool,
     window: tuple[int | None, int | None] | None,
@@ -97,42 +98,46 @@ def normalise(
     return_lse: bool,
     out: np.ndarray | None,
 ) -> Problem:
-    """Check the arguments of `fastattn.attention` and bring them into one form.
+    """Check the arguments of `fastattn.attention`, in its order, and bring them into one form.
+
+    What is usual is told by its identity before a function is called to look closer.
 
     Raises
     ------
     FastattnError
         An argument is refused; the message tells which, and what is accepted.
     """
-    q, k, v = _array("q", q), _array("k", k), _array("v", v)
-    geometry = geometry_of(
+    if not type(q) is type(k) is type(v) is np.ndarray:
+        q, k, v = _array("q", q), _array("k", k), _array("v", v)
+    geometry = GEOMETRIES[
         q.shape,
         k.shape,
         v.shape,
         q.dtype,
         k.dtype,
         v.dtype,
-        _flag("causal", causal),
+        causal if causal is False else _flag("causal", causal),
         None if window is None else _window(window),
         align is not None,
         None if scale is None else _real("scale", scale),
         None if softcap is None else _softcap(softcap),
-    )
+    ]
     if mask is not None:
         mask = _mask(mask, geometry)
     if sinks is not None:
         sinks = _sinks(sinks, geometry)
     lengths = None if kv_lengths is None else _lengths(kv_lengths, geometry)
     offsets = None
-    if align is not None or geometry.band.limited:
+    if causal is not False or window is not None or align is not None:
         offsets = _offsets(align, lengths, geometry)
-    lse_wanted = _flag("return_lse", return_lse)
+    if return_lse is not False:
+        return_lse = _flag("return_lse", return_lse)
     if out is None:
         out = np.empty(geometry.out_shape, q.dtype)
     else:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "sinks": sinks}
         out = _out(out, q.dtype, geometry, inputs)
-    lse = np.empty(geometry.lse_shape, geometry.dtype.compute) if lse_wanted else None
+    lse = np.empty(geometry.lse_shape, geometry.dtype.compute) if return_lse else None
     return Problem(geometry, q, k, v, out, lse, mask, offsets, lengths, sinks)
 
 

@@ -21,7 +21,7 @@ def _arrays(length: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
-    def run(problem: Any, config: Config) -> None:
+    def run(problem: Any) -> None:
         problem.out[...] = len(name)
 
     return SimpleNamespace(
@@ -33,7 +33,7 @@ def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
             Config(**{"threads": 7, **config.given()}),
             {"threads": "lucky"},
         ),
-        run=run,
+        prepare=lambda geometry, config: run,
     )
 
 
