@@ -17,6 +17,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from fastattn._dtypes import lookup
 from fastattn._errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -176,6 +177,8 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _real(name: str, value: object) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise ArgumentTypeError(
             teach(name, repr(value), "a finite real number or None", "pass a float")
@@ -236,8 +239,7 @@ def _window_side(window: Sequence[Any], side: int) -> int | None:
 
 def _mask(value: object, geometry: Geometry) -> np.ndarray:
     mask = _array("mask", value)
-    accepted = ("bool", geometry.dtype.name, "float32")
-    if mask.dtype.name not in accepted or not mask.dtype.isnative:
+    if mask.dtype.kind != "b" and not _floats(mask.dtype, geometry):
         raise DTypeError(
             teach(
                 "mask",
@@ -248,6 +250,8 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
         )
     scores = geometry.scores_shape
     expected = scores[1:] if geometry.two_dimensional else scores
+    if mask.shape == expected == scores:
+        return mask
     try:
         return np.broadcast_to(mask, scores if mask.ndim <= len(expected) else expected)
     except ValueError:
@@ -261,9 +265,15 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
         ) from None
 
 
+def _floats(dtype: np.dtype, geometry: Geometry) -> bool:
+    """Whether it is the call's type or float32, in native byte order."""
+    row = lookup(dtype)
+    return row is not None and row.name in (geometry.dtype.name, "float32")
+
+
 def _sinks(value: object, geometry: Geometry) -> np.ndarray:
     sinks = _array("sinks", value)
-    if sinks.dtype.name not in (geometry.dtype.name, "float32") or not sinks.dtype.isnative:
+    if not _floats(sinks.dtype, geometry):
         raise DTypeError(
             teach(
                 "sinks",
@@ -310,6 +320,8 @@ def _integers(name: str, value: object, geometry: Geometry, accepted: str) -> np
 
 
 def _lengths(value: object, geometry: Geometry) -> np.ndarray:
+    if type(value) is int and 0 <= value <= geometry.length_k:
+        return _constant(value, geometry.batch_shape)
     accepted = f"whole numbers from 0 to Lk = {geometry.length_k}"
     lengths = _integers("kv_lengths", value, geometry, accepted)
     if lengths.size and (lengths.min() < 0 or lengths.max() > geometry.length_k):
@@ -367,21 +379,32 @@ def _constant(value: int, shape: tuple[int, ...]) -> np.ndarray:
 def _out(
     value: object, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
 ) -> np.ndarray:
-    if not isinstance(value, np.ndarray):
-        _array("out", value)
     out = _array("out", value)
-    expected = f"a writeable {dtype} array of shape {geometry.out_shape}"
-    remedy = f"allocate it with numpy.empty({geometry.out_shape}, q.dtype)"
-    if out.dtype != dtype:
-        raise OutputError(teach("out", f"data type {out.dtype}", expected, remedy))
-    if out.shape != geometry.out_shape:
-        raise OutputError(teach("out", f"shape {out.shape}", expected, remedy))
-    if not out.flags.writeable:
-        raise OutputError(teach("out", "a read-only array", expected, remedy))
-    if _overlaps_itself(out):
+    received = _unfit(out, dtype, geometry, inputs)
+    if received is not None:
         raise OutputError(
-            teach("out", f"strides {out.strides}, which visit a byte twice", expected, remedy)
+            teach(
+                "out",
+                received,
+                f"a writeable {dtype} array of shape {geometry.out_shape}",
+                f"allocate it with numpy.empty({geometry.out_shape}, q.dtype)",
+            )
         )
+    return out
+
+
+def _unfit(
+    out: np.ndarray, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
+) -> str | None:
+    """Why the result cannot be written to `out`; None if it can."""
+    if out.dtype != dtype:
+        return f"data type {out.dtype}"
+    if out.shape != geometry.out_shape:
+        return f"shape {out.shape}"
+    if not out.flags.writeable:
+        return "a read-only array"
+    if not out.flags.c_contiguous and _overlaps_itself(out):
+        return f"strides {out.strides}, which visit a byte twice"
     for name, array in inputs.items():
         if array is None or not np.may_share_memory(out, array):
             continue
@@ -390,10 +413,8 @@ def _out(
         except np.exceptions.TooHardError:
             shared = True
         if shared:
-            raise OutputError(
-                teach("out", f"an array that overlaps `{name}` in memory", expected, remedy)
-            )
-    return out
+            return f"an array that overlaps `{name}` in memory"
+    return None
 
 
 def _overlaps_itself(array: np.ndarray) -> bool:
