@@ -6,6 +6,7 @@ the binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md`
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -120,12 +121,14 @@ def _check_runnable(isa: str, origin: str) -> None:
         )
 
 
+@functools.cache
 def _isa_index(isa: str) -> int:
     binding, _ = native()
     assert binding is not None
     return [name for name, _ in binding.isas()].index(isa)
 
 
+@functools.cache
 def _tile_lanes(isa: str, code: int) -> int:
     binding, _ = native()
     assert binding is not None
