@@ -178,22 +178,9 @@ def attention(
     (2, 8, 100, 64)
     """
     problem = normalise(
-        q,
-        k,
-        v,
-        mask=mask,
-        causal=causal,
-        window=window,
-        align=align,
-        scale=scale,
-        softcap=softcap,
-        kv_lengths=kv_lengths,
-        sinks=sinks,
-        return_lse=return_lse,
-        out=out,
+        q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
     )
-    chosen = plan(problem, impl, config)
-    chosen.implementation.run(problem, chosen.config)
+    plan(problem, impl, config).run(problem)
     return problem.out if problem.lse is None else (problem.out, problem.lse)
 
 

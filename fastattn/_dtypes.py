@@ -7,6 +7,7 @@ sums and the log-sum-exp are held in; `code` the type's number in
 
 from __future__ import annotations
 
+import functools
 from typing import NamedTuple
 
 import numpy as np
@@ -36,18 +37,12 @@ DTYPES: dict[str, DType] = {
 MASK_BOOL_CODE = 4
 """Code of a boolean mask in ``src_cpp/abi.hpp``; floating masks use their type's code."""
 
-# np.dtype.name builds its string anew at each call; the rows are found by the dtype itself.
-_BY_DTYPE: dict[np.dtype, DType | None] = {}
 
-
+# np.dtype.name builds its string anew each time it is asked for.
+@functools.lru_cache(maxsize=256)
 def lookup(dtype: np.dtype) -> DType | None:
     """Row of a NumPy data type, or None where fastattn does not accept it.
 
     bfloat16 is known by its name, so that ``ml_dtypes`` is never imported here.
     """
-    try:
-        return _BY_DTYPE[dtype]
-    except KeyError:
-        row = DTYPES.get(dtype.name) if dtype.isnative else None
-        _BY_DTYPE[dtype] = row
-        return row
+    return DTYPES.get(dtype.name) if dtype.isnative else None

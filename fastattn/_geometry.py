@@ -6,9 +6,9 @@ and key positions, D and Dv = features of a key and of a value.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -17,8 +17,9 @@ from fastattn._dtypes import DTYPES, DType, lookup
 from fastattn._errors import ArgumentError, DTypeError, ShapeError, teach
 from fastattn.masks import Band
 
-__all__ = ["Geometry", "geometry_of"]
+__all__ = ["GEOMETRIES", "Geometry"]
 
+_REMEMBERED = 4096  # geometries
 _WORK_LIMIT = 2**62  # counts and byte offsets of a call stay in int64
 
 
@@ -28,6 +29,9 @@ class Geometry:
 
     Equal calls share one object (compared by identity), so that what follows from
     the facts, a plan above all, is worked out once.
+
+    `band`, `lse_shape` (..., Hq, Lq) and `out_shape` (..., Hq, Lq, Dv), without heads for
+    2-D inputs, follow from the others.
     """
 
     dtype: DType
@@ -44,9 +48,16 @@ class Geometry:
     scale: float
     softcap: float | None
     band: Band = field(init=False)
+    lse_shape: tuple[int, ...] = field(init=False)
+    out_shape: tuple[int, ...] = field(init=False)
 
     def __post_init__(self) -> None:
+        lse_shape: tuple[int, ...] = (self.length_q,)
+        if not self.two_dimensional:
+            lse_shape = (*self.batch_shape, self.heads_q, self.length_q)
         object.__setattr__(self, "band", masks.band(self))
+        object.__setattr__(self, "lse_shape", lse_shape)
+        object.__setattr__(self, "out_shape", (*lse_shape, self.dim_v))
 
     @property
     def batch(self) -> int:
@@ -64,25 +75,28 @@ class Geometry:
         return (*self.batch_shape, self.heads_q, self.length_q, self.length_k)
 
     @property
-    def lse_shape(self) -> tuple[int, ...]:
-        """Shape of the log-sum-exp: (..., Hq, Lq), or (Lq,) for 2-D inputs."""
-        if self.two_dimensional:
-            return (self.length_q,)
-        return (*self.batch_shape, self.heads_q, self.length_q)
-
-    @property
-    def out_shape(self) -> tuple[int, ...]:
-        """Shape of the result: (..., Hq, Lq, Dv), or (Lq, Dv) for 2-D inputs."""
-        return (*self.lse_shape, self.dim_v)
-
-    @property
     def multiply_adds(self) -> int:
         """Multiply-adds of the two matrix products where nothing is masked."""
         return math.prod(self.scores_shape) * (self.dim + self.dim_v)
 
 
-@functools.lru_cache(maxsize=4096)
-def geometry_of(
+class _Geometries(dict[tuple[Any, ...], Geometry]):
+    """Geometries by the arguments of `_geometry_of`; all are forgotten when there are too many.
+
+    A dict is asked in two thirds of the time that functools.lru_cache takes.
+    """
+
+    def __missing__(self, key: tuple[Any, ...]) -> Geometry:
+        geometry = _geometry_of(*key)
+        if len(self) >= _REMEMBERED:
+            self.clear()
+        return self.setdefault(key, geometry)  # another thread may have been faster
+
+
+GEOMETRIES = _Geometries()
+
+
+def _geometry_of(
     q_shape: tuple[int, ...],
     k_shape: tuple[int, ...],
     v_shape: tuple[int, ...],

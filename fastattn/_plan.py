@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastattn._config import Config
@@ -16,14 +17,16 @@ __all__ = ["Explanation", "Plan", "explain_plan", "plan"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Plan:
-    """A decision: the implementation, its full configuration, and the reasons.
+    """A decision: the implementation, its full configuration, the reasons, and how to run it.
 
-    `reasons` has a sentence for ``impl`` and for each field of `config` that is set.
+    `reasons` has a sentence for ``impl`` and for each field of `config` that is set; `run`
+    computes any problem of the plan's geometry.
     """
 
     implementation: Implementation
     config: Config
     reasons: dict[str, str]
+    run: Callable[[Problem], None]
 
 
 def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
@@ -78,7 +81,8 @@ def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
         )
     settled, reasons = implementation.configure(geometry, wanted)
     asked = dict.fromkeys(given, "asked for")
-    return Plan(implementation, settled, {"impl": why, **reasons, **asked})
+    run = implementation.prepare(geometry, settled)
+    return Plan(implementation, settled, {"impl": why, **reasons, **asked}, run)
 
 
 def _preferred(config: Config) -> tuple[Implementation, str]:

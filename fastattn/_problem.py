@@ -13,10 +13,11 @@ import numbers
 import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 
+from fastattn._dtypes import lookup
 from fastattn._errors import (
     ArgumentError,
     ArgumentTypeError,
@@ -25,7 +26,7 @@ from fastattn._errors import (
     ShapeError,
     teach,
 )
-from fastattn._geometry import Geometry, geometry_of
+from fastattn._geometry import GEOMETRIES, Geometry
 
 __all__ = ["Problem", "normalise"]
 
@@ -34,7 +35,9 @@ _POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
 
 
-@dataclass(frozen=True, slots=True, eq=False, repr=False)  # it would show whole arrays
+# Frozen for the type checker, which `Final` asks: a dataclass that is frozen at run time
+# takes as long to make as all the rest of a small call.
+@dataclass(slots=True, eq=False, repr=False)  # it would show whole arrays
 class Problem:
     """A checked call.
 
@@ -60,16 +63,16 @@ class Problem:
         (Hq,), in the storage type or float32.
     """
 
-    geometry: Geometry
-    q: np.ndarray
-    k: np.ndarray
-    v: np.ndarray
-    out: np.ndarray
-    lse: np.ndarray | None
-    mask: np.ndarray | None
-    offsets: np.ndarray | None
-    lengths: np.ndarray | None
-    sinks: np.ndarray | None
+    geometry: Final[Geometry]
+    q: Final[np.ndarray]
+    k: Final[np.ndarray]
+    v: Final[np.ndarray]
+    out: Final[np.ndarray]
+    lse: Final[np.ndarray | None]
+    mask: Final[np.ndarray | None]
+    offsets: Final[np.ndarray | None]
+    lengths: Final[np.ndarray | None]
+    sinks: Final[np.ndarray | None]
 
     def full(self, name: str) -> np.ndarray:
         """`q`, `k`, `v`, `out` or `lse` with the axes (*batch, H, L, ...), as a view."""
@@ -85,7 +88,6 @@ def normalise(
     q: np.ndarray,
     k: np.ndarray,
     v: np.ndarray,
-    *,
     mask: np.ndarray | None,
     causal: bool,
     window: tuple[int | None, int | None] | None,
@@ -97,42 +99,46 @@ def normalise(
     return_lse: bool,
     out: np.ndarray | None,
 ) -> Problem:
-    """Check the arguments of `fastattn.attention` and bring them into one form.
+    """Check the arguments of `fastattn.attention`, in its order, and bring them into one form.
+
+    What is usual is told by its identity before a function is called to look closer.
 
     Raises
     ------
     FastattnError
         An argument is refused; the message tells which, and what is accepted.
     """
-    q, k, v = _array("q", q), _array("k", k), _array("v", v)
-    geometry = geometry_of(
+    if not type(q) is type(k) is type(v) is np.ndarray:
+        q, k, v = _array("q", q), _array("k", k), _array("v", v)
+    geometry = GEOMETRIES[
         q.shape,
         k.shape,
         v.shape,
         q.dtype,
         k.dtype,
         v.dtype,
-        _flag("causal", causal),
+        causal if causal is False else _flag("causal", causal),
         None if window is None else _window(window),
         align is not None,
         None if scale is None else _real("scale", scale),
         None if softcap is None else _softcap(softcap),
-    )
+    ]
     if mask is not None:
         mask = _mask(mask, geometry)
     if sinks is not None:
         sinks = _sinks(sinks, geometry)
     lengths = None if kv_lengths is None else _lengths(kv_lengths, geometry)
     offsets = None
-    if align is not None or geometry.band.limited:
+    if causal is not False or window is not None or align is not None:
         offsets = _offsets(align, lengths, geometry)
-    lse_wanted = _flag("return_lse", return_lse)
+    if return_lse is not False:
+        return_lse = _flag("return_lse", return_lse)
     if out is None:
         out = np.empty(geometry.out_shape, q.dtype)
     else:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "sinks": sinks}
         out = _out(out, q.dtype, geometry, inputs)
-    lse = np.empty(geometry.lse_shape, geometry.dtype.compute) if lse_wanted else None
+    lse = np.empty(geometry.lse_shape, geometry.dtype.compute) if return_lse else None
     return Problem(geometry, q, k, v, out, lse, mask, offsets, lengths, sinks)
 
 
@@ -171,6 +177,8 @@ def _flag(name: str, value: object) -> bool:
 
 
 def _real(name: str, value: object) -> float:
+    if type(value) is float and math.isfinite(value):
+        return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise ArgumentTypeError(
             teach(name, repr(value), "a finite real number or None", "pass a float")
@@ -231,8 +239,7 @@ def _window_side(window: Sequence[Any], side: int) -> int | None:
 
 def _mask(value: object, geometry: Geometry) -> np.ndarray:
     mask = _array("mask", value)
-    accepted = ("bool", geometry.dtype.name, "float32")
-    if mask.dtype.name not in accepted or not mask.dtype.isnative:
+    if mask.dtype.kind != "b" and not _floats(mask.dtype, geometry):
         raise DTypeError(
             teach(
                 "mask",
@@ -243,6 +250,8 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
         )
     scores = geometry.scores_shape
     expected = scores[1:] if geometry.two_dimensional else scores
+    if mask.shape == expected == scores:
+        return mask
     try:
         return np.broadcast_to(mask, scores if mask.ndim <= len(expected) else expected)
     except ValueError:
@@ -256,9 +265,15 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
         ) from None
 
 
+def _floats(dtype: np.dtype, geometry: Geometry) -> bool:
+    """Whether it is the call's type or float32, in native byte order."""
+    row = lookup(dtype)
+    return row is not None and row.name in (geometry.dtype.name, "float32")
+
+
 def _sinks(value: object, geometry: Geometry) -> np.ndarray:
     sinks = _array("sinks", value)
-    if sinks.dtype.name not in (geometry.dtype.name, "float32") or not sinks.dtype.isnative:
+    if not _floats(sinks.dtype, geometry):
         raise DTypeError(
             teach(
                 "sinks",
@@ -305,6 +320,8 @@ def _integers(name: str, value: object, geometry: Geometry, accepted: str) -> np
 
 
 def _lengths(value: object, geometry: Geometry) -> np.ndarray:
+    if type(value) is int and 0 <= value <= geometry.length_k:
+        return _constant(value, geometry.batch_shape)
     accepted = f"whole numbers from 0 to Lk = {geometry.length_k}"
     lengths = _integers("kv_lengths", value, geometry, accepted)
     if lengths.size and (lengths.min() < 0 or lengths.max() > geometry.length_k):
@@ -362,21 +379,32 @@ def _constant(value: int, shape: tuple[int, ...]) -> np.ndarray:
 def _out(
     value: object, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
 ) -> np.ndarray:
-    if not isinstance(value, np.ndarray):
-        _array("out", value)
     out = _array("out", value)
-    expected = f"a writeable {dtype} array of shape {geometry.out_shape}"
-    remedy = f"allocate it with numpy.empty({geometry.out_shape}, q.dtype)"
-    if out.dtype != dtype:
-        raise OutputError(teach("out", f"data type {out.dtype}", expected, remedy))
-    if out.shape != geometry.out_shape:
-        raise OutputError(teach("out", f"shape {out.shape}", expected, remedy))
-    if not out.flags.writeable:
-        raise OutputError(teach("out", "a read-only array", expected, remedy))
-    if _overlaps_itself(out):
+    received = _unfit(out, dtype, geometry, inputs)
+    if received is not None:
         raise OutputError(
-            teach("out", f"strides {out.strides}, which visit a byte twice", expected, remedy)
+            teach(
+                "out",
+                received,
+                f"a writeable {dtype} array of shape {geometry.out_shape}",
+                f"allocate it with numpy.empty({geometry.out_shape}, q.dtype)",
+            )
         )
+    return out
+
+
+def _unfit(
+    out: np.ndarray, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
+) -> str | None:
+    """Why the result cannot be written to `out`; None if it can."""
+    if out.dtype != dtype:
+        return f"data type {out.dtype}"
+    if out.shape != geometry.out_shape:
+        return f"shape {out.shape}"
+    if not out.flags.writeable:
+        return "a read-only array"
+    if not out.flags.c_contiguous and _overlaps_itself(out):
+        return f"strides {out.strides}, which visit a byte twice"
     for name, array in inputs.items():
         if array is None or not np.may_share_memory(out, array):
             continue
@@ -385,10 +413,8 @@ def _out(
         except np.exceptions.TooHardError:
             shared = True
         if shared:
-            raise OutputError(
-                teach("out", f"an array that overlaps `{name}` in memory", expected, remedy)
-            )
-    return out
+            return f"an array that overlaps `{name}` in memory"
+    return None
 
 
 def _overlaps_itself(array: np.ndarray) -> bool:

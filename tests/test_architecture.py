@@ -244,7 +244,7 @@ def test_implementation_describes_itself(name: str) -> None:
     reason = module.missing()
     assert reason is None or reason
     assert list(inspect.signature(module.configure).parameters) == ["geometry", "config"]
-    assert list(inspect.signature(module.run).parameters) == ["problem", "config"]
+    assert list(inspect.signature(module.prepare).parameters) == ["geometry", "config"]
 
 
 def test_every_mask_file_is_registered() -> None:

@@ -21,7 +21,7 @@ def _arrays(length: int = 6) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
-    def run(problem: Any, config: Config) -> None:
+    def run(problem: Any) -> None:
         problem.out[...] = len(name)
 
     return SimpleNamespace(
@@ -33,7 +33,7 @@ def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
             Config(**{"threads": 7, **config.given()}),
             {"threads": "lucky"},
         ),
-        run=run,
+        prepare=lambda geometry, config: run,
     )
 
 
@@ -99,6 +99,21 @@ def test_a_plan_is_made_once() -> None:
     assert _plan._plan.cache_info().misses == 1
     fastattn.attention(*_arrays(), impl="numpy", config=Config())
     assert _plan._plan.cache_info().misses == 2
+
+
+def test_a_plan_prepares_once(fakes: Any) -> None:
+    """What runs a call is kept with the plan, and a new configuration is a new one."""
+    prepared = []
+
+    def prepare(geometry: Any, config: Config) -> Any:
+        prepared.append(config)
+        return lambda problem: problem.out.fill(len(prepared))
+
+    fakes["plain"].prepare = prepare
+    for _ in range(3):
+        assert (fastattn.attention(*_arrays()) == 1).all()
+    assert (fastattn.attention(*_arrays(), config=Config(threads=3)) == 2).all()
+    assert prepared == [Config(threads=7), Config(threads=3)]
 
 
 def test_errors_inside_a_plan_are_not_taken_for_bad_arguments(

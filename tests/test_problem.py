@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import threading
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ from hypothesis import given
 from strategies import Call, calls
 
 import fastattn
+from fastattn import _geometry
+from fastattn._geometry import GEOMETRIES, Geometry
 from fastattn._problem import Problem, normalise
 
 F32 = np.float32
@@ -80,6 +85,115 @@ def test_equal_calls_share_their_geometry() -> None:
     assert first.geometry is _normalise(*_arrays(2), softcap=2.0, scale=1.0).geometry
     assert first.geometry is not _normalise(*_arrays(2), softcap=3.0, scale=1.0).geometry
     assert first.geometry is not _normalise(*_arrays(3), softcap=2.0, scale=1.0).geometry
+
+
+def test_flags_of_numpy_are_flags() -> None:
+    """As good as Python's own, and the same geometry."""
+    x = np.zeros((3, 4), F32)
+    plain = _normalise(x, x, x, causal=False)
+    same = _normalise(x, x, x, causal=np.False_, return_lse=np.False_)
+    assert same.geometry is plain.geometry
+    assert same.lse is None and same.offsets is None
+    causal = _normalise(x, x, x, causal=True)
+    same = _normalise(x, x, x, causal=np.True_, return_lse=np.True_)
+    assert same.geometry is causal.geometry is not plain.geometry
+    assert same.lse is not None and same.offsets is not None
+
+
+_SQUARE = np.random.default_rng(0).standard_normal((4, 2, 2, 5, 8)).astype(F32)
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"causal": True},
+        {"window": (1, 0)},
+        {"causal": True, "align": 1},
+        {"scale": 0.25},
+        {"scale": -1},
+        {"softcap": 0.5},
+        {"kv_lengths": 2},
+        {"mask": np.tri(5, dtype=bool)},
+        {"sinks": np.array([1, 2], F32)},
+    ],
+    ids=str,
+)
+def test_no_call_is_taken_for_another(target: Any, option: dict[str, Any]) -> None:
+    """Calls in turns, alike but for one option or for the numbers in their arrays."""
+    first, second = _SQUARE[:3], _SQUARE[1:]
+    alone = []
+    for arrays in (first, second):
+        for arguments in ({}, option):
+            GEOMETRIES.clear()
+            alone.append(target.attention(*arrays, **arguments))
+    turns = [
+        target.attention(*arrays, **arguments)
+        for arrays in (first, second)
+        for arguments in ({}, option)
+    ]
+    np.testing.assert_array_equal(turns, alone)
+    assert all((a != b).any() for i, a in enumerate(turns) for b in turns[:i])
+
+
+def test_no_array_is_kept(target: Any) -> None:
+    """What is remembered between calls holds none of a call's arrays."""
+    arrays = [x.copy() for x in (*_SQUARE[:3], _SQUARE[3, :, :, :, :5])]
+    extra = {
+        "kv_lengths": np.array([5, 3]),
+        "align": np.array([0, 1]),
+        "sinks": np.zeros(2, F32),
+        "out": np.empty_like(arrays[0]),
+    }
+    q, k, v, mask = arrays
+    out, lse = target.attention(q, k, v, mask=mask, causal=True, return_lse=True, **extra)
+    references = [weakref.ref(x) for x in (*arrays, *extra.values(), out, lse)]
+    references.append(weakref.ref(target.attention(q, k, v)))
+    del arrays, extra, q, k, v, mask, out, lse
+    gc.collect()
+    assert [reference() for reference in references] == [None] * len(references)
+
+
+def test_geometries_are_forgotten_when_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And are found anew by who needs them."""
+    monkeypatch.setattr(_geometry, "_REMEMBERED", 4)
+    GEOMETRIES.clear()
+    for _ in range(2):
+        for length in range(1, 10):
+            x = np.zeros((length, 4), F32)
+            assert _normalise(x, x, x).geometry.length_q == length
+            assert 1 <= len(GEOMETRIES) <= 4
+
+
+def test_refused_calls_are_not_remembered() -> None:
+    """They leave nothing behind."""
+    GEOMETRIES.clear()
+    x = np.zeros((3, 4), F32)
+    for _ in range(2):
+        with pytest.raises(fastattn.ShapeError):
+            _normalise(x, x[:, :2], x)
+    assert not GEOMETRIES
+
+
+def test_threads_share_a_geometry() -> None:
+    """Whoever is first: all that ask at once get the same object."""
+    count = 8
+    barrier = threading.Barrier(count)
+    found: list[list[Geometry]] = [[] for _ in range(count)]
+
+    def work(mine: list[Geometry]) -> None:
+        for length in range(1, 60):
+            x = np.zeros((length, 4), F32)
+            barrier.wait()
+            mine.append(_normalise(x, x, x, softcap=length).geometry)
+
+    GEOMETRIES.clear()
+    threads = [threading.Thread(target=work, args=(mine,)) for mine in found]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for same in zip(*found, strict=True):
+        assert len(set(map(id, same))) == 1
 
 
 @pytest.mark.parametrize(

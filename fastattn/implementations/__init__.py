@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+from collections.abc import Callable
 from typing import NoReturn, Protocol, cast
 
 from fastattn._config import Config
@@ -28,8 +29,9 @@ REGISTRY: dict[str, str] = {
 class Implementation(Protocol):
     """What a module in this folder offers.
 
-    `run` may assume that `missing` gave None and that `config` came from
-    `configure`; it writes ``problem.out`` and ``problem.lse`` and nothing else.
+    `prepare` may assume that `missing` gave None and that `config` came from `configure`.
+    What it returns is kept with the plan and runs each call of that geometry, in several
+    threads at once too: it writes ``problem.out`` and ``problem.lse`` and nothing else.
     """
 
     NAME: str
@@ -42,8 +44,8 @@ class Implementation(Protocol):
     def configure(self, geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
         """Fill `config`'s open fields, and say of each that was filled why it is so."""
 
-    def run(self, problem: Problem, config: Config) -> None:
-        """Compute the call."""
+    def prepare(self, geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+        """What computes a call: all that does not depend on its arrays is done here, once."""
 
 
 @functools.cache

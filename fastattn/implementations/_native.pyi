@@ -35,7 +35,6 @@ class Runner:
         out: np.ndarray,
         lse: np.ndarray | None,
         mask: np.ndarray | None,
-        mask_type: int,
         offsets: np.ndarray | None,
         lengths: np.ndarray | None,
         sinks: np.ndarray | None,

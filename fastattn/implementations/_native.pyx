@@ -124,13 +124,12 @@ cdef class Runner:
         self.call.threads, self.call.cpus = threads, cpus
 
     def run(self, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
-            cnp.ndarray out not None, cnp.ndarray lse, cnp.ndarray mask, int mask_type,
+            cnp.ndarray out not None, cnp.ndarray lse, cnp.ndarray mask,
             cnp.ndarray offsets, cnp.ndarray lengths, cnp.ndarray sinks):
         """Compute one call.
 
-        q, k, v, out, lse: as in `Problem`; mask: (*batch, Hq, Lq, Lk) or None; offsets,
-        lengths: C-contiguous int64 (*batch) or None; sinks: C-contiguous float64 (Hq,) or
-        None.
+        q, k, v, out, lse, mask: as in `Problem`; offsets, lengths: C-contiguous int64
+        (*batch) or None; sinks: C-contiguous float64 (Hq,) or None.
         """
         cdef Call call = self.call
         cdef int64_t strides[6][64]
@@ -143,7 +142,7 @@ cdef class Runner:
             self._fill(&call.lse, strides[4], lse, 1)
         if mask is not None:
             self._fill(&call.mask, strides[5], mask, 2)
-            call.mask_type = <DType> mask_type
+            call.mask_type = self._mask_type(mask)
         if offsets is not None:
             call.offsets = <const int64_t*> cnp.PyArray_DATA(offsets)
         if lengths is not None:
@@ -155,6 +154,13 @@ cdef class Runner:
         if status == Status.kNoMemory:
             raise MemoryError("fastattn: scratch memory for the call cannot be allocated; "
                               "a smaller Config.block_q or Config.block_k takes less")
+
+    cdef DType _mask_type(self, cnp.ndarray mask) noexcept:
+        """Boolean, float32, or the type of the call: `normalise` lets no other pass."""
+        cdef int number = cnp.PyArray_TYPE(mask)
+        if number == cnp.NPY_BOOL:
+            return DType.kBool
+        return DType.kFloat32 if number == cnp.NPY_FLOAT else self.call.type
 
     cdef void _fill(self, Array* to, int64_t* batch_strides, cnp.ndarray array, int inner) noexcept:
         """Address and strides of `array`, whose last `inner` axes follow the head's."""

@@ -7,20 +7,16 @@ the binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md`
 from __future__ import annotations
 
 import functools
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._dtypes import MASK_BOOL_CODE, lookup
 from fastattn._errors import UnavailableError, teach
 from fastattn._geometry import Geometry
 from fastattn._machine import default_threads, machine, native
 from fastattn._problem import Problem
-
-if TYPE_CHECKING:
-    from fastattn.implementations._native import Runner
 
 NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, OpenMP threads, tiles that fit the caches"
@@ -79,32 +75,8 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     return settled, reasons
 
 
-def run(problem: Problem, config: Config) -> None:
-    """Compute the call and write `problem.out` and `problem.lse`."""
-    mask_type = MASK_BOOL_CODE
-    mask, sinks = problem.mask, problem.sinks
-    if mask is not None and mask.dtype != np.bool_:
-        row = lookup(mask.dtype)
-        assert row is not None
-        mask_type = row.code
-    if sinks is not None:
-        sinks = np.array(sinks, dtype=np.float64)  # a copy: contiguous and aligned
-    _runner(problem.geometry, config).run(
-        problem.q,
-        problem.k,
-        problem.v,
-        problem.out,
-        problem.lse,
-        mask,
-        mask_type,
-        None if problem.offsets is None else np.ascontiguousarray(problem.offsets),
-        None if problem.lengths is None else np.ascontiguousarray(problem.lengths),
-        sinks,
-    )
-
-
-@functools.lru_cache(maxsize=4096)
-def _runner(geometry: Geometry, config: Config) -> Runner:
+def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+    """Hand the binding what does not change from call to call."""
     from fastattn.implementations._native import Runner
 
     assert config.isa  # settled by configure, as are the others
@@ -113,7 +85,7 @@ def _runner(geometry: Geometry, config: Config) -> Runner:
     assert config.split_k
     assert config.threads
     g = geometry
-    return Runner(
+    runner = Runner(
         _isa_index(config.isa),
         g.dtype.code,
         g.batch_shape,
@@ -134,6 +106,23 @@ def _runner(geometry: Geometry, config: Config) -> Runner:
         machine().usable_cpus,
     )
 
+    def run(problem: Problem) -> None:
+        p, sinks = problem, problem.sinks
+        runner.run(
+            p.q,
+            p.k,
+            p.v,
+            p.out,
+            p.lse,
+            p.mask,
+            None if p.offsets is None else np.ascontiguousarray(p.offsets),
+            None if p.lengths is None else np.ascontiguousarray(p.lengths),
+            # a copy: contiguous and aligned
+            None if sinks is None else np.array(sinks, dtype=np.float64),
+        )
+
+    return run
+
 
 def _check_runnable(isa: str, origin: str) -> None:
     here = machine()
@@ -144,12 +133,14 @@ def _check_runnable(isa: str, origin: str) -> None:
         )
 
 
+@functools.cache
 def _isa_index(isa: str) -> int:
     binding, _ = native()
     assert binding is not None
     return [name for name, _ in binding.isas()].index(isa)
 
 
+@functools.cache
 def _tile_lanes(isa: str, code: int) -> int:
     binding, _ = native()
     assert binding is not None

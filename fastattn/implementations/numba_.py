@@ -14,6 +14,7 @@ import ctypes
 import functools
 import importlib.util
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -84,7 +85,12 @@ _LAYOUTS: dict[tuple[Any, ...], _Layout] = {}
 _LAYOUTS_KEPT = 4096
 
 
-def run(problem: Problem, config: Config) -> None:
+def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+    """The layout depends on the arrays' strides too: it waits for the call."""
+    return functools.partial(_run, config)
+
+
+def _run(config: Config, problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
     g, lse, mask, sinks = problem.geometry, problem.lse, problem.mask, problem.sinks
     q, k, v, out = problem.q, problem.k, problem.v, problem.out

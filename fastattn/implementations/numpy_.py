@@ -11,6 +11,8 @@ BLAS's, and so are their threads.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from fastattn import masks
@@ -33,7 +35,12 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     return config, {}
 
 
-def run(problem: Problem, config: Config) -> None:
+def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+    """Nothing is prepared: `run` computes any call."""
+    return run
+
+
+def run(problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
     # NaN and infinity are data here: they stay in the rows that see them.
     with np.errstate(all="ignore"):
