@@ -5,7 +5,7 @@
 // its core with a stranger takes fewer.  Where a band makes late rows see more keys, the
 // late rows go first: the last items handed out are the short ones.
 //
-// This is the only file with threads, OpenMP or allocation.  It does not choose: blocks,
+// Threads, OpenMP and allocation are here and in roofline.cpp alone.  It does not choose: blocks,
 // thread count and instruction set come with the call.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
@@ -209,6 +209,14 @@ Status attention(const Call& call, const KernelSet& kernels) {
     }
     scratch_of_caller.release_excess();
     return Status::kOk;
+}
+
+int team(int wanted) {
+#if defined(_OPENMP)
+    return forked_child ? 1 : wanted;
+#else
+    return wanted < 1 ? wanted : 1;
+#endif
 }
 
 }  // namespace fastattn

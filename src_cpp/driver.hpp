@@ -39,4 +39,7 @@ enum class Status { kOk, kNoMemory };
 // Computes the call.  Allocates scratch first: kNoMemory means nothing was written.
 Status attention(const Call& call, const KernelSet& kernels);
 
+// Threads that may be started where so many are wanted.
+int team(int wanted);
+
 }  // namespace fastattn

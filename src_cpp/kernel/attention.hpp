@@ -22,6 +22,7 @@
 #include "layout.hpp"
 #include "masks.hpp"
 #include "pack.hpp"
+#include "probes.hpp"
 #include "rows.hpp"
 #include "softmax.hpp"
 
@@ -414,7 +415,8 @@ constexpr KernelSet kernels_of(const char* name, uint32_t needs) {
     return {name,
             needs,
             {kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
-             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()}};
+             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()},
+            probes_of<Simd>()};
 }
 
 }  // namespace
