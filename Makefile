@@ -10,11 +10,12 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench preview chart lint sanitize clean
+.PHONY: help test test-thorough bench roofline preview chart lint sanitize clean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
 	@echo "make bench      benchmark the current commit with asv, publish, print a table"
+	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
 	@echo "make preview    serve the published pages"
 	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make lint       ruff and mypy"
@@ -46,6 +47,9 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --profile $(PROFILE)
+
+roofline: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.roofline
 
 preview: $(VENV)/.bench
 	$(BIN)/python -P -m asv preview

@@ -132,7 +132,7 @@ def extension() -> Extension:
         "fastattn.implementations._native",
         sources=[
             "fastattn/implementations/_native.pyx",
-            *(str(SOURCES / name) for name in ("cpu.cpp", "dispatch.cpp", "driver.cpp")),
+            *(str(SOURCES / f"{name}.cpp") for name in ("cpu", "dispatch", "driver", "roofline")),
         ],
         include_dirs=[str(SOURCES), numpy.get_include()],
         define_macros=[("NPY_NO_DEPRECATED_API", "NPY_2_0_API_VERSION")],

@@ -11,6 +11,7 @@ import functools
 import os
 from collections.abc import Callable, Hashable
 from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,7 +29,18 @@ BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One problem: q (B, Hq, Lq, D), k and v (B, Hkv, Lk, D), and their data type."""
+    """One problem: q (B, Hq, Lq, D), k and v (B, Hkv, Lk, D), and their data type.
+
+    Attributes
+    ----------
+    causal : bool
+        A query sees the keys up to its own place.
+    window : int or None
+        It sees its own key and so many before it.
+    blocks : int
+        Keys and queries are cut into so many equal blocks, and a query sees those of its
+        own, by a boolean mask.
+    """
 
     batch: int
     heads_q: int
@@ -38,16 +50,44 @@ class Case:
     dim: int
     causal: bool = False
     dtype: str = "float32"
+    window: int | None = None
+    blocks: int = 1
 
     def of(self, dtype: str) -> Case:
         """The same problem in another data type."""
         return Case(**{**asdict(self), "dtype": dtype})
+
+    def without_masks(self) -> Case:
+        """The same problem, every key seen."""
+        return Case(**{**asdict(self), "causal": False, "window": None, "blocks": 1})
+
+    def seen(self, rows: Any) -> Any:
+        """Keys that some queries see, as booleans (rows, Lk); None if they see all."""
+        import numpy as np
+
+        if self == self.without_masks():
+            return None
+        query, key = np.asarray(rows)[:, None], np.arange(self.length_k)
+        if self.blocks > 1:
+            return query * self.blocks // self.length_q == key * self.blocks // self.length_k
+        oldest = 0 if self.window is None else query - self.window
+        return (oldest <= key) & (key <= query)
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of a number of q, k and v."""
+        return {"float64": 8, "float32": 4}.get(self.dtype, 2)
 
     @property
     def scores_bytes(self) -> int:
         """Bytes of the score matrix, which only the numpy implementation holds."""
         itemsize = 8 if self.dtype == "float64" else 4
         return self.batch * self.heads_q * self.length_q * self.length_k * itemsize
+
+
+def dim_case(dim: int, dtype: str) -> Case:
+    """Case of the dim grid: q, k and v are dim x dim, one head."""
+    return Case(1, 1, 1, dim, dim, dim, dtype=dtype)
 
 
 WORKLOADS = {
@@ -59,13 +99,33 @@ WORKLOADS = {
     "causal-4k": Case(1, 8, 8, 4096, 4096, 128, causal=True),
     "decode": Case(4, 32, 8, 1, 4096, 128),
 }
+# What is held against the roofline: a case and its data type under one name.
+REGIMES = {
+    "dim-256": dim_case(256, "float32"),
+    "dim-512": dim_case(512, "float32"),
+    "dim-1024": dim_case(1024, "float32"),
+    "small": WORKLOADS["small"],
+    "bert": WORKLOADS["bert"],
+    "prefill-2k": WORKLOADS["prefill-2k"],
+    "prefill-2k-128": Case(1, 8, 8, 2048, 2048, 128),
+    "causal-4k": WORKLOADS["causal-4k"],
+    "decode": WORKLOADS["decode"],
+    "decode-16k": Case(1, 8, 8, 1, 16384, 128),
+    "dim-512-float64": dim_case(512, "float64"),
+    "prefill-2k-float64": WORKLOADS["prefill-2k"].of("float64"),
+    "prefill-2k-float16": WORKLOADS["prefill-2k"].of("float16"),
+    "prefill-2k-bfloat16": WORKLOADS["prefill-2k"].of("bfloat16"),
+    "decode-float16": WORKLOADS["decode"].of("float16"),
+    "decode-bfloat16": WORKLOADS["decode"].of("bfloat16"),
+}
+# Most keys hidden: held against the roofline, and against the same call without a mask.
+MASKED = {
+    "blocks-2k": Case(1, 8, 8, 2048, 2048, 64, blocks=8),
+    "window-4k": Case(1, 8, 8, 4096, 4096, 64, window=255),
+    "causal-2k": WORKLOADS["causal-2k"],
+}
 LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory: its scores take 1 GiB
 SMALLEST = Case(1, 1, 1, 1, 1, 1)
-
-
-def dim_case(dim: int, dtype: str) -> Case:
-    """Case of the dim grid: q, k and v are dim x dim, one head."""
-    return Case(1, 1, 1, dim, dim, dim, dtype=dtype)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +144,8 @@ class Profile:
         Calls are repeated until a turn lasts this long.
     budget_seconds : float
         Turns of a process end here, but after three of them at the earliest.
+    regimes, masked : tuple of str
+        Rows that are held against the roofline.
     imports : int
         Fresh interpreters for each imported module.
     compiled : tuple of str
@@ -101,6 +163,8 @@ class Profile:
     budget_seconds: float
     imports: int
     compiled: tuple[str, ...]
+    regimes: tuple[str, ...]
+    masked: tuple[str, ...]
 
 
 _ALL = tuple(WORKLOADS)
@@ -117,6 +181,8 @@ PROFILES = {
         budget_seconds=0.1,
         imports=3,
         compiled=("float32",),
+        regimes=("small",),
+        masked=("blocks-2k",),
     ),
     "standard": Profile(
         dims=DIMS,
@@ -130,6 +196,8 @@ PROFILES = {
         budget_seconds=2.0,
         imports=15,
         compiled=("float32",),
+        regimes=tuple(REGIMES),
+        masked=tuple(MASKED),
     ),
     "full": Profile(
         dims=DIMS,
@@ -143,6 +211,8 @@ PROFILES = {
         budget_seconds=6.0,
         imports=45,
         compiled=DTYPES,
+        regimes=tuple(REGIMES),
+        masked=tuple(MASKED),
     ),
 }
 
@@ -180,6 +250,8 @@ def missing(case: Case, impl: str) -> str | None:
     import fastattn
 
     reason = fastattn.implementations().get(impl, "this version does not have it")
+    if reason is None and case.dtype == "bfloat16" and find_spec("ml_dtypes") is None:
+        reason = "bfloat16 needs ml_dtypes"
     if reason is None and impl == "numpy":
         # The scores, their mask's complement and what BLAS and ufuncs hold beside them.
         needed, free = 3 * case.scores_bytes, _free_bytes()
@@ -196,20 +268,35 @@ def _free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     return next((int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable")), None)
 
 
+def dtype_of(case: Case) -> Any:
+    """NumPy's data type of a case."""
+    import numpy as np
+
+    if case.dtype == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(case.dtype)
+
+
 @functools.cache
 def inputs(case: Case) -> tuple[Any, Any, Any]:
     """Q, k and v of a case: standard normal, the same in every process and version."""
     import numpy as np
 
     rng = np.random.default_rng([case.length_q, case.length_k, case.dim])
-    dtype = np.dtype(case.dtype)
+    dtype = dtype_of(case)
+    drawn = np.float32 if case.itemsize < 4 else dtype
     of_q = (case.batch, case.heads_q, case.length_q, case.dim)
     of_k = (case.batch, case.heads_kv, case.length_k, case.dim)
-    q, k, v = (rng.standard_normal(shape, dtype=dtype) for shape in (of_q, of_k, of_k))
+    q, k, v = (
+        rng.standard_normal(shape, dtype=drawn).astype(dtype, copy=False)
+        for shape in (of_q, of_k, of_k)
+    )
     return q, k, v
 
 
-def bind(case: Case, impl: str) -> Callable[[], Any]:
+def bind(case: Case, impl: str, threads: int = THREADS) -> Callable[[], Any]:
     """Make the public call of a case, implementation and thread count forced.
 
     Raises
@@ -222,10 +309,13 @@ def bind(case: Case, impl: str) -> Callable[[], Any]:
     for name in BLAS_VARIABLES:
         if os.environ.get(name) != str(THREADS):
             raise RuntimeError(f"set {name}={THREADS}, as asv.conf.json does")
-    config = None if impl == "numpy" else fastattn.Config(threads=THREADS)
-    return functools.partial(
-        fastattn.attention, *inputs(case), causal=case.causal, impl=impl, config=config
-    )
+    config = None if impl == "numpy" else fastattn.Config(threads=threads)
+    arguments: dict[str, Any] = {"causal": case.causal, "impl": impl, "config": config}
+    if case.window is not None:
+        arguments["window"] = (case.window, 0)
+    if case.blocks > 1:
+        arguments["mask"] = case.seen(range(case.length_q))
+    return functools.partial(fastattn.attention, *inputs(case), **arguments)
 
 
 def skip(reason: str) -> Exception:

@@ -136,6 +136,32 @@ def summary_table(report: Report) -> Table:
     return table
 
 
+def roofline_table(report: Report) -> Table:
+    """Fraction of peak, and time over the unmasked time: a row a regime."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Roofline, one thread", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("regime")
+    impls: dict[Any, None] = {}
+    for name in ("Regimes", "Masked"):
+        cells = report.values.get(f"bench_roofline.{name}.track_time_over_peak", {})
+        impls |= dict.fromkeys(key[1] for key in cells)
+    for impl in impls:
+        table.add_column(f"{impl}\nof peak", justify="right")
+    for impl in impls:
+        table.add_column(f"{impl}\nof unmasked", justify="right")
+    for name in ("Regimes", "Masked"):
+        track = f"bench_roofline.{name}.track_time"
+        for (regime,) in report.rows(f"{track}_over_peak"):
+            peaks = (report.get(f"{track}_over_peak", regime, impl) for impl in impls)
+            masked = (report.get(f"{track}_over_unmasked", regime, impl) for impl in impls)
+            table.add_row(
+                regime, *(show(peak, inverse) for peak in peaks), *(show(m, ratio) for m in masked)
+            )
+    return table
+
+
 def show(value: float | None, words: Any) -> str:
     """Words for a value; a dash where it was skipped or not measured."""
     if value is None:
@@ -159,6 +185,11 @@ def speedup(value: float) -> str:
 def ratio(value: float) -> str:
     """Times, without a verdict."""
     return f"{value:.2f}x"
+
+
+def inverse(value: float) -> str:
+    """Per cent of the peak, from time over the peak's."""
+    return percent(1 / value)
 
 
 def percent(value: float) -> str:
@@ -200,12 +231,13 @@ def render(report: Report) -> int:
         "workload",
     )
     console.print()
-    for table in (dims, shapes, summary_table(report)):
+    for table in (dims, shapes, roofline_table(report), summary_table(report)):
         if table.row_count:
             console.print(table)
     console.print(
         "Time: median. Speed-up: NumPy's time over this one's, taken in turns of one process."
         "\nCV: standard deviation of the time over its mean, within a process."
+        "\nOf peak: time that the FMA peak and the memory allow, over the time that was taken."
     )
     console.print(f"Commit {report.commit[:8]}, {report.machine}, Python {report.python}.")
     failed = report.failed()

@@ -14,6 +14,7 @@ against the oracle and the choice of the block's length come before.
 
 from __future__ import annotations
 
+import functools
 import gc
 import itertools
 import json
@@ -51,6 +52,9 @@ class Cell:
         Coefficient of variation: standard deviation of the samples over their mean.
     error : list of float
         Maximum error against the oracle, over the naive one.
+    time_over_peak, time_over_unmasked : list of float
+        Median of a repetition's ratio to the roofline, and to the same call without masks
+        (`roofline.measure` only).
     skipped, failed : str or None
         Why there is nothing.
     """
@@ -60,6 +64,8 @@ class Cell:
     speedup: list[float] = field(default_factory=list)
     variation: list[float] = field(default_factory=list)
     error: list[float] = field(default_factory=list)
+    time_over_peak: list[float] = field(default_factory=list)
+    time_over_unmasked: list[float] = field(default_factory=list)
     skipped: str | None = None
     failed: str | None = None
 
@@ -96,25 +102,34 @@ def take_turns(
     profile: Profile,
     clock: Callable[[], float] = time.perf_counter,
     seed: int = 0,
+    probes: Mapping[str, Callable[[], float]] | None = None,
 ) -> dict[str, list[float]]:
-    """Sample calls in turn; sample i of every name is of repetition i."""
+    """Sample calls in turn; sample i of every name is of repetition i.
+
+    `probes` take turns with the calls; their samples are what they return.
+    """
     if not calls:
         return {}
     numbers = {
         name: calls_per_block(call, profile.block_seconds, clock) for name, call in calls.items()
     }
-    samples: dict[str, list[float]] = {name: [] for name in calls}
-    orders = balanced_orders(tuple(calls), random.Random(seed))
+    turns: dict[str, Callable[[], float]] = {
+        name: functools.partial(block_seconds, call, numbers[name], clock)
+        for name, call in calls.items()
+    }
+    turns |= probes or {}
+    samples: dict[str, list[float]] = {name: [] for name in turns}
+    orders = balanced_orders(tuple(turns), random.Random(seed))
     collecting = gc.isenabled()
     gc.disable()
     try:
         end = clock() + profile.budget_seconds
         for done, order in enumerate(itertools.islice(orders, profile.repetitions)):
             # Only whole squares of orders are balanced.
-            if done >= LEAST_REPETITIONS and done % len(calls) == 0 and clock() >= end:
+            if done >= LEAST_REPETITIONS and done % len(turns) == 0 and clock() >= end:
                 break
             for name in order:
-                samples[name].append(block_seconds(calls[name], numbers[name], clock))
+                samples[name].append(turns[name]())
     finally:
         if collecting:
             gc.enable()
@@ -122,14 +137,22 @@ def take_turns(
 
 
 def measure(
-    cases: Mapping[Any, Case], impls: Sequence[str], profile: Profile
+    cases: Mapping[Any, Case],
+    impls: Sequence[str],
+    profile: Profile,
+    module: str = "sampling",
+    threads: int = common.THREADS,
 ) -> dict[tuple[Any, str], Cell]:
-    """Measure every case in every implementation; keys are (key of the case, impl)."""
+    """Measure every case in every implementation; keys are (key of the case, impl).
+
+    A round is answered by the function `child` of a module of this folder.
+    """
     cells = {(key, impl): Cell() for key in cases for impl in impls}
     for turn in range(profile.rounds):
         for key, case in cases.items():
             common.progress(f"round {turn + 1} of {profile.rounds}: {_words(key)}")
-            for impl, values in _round(case, impls, profile, seed=turn).items():
+            answer = _round(case, impls, profile, turn, module, threads)
+            for impl, values in answer.items():
                 _add(cells[key, impl], values)
     return cells
 
@@ -175,17 +198,24 @@ import sys, types
 package = types.ModuleType("benchmarks")
 package.__path__ = [sys.argv[1]]
 sys.modules["benchmarks"] = package
-from benchmarks import sampling
-sampling.child(sys.argv[2])
+import importlib
+importlib.import_module("benchmarks." + sys.argv[2]).child(sys.argv[3])
 """
 
 
 def _round(
-    case: Case, impls: Sequence[str], profile: Profile, seed: int
+    case: Case, impls: Sequence[str], profile: Profile, seed: int, module: str, threads: int
 ) -> dict[str, dict[str, Any]]:
     """One round of one case in a fresh process."""
-    request = {"case": asdict(case), "impls": impls, "profile": asdict(profile), "seed": seed}
-    command = [sys.executable, "-c", _CHILD, str(Path(__file__).parent), json.dumps(request)]
+    request = {
+        "case": asdict(case),
+        "impls": impls,
+        "profile": asdict(profile),
+        "seed": seed,
+        "threads": threads,
+    }
+    folder = str(Path(__file__).parent)
+    command = [sys.executable, "-c", _CHILD, folder, module, json.dumps(request)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ROUND_TIMEOUT_SECONDS, check=False
@@ -203,24 +233,32 @@ def child(request_json: str) -> None:
     """Answer one request of `_round` on standard output."""
     request = json.loads(request_json)
     case, profile = Case(**request["case"]), Profile(**request["profile"])
+    calls, answer = checked(case, request["impls"], request["threads"])
+    samples = take_turns(calls, profile, seed=request["seed"])
+    for impl in calls:
+        answer[impl] |= summary(samples[impl], samples.get("numpy"))
+    print(json.dumps(answer))
+
+
+def checked(
+    case: Case, impls: Sequence[str], threads: int
+) -> tuple[dict[str, Callable[[], Any]], dict[str, dict[str, Any]]]:
+    """Calls that agree with the oracle, by implementation; and what there is to say of each."""
     answer: dict[str, dict[str, Any]] = {}
     calls: dict[str, Callable[[], Any]] = {}
-    for impl in request["impls"]:
+    for impl in impls:
         reason = common.missing(case, impl)
         if reason is not None:
             answer[impl] = {"skipped": reason}
             continue
         try:
-            call = common.bind(case, impl)
+            call = common.bind(case, impl, threads)
             answer[impl] = {"error": oracle.relative_error(case, *common.inputs(case), call())}
         except Exception:
             answer[impl] = {"failed": traceback.format_exc()}
         else:
             calls[impl] = call
-    samples = take_turns(calls, profile, seed=request["seed"])
-    for impl in calls:
-        answer[impl] |= summary(samples[impl], samples.get("numpy"))
-    print(json.dumps(answer))
+    return calls, answer
 
 
 def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[str, float]:

@@ -1,7 +1,7 @@
 """Fast, exact scaled-dot-product attention for NumPy arrays on CPUs.
 
 Start with `attention`; `explain` tells how a call is computed, `implementations` and
-`machine` what this machine can do, `Config` how to steer it.
+`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from fastattn._errors import (
 )
 from fastattn._machine import Machine, machine
 from fastattn._plan import Explanation
+from fastattn._roofline import Roofline, roofline
 from fastattn._version import __version__
 from fastattn.implementations import implementations
 
@@ -33,6 +34,7 @@ __all__ = [
     "FastattnError",
     "Machine",
     "OutputError",
+    "Roofline",
     "ShapeError",
     "UnavailableError",
     "__version__",
@@ -40,4 +42,5 @@ __all__ = [
     "explain",
     "implementations",
     "machine",
+    "roofline",
 ]

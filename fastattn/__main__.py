@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Sequence
 
@@ -12,6 +13,7 @@ from fastattn._api import explain
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, FastattnError, UnavailableError, teach
 from fastattn._machine import machine
+from fastattn._roofline import roofline
 from fastattn._version import __version__
 from fastattn.implementations import REGISTRY, implementations, load
 
@@ -38,6 +40,8 @@ def _parser() -> argparse.ArgumentParser:
 
     info = commands.add_parser("info", help="what this machine is, and what can run on it")
     info.set_defaults(command=_info)
+    info.add_argument("--roofline", action="store_true", help="measure what it can do at most")
+    info.add_argument("--isa", metavar="NAME", help="instruction set of the roofline")
 
     explained = commands.add_parser("explain", help="how a call would be computed, and why")
     explained.set_defaults(command=_explain)
@@ -48,7 +52,12 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _info(_: argparse.Namespace) -> str:
+def _info(options: argparse.Namespace) -> str:
+    if options.isa is not None and not options.roofline:
+        raise ArgumentError(
+            teach("--isa", options.isa, "it with --roofline", "add --roofline or leave it out")
+        )
+    measured = ["", *_roofline(options.isa)] if options.roofline else []
     here = machine()
     caches = ", ".join(f"{name} {size // 1024} KiB" for name, size in here.caches_bytes.items())
     usable = [
@@ -70,8 +79,37 @@ def _info(_: argparse.Namespace) -> str:
             "",
             "instruction sets of the cython implementation, best first",
             *isas,
+            *measured,
         ]
     )
+
+
+def _roofline(isa: str | None) -> list[str]:
+    """Table of the limits on 1, 2, 4, ... threads up to the usable CPUs."""
+    usable = machine().usable_cpus
+    counts = [*itertools.takewhile(lambda n: n < usable, (2**i for i in itertools.count())), usable]
+    rows = []
+    for threads in counts:
+        _progress(f"roofline: {threads} of {usable} threads")
+        rows.append(roofline(isa, threads))
+    _progress("")
+    words = [
+        f"  {roof.threads:7} {roof.fma_flops_per_second['float32'] / 1e9:16.1f}"
+        f" {roof.fma_flops_per_second['float64'] / 1e9:16.1f}"
+        f" {roof.stream_bytes_per_second / 1e9:12.1f} {roof.l2_bytes_per_second / 1e9:9.1f}"
+        for roof in rows
+    ]
+    return [
+        f"roofline of {rows[0].isa}: the most that all threads together reached",
+        "  threads  float32 GFLOP/s  float64 GFLOP/s  memory GB/s   L2 GB/s",
+        *words,
+    ]
+
+
+def _progress(text: str) -> None:
+    """Show what is under way, over what was shown before; nothing unless someone looks on."""
+    if sys.stderr.isatty():
+        print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
 
 
 def _explain(options: argparse.Namespace) -> str:

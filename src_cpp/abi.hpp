@@ -88,6 +88,14 @@ struct Kernel {
     int32_t tile_lanes;  // by queries
 };
 
+// Loops that find the machine's limits (kernel/probes.hpp).
+inline constexpr int64_t kProbeStep = 4096;
+struct Probes {
+    int64_t (*fma32)(int64_t rounds);                      // flops done; < 0: a wrong sum
+    int64_t (*fma64)(int64_t rounds);
+    int64_t (*read)(const void* from, int64_t bytes);      // bytes: a multiple of kProbeStep
+};
+
 // CPU features, as bits; names and detection in cpu.cpp.
 enum Feature : uint32_t {
     kFma = 1u << 0,
@@ -99,11 +107,12 @@ enum Feature : uint32_t {
     kAvx512vl = 1u << 6,
 };
 
-// One instruction set: what it needs, and its kernels by storage type.
+// One instruction set: what it needs, its kernels by storage type, its probes.
 struct KernelSet {
     const char* name;
     uint32_t needs;  // Feature bits
     Kernel kernels[kStorageTypes];
+    Probes probes;
 };
 
 }  // namespace fastattn

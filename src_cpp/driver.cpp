@@ -9,7 +9,7 @@
 // Parts are cut and merged in the same way whoever computes them, so a result does not depend on
 // the number of threads or of other items.
 //
-// This is the only file with threads, OpenMP or allocation.  It does not choose: blocks,
+// Threads, OpenMP and allocation are here and in roofline.cpp alone.  It does not choose: blocks,
 // thread count and instruction set come with the call.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
@@ -294,7 +294,8 @@ Status attention(const Call& call, const KernelSet& kernels) {
     const Work work(call, kernels);
     const int64_t pieces = work.pieces();
     if (pieces == 0) return Status::kOk;
-    const int64_t wanted = forked_child ? 1 : std::min<int64_t>(pieces, call.threads);
+    const int64_t wanted =
+        startable(static_cast<int>(std::min<int64_t>(pieces, call.threads)));
     const Team team(wanted, call.cpus);
     const int64_t bytes = work.bytes(), shared_bytes = work.shared_bytes();
     if (bytes < 0 || shared_bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / 4 / wanted)
@@ -318,6 +319,14 @@ Status attention(const Call& call, const KernelSet& kernels) {
     }
     scratch_of_caller.release_excess();
     return Status::kOk;
+}
+
+int startable(int wanted) {
+#if defined(_OPENMP)
+    return forked_child ? 1 : wanted;
+#else
+    return std::min(wanted, 1);
+#endif
 }
 
 }  // namespace fastattn

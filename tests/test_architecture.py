@@ -28,6 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = (
     ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
+    ("_roofline",),
     ("masks", "_geometry", "_problem"),
     ("implementations",),
     ("_wisdom", "_plan"),
@@ -222,7 +223,7 @@ def test_public_docstrings(name: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["attention", "explain"])
+@pytest.mark.parametrize("name", ["attention", "explain", "roofline"])
 def test_parameters_are_documented(name: str) -> None:
     """Each parameter of the public calls stands in the docstring."""
     function = getattr(fastattn, name)

@@ -182,13 +182,28 @@ def test_tables_keep_their_beginnings() -> None:
         "causal-4k": (1, 8, 8, 4096, 4096, 128, True),
         "decode": (4, 32, 8, 1, 4096, 128, False),
     }
+    assert tuple(common.REGIMES)[:16] == (
+        *("dim-256", "dim-512", "dim-1024", "small", "bert", "prefill-2k", "prefill-2k-128"),
+        *("causal-4k", "decode", "decode-16k", "dim-512-float64", "prefill-2k-float64"),
+        *("prefill-2k-float16", "prefill-2k-bfloat16", "decode-float16", "decode-bfloat16"),
+    )
+    assert common.REGIMES["prefill-2k-128"] == common.Case(1, 8, 8, 2048, 2048, 128)
+    assert common.REGIMES["decode-16k"] == common.Case(1, 8, 8, 1, 16384, 128)
+    assert list(common.MASKED.items())[:3] == [
+        ("blocks-2k", common.Case(1, 8, 8, 2048, 2048, 64, blocks=8)),
+        ("window-4k", common.Case(1, 8, 8, 4096, 4096, 64, window=255)),
+        ("causal-2k", common.WORKLOADS["causal-2k"]),
+    ]
+    for name, case in common.REGIMES.items():
+        assert case.dtype in (name.rpartition("-")[2], "float32"), name
 
 
 def test_profiles_differ_in_extent_only() -> None:
     full = common.PROFILES["full"]
+    names = ("dims", "dtypes", "workloads", "workload_dtypes", "memory", "compiled", "regimes")
     for profile in common.PROFILES.values():
         assert profile.repetitions % len(common.IMPLS) == 0  # whole balanced squares
-        for name in ("dims", "dtypes", "workloads", "workload_dtypes", "memory", "compiled"):
+        for name in (*names, "masked"):
             assert set(getattr(profile, name)) <= set(getattr(full, name)), name
     assert common.PROFILES["standard"].dims == common.DIMS
 
@@ -209,6 +224,43 @@ def test_inputs_are_the_same_every_time() -> None:
     assert (q.shape, k.shape, v.shape) == ((4, 2, 100, 32),) * 3
     assert all(np.array_equal(a, b) for a, b in zip((q, k, v), again, strict=True))
     assert not np.array_equal(q, k)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_inputs_of_16_bits_are_rounded_ones(dtype: str) -> None:
+    if dtype == "bfloat16":
+        pytest.importorskip("ml_dtypes")
+    case = common.WORKLOADS["small"]
+    for narrow, wide in zip(common.inputs(case.of(dtype)), common.inputs(case), strict=True):
+        assert narrow.dtype.name == dtype
+        assert np.array_equal(narrow, wide.astype(narrow.dtype))
+
+
+@pytest.mark.parametrize(
+    ("case", "arguments"),
+    [
+        (common.Case(1, 1, 1, 12, 12, 4, causal=True), {"causal": True}),
+        (common.Case(1, 1, 1, 12, 12, 4, window=3), {"window": (3, 0)}),
+        (
+            common.Case(1, 1, 1, 12, 12, 4, blocks=3),
+            {"mask": np.kron(np.eye(3), np.ones((4, 4))).astype(bool)},
+        ),
+    ],
+    ids=["causal", "window", "blocks"],
+)
+def test_masks_are_those_of_the_call(
+    case: common.Case, arguments: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in common.BLAS_VARIABLES:
+        monkeypatch.setenv(name, "1")
+    expected = fastattn.attention(*common.inputs(case), impl="numpy", **arguments)
+    assert np.array_equal(common.bind(case, "numpy")(), expected)
+    everything = case.without_masks()
+    assert everything.seen(range(12)) is None
+    weights = fastattn.attention(*common.inputs(everything), impl="numpy")
+    assert np.array_equal(common.bind(everything, "numpy")(), weights)
+    dense = fastattn.attention(*common.inputs(case), impl="numpy", mask=case.seen(range(12)))
+    assert np.allclose(dense, expected)
 
 
 def test_blas_with_more_threads_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

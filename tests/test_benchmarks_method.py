@@ -32,6 +32,7 @@ from benchmarks import (  # noqa: E402
     common,
     oracle,
     report,
+    roofline,
     run,
     sampling,
 )
@@ -202,11 +203,147 @@ def test_a_wrong_implementation_is_not_timed(
         "impls": ["numpy"],
         "profile": asdict(QUICK),
         "seed": 0,
+        "threads": 1,
     }
     sampling.child(json.dumps(request))
     answer = json.loads(capsys.readouterr().out)
     assert "ArithmeticError" in answer["numpy"].pop("failed")
     assert answer == {"numpy": {}}
+
+
+# --- The roofline -----------------------------------------------------------------------
+
+ROOF = fastattn.Roofline(
+    "avx2", 1, {"float32": 1e9, "float64": 5e8, "float16": 1e9, "bfloat16": 1e9}, 1e9, 4e9
+)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(2, 4, 2, 12, 12, 8),
+        Case(2, 4, 2, 5, 12, 8),
+        Case(2, 4, 2, 12, 12, 8, causal=True),
+        Case(2, 4, 2, 12, 12, 8, window=0),
+        Case(2, 4, 2, 12, 12, 8, window=3),
+        Case(2, 4, 2, 12, 12, 8, window=40),
+        Case(2, 4, 2, 12, 12, 8, blocks=3),
+    ],
+    ids=str,
+)
+def test_work_is_that_of_the_keys_that_are_seen(case: Case) -> None:
+    seen = case.seen(range(case.length_q))
+    pairs = case.length_q * case.length_k if seen is None else np.count_nonzero(seen)
+    assert roofline.work(case) == 2 * 4 * 2 * 2 * 8 * pairs  # two products, multiply and add
+
+
+@pytest.mark.parametrize(
+    ("dtype", "itemsize"), [("float32", 4), ("float64", 8), ("float16", 2), ("bfloat16", 2)]
+)
+def test_bytes_are_those_of_keys_and_values(dtype: str, itemsize: int) -> None:
+    assert roofline.bytes_read(Case(4, 32, 8, 1, 4096, 128).of(dtype)) == (
+        2 * 4 * 8 * 4096 * 128 * itemsize
+    )
+
+
+def test_the_longer_limit_is_the_peak() -> None:
+    """Much work on few bytes, and many bytes for little work."""
+    prefill = Case(1, 1, 1, 1000, 1000, 100)
+    assert roofline.peak_seconds(prefill, ROOF) == pytest.approx(0.4)
+    assert roofline.peak_seconds(prefill.of("float64"), ROOF) == pytest.approx(0.8)
+    decode = Case(1, 1, 1, 1, 1000, 100)
+    assert roofline.peak_seconds(decode, ROOF) == pytest.approx(8e-4)
+    assert roofline.peak_seconds(decode.of("float16"), ROOF) == pytest.approx(4e-4)
+    assert roofline.fraction_of_peak(0.8, prefill, ROOF) == pytest.approx(0.5)
+    assert roofline.fraction_of_peak(8e-4, decode, ROOF) == pytest.approx(1.0)
+
+
+def test_a_probe_takes_turns() -> None:
+    """Its samples are what it returns, and its ratio to a call knows nothing of drift."""
+    clock = Clock(drift=5.0)
+
+    def probe() -> float:
+        start = clock()
+        clock.work(1e-3)
+        return clock() - start
+
+    calls = {"cython": lambda: clock.work(2e-3)}
+    samples = sampling.take_turns(calls, profile(), clock, probes={"peak": probe})
+    assert len(samples["peak"]) == len(samples["cython"]) == 18
+    assert max(samples["peak"]) / min(samples["peak"]) > 1.1
+    assert roofline._ratio(samples["cython"], samples["peak"]) == pytest.approx(2, rel=0.03)
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_round_against_the_peak(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probed = []
+
+    def probe(isa: str | None, threads: int, *, seconds: float) -> fastattn.Roofline:
+        probed.append((isa, threads, seconds))
+        return ROOF
+
+    monkeypatch.setattr(fastattn, "roofline", probe)
+    for case in (Case(1, 1, 1, 8, 8, 4), Case(1, 1, 1, 8, 8, 4, blocks=2)):
+        request = {
+            "case": asdict(case),
+            "impls": ["numpy", "fortran"],
+            "profile": asdict(QUICK),
+            "seed": 0,
+            "threads": 1,
+        }
+        roofline.child(json.dumps(request))
+        answer = json.loads(capsys.readouterr().out)
+        found = answer["numpy"]
+        expected = found["time"] / roofline.peak_seconds(case, ROOF)
+        assert found["time_over_peak"] == pytest.approx(expected, rel=1e-6)
+        assert (found.get("time_over_unmasked", 0) > 0) == (case.blocks > 1)
+        assert answer["fortran"] == {"skipped": "this version does not have it"}
+    assert set(probed) == {(None, 1, roofline.PROBE_SECONDS)}
+
+
+def test_no_roofline_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fastattn, "implementations", lambda: {"cython": "no compiler"})
+    cells = roofline.measure(TINY, ("cython",), QUICK)
+    assert cells["tiny", "cython"].skipped == "no compiler"
+    monkeypatch.delattr(fastattn, "roofline")
+    assert "no roofline" in roofline.measure(TINY, ("cython",), QUICK)["tiny", "cython"].skipped
+
+
+def test_the_command_prints_a_row_a_regime(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in common.BLAS_VARIABLES:
+        monkeypatch.setenv(name, "1")
+    Cell = sampling.Cell
+
+    def measure(
+        cases: dict[str, Case], impls: list[str], profile: Profile, threads: int
+    ) -> dict[tuple[str, str], sampling.Cell]:
+        assert (profile.rounds, threads) == (3, 2)
+        (name,) = cases
+        good = Cell(time=[1e-3], time_over_peak=[2.0, 4.0], time_over_unmasked=[0.25])
+        return {
+            (name, impl): good if impl == "cython" else Cell(failed="a\nlong story")
+            for impl in impls
+        }
+
+    monkeypatch.setattr(roofline, "measure", measure)
+    command = ["roofline", "blocks-2k", "--threads", "2", "--impl", "cython"]
+    monkeypatch.setattr(sys, "argv", command)
+    assert roofline.main() == 0
+    (line,) = [text for text in capsys.readouterr().out.splitlines() if "blocks-2k" in text]
+    flops = roofline.work(common.MASKED["blocks-2k"]) / 1e-3 / 1e9
+    assert {"1.000", f"{flops:.1f}", "0.375", "0.250", "0.500"} <= set(line.split())
+    monkeypatch.setattr(sys, "argv", [*command, "numba"])
+    assert roofline.main() == 2
+    assert "long story" in capsys.readouterr().out
+    for wrong, words in ((["seven"], "no regime seven"), (["--impl", "numpy"], "1 thread")):
+        monkeypatch.setattr(sys, "argv", [*command[:1], *wrong, *command[2:4]])
+        with pytest.raises(SystemExit):
+            roofline.main()
+        assert words in capsys.readouterr().err
 
 
 # --- The table -------------------------------------------------------------------------

@@ -187,6 +187,9 @@ def test_numbers_mean_what_they_say(smoke: Path, results: dict[str, Any]) -> Non
                 assert value == 1.0
             if track == "track_error":
                 assert value <= oracle.LIMIT
+    for name in ("Regimes", "Masked"):
+        for key, over in found.values[f"bench_roofline.{name}.track_time_over_peak"].items():
+            assert over is None or math.isnan(over) or over > 0.5, key  # none beats the peak
     grid = "bench_attention.DimGrid"
     for key, time in found.values[f"{grid}.track_time"].items():
         control = found.get(f"{grid}.track_time", key[0], "numpy", key[2])

@@ -112,7 +112,7 @@ def test_isa_code_includes_no_standard_library() -> None:
 
 
 def test_layers_meet_only_at_the_kernel_set() -> None:
-    """abi <- simd <- tile <- kernel <- isa, and abi <- cpu <- dispatch <- driver."""
+    """abi <- simd <- tile <- kernel <- isa, and abi <- cpu <- dispatch <- driver <- roofline."""
     allowed = {
         "simd": {"", "simd"},
         "tile": {"", "simd", "tile"},
@@ -127,6 +127,8 @@ def test_layers_meet_only_at_the_kernel_set() -> None:
         "dispatch.cpp": {"dispatch.hpp", "cpu.hpp", "isa_table.inc"},
         "driver.hpp": {"abi.hpp"},
         "driver.cpp": {"driver.hpp"},
+        "roofline.hpp": {"abi.hpp"},
+        "roofline.cpp": {"roofline.hpp", "driver.hpp"},
     }
     for path in SOURCES.rglob("*.[hc]pp"):
         names = [name for mark, name in INCLUDE.findall(path.read_text()) if mark == '"']

@@ -50,6 +50,26 @@ def test_info(command: Command) -> None:
         assert reason in out
 
 
+@pytest.mark.parametrize("looking_on", [False, True])
+def test_info_roofline(command: Command, monkeypatch: pytest.MonkeyPatch, looking_on: bool) -> None:
+    """A row of positive numbers for 1, 2, 4, ... threads; progress only for who looks on."""
+    usable = fastattn.machine().usable_cpus
+    isas = fastattn.machine().isas
+    if not isas:
+        pytest.skip(f"cython: {fastattn.implementations()['cython']}")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: looking_on, raising=False)
+    status, out, err = command("info", "--roofline", "--isa", isas[-1])
+    assert status == 0, err
+    assert f"roofline of {isas[-1]}" in out
+    rows = out[out.index("float32 GFLOP/s") :].splitlines()[1:]
+    numbers = [[float(word) for word in row.split()] for row in rows]
+    assert [row[0] for row in numbers] == sorted(
+        {usable, *(2**i for i in range(11) if 2**i < usable)}
+    )
+    assert all(len(row) == 5 and min(row) > 0 for row in numbers)
+    assert bool(err) == looking_on
+
+
 def test_explain(command: Command) -> None:
     """What `fastattn.explain` prints for arrays of that shape."""
     status, out, err = command("explain", "--shape", "4,32,8,1,4096,128", "--dtype", "float32")
@@ -87,6 +107,8 @@ def test_explain_everything(command: Command, dtype: str) -> None:
         (("explain", "--dtype", "float32"), "shape"),
         (("sing",), "sing"),
         (("info", "--loudly"), "loudly"),
+        (("info", "--roofline", "--isa", "abacus"), "abacus"),
+        (("info", "--isa", "avx2"), "--roofline"),
     ],
     ids=lambda value: " ".join(value[:3]) if isinstance(value, tuple) else value,
 )

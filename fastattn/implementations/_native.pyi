@@ -4,6 +4,14 @@ import numpy as np
 
 def isas() -> list[tuple[str, str | None]]: ...
 def tile(index: int, dtype: int) -> tuple[int, int, int]: ...
+def roofline(
+    index: int,
+    threads: int,
+    repetitions: int,
+    window_seconds: float,
+    stream_bytes: int,
+    cached_bytes: int,
+) -> tuple[float, float, float, float] | None: ...
 
 class Runner:
     def __init__(

@@ -75,6 +75,25 @@ cdef extern from "driver.hpp" namespace "fastattn" nogil:
     Status attention(const Call&, const KernelSet&)
 
 
+cdef extern from "roofline.hpp" namespace "fastattn" nogil:
+    cdef struct Probing:
+        int threads
+        int repetitions
+        double window_seconds
+        int64_t stream_bytes
+        int64_t cached_bytes
+
+    cdef struct Roofline:
+        double flops32, flops64, stream_bytes, cached_bytes
+
+    cdef enum class Probed:
+        kOk
+        kNoMemory
+        kNoThreads
+        kWrongSum
+
+    Probed measure_roofline "fastattn::roofline"(const Probing&, const KernelSet&, Roofline&)
+
 
 def isas():
     """Rows of the ISA table, best first: (name, None or why it cannot run here)."""
@@ -94,6 +113,27 @@ def tile(int index, int dtype):
     """Register tile of an ISA row for a dtype code: (lanes, tile rows, tile lanes)."""
     cdef const Kernel* kernel = &isa(index).kernels.kernels[dtype]
     return kernel.lanes, kernel.tile_rows, kernel.tile_lanes
+
+
+def roofline(int index, int threads, int repetitions, double window_seconds,
+             int64_t stream_bytes, int64_t cached_bytes):
+    """Limits of an ISA row: flops of float32 and float64, bytes streamed and cached, a second.
+
+    None where so many threads cannot be started.
+    """
+    cdef Probing how
+    cdef Roofline found
+    cdef Probed status
+    how.threads, how.repetitions, how.window_seconds = threads, repetitions, window_seconds
+    how.stream_bytes, how.cached_bytes = stream_bytes, cached_bytes
+    with nogil:
+        status = measure_roofline(how, isa(index).kernels[0], found)
+    if status == Probed.kNoThreads:
+        return None
+    if status == Probed.kNoMemory:
+        raise MemoryError(f"fastattn: {stream_bytes} bytes to stream cannot be allocated")
+    assert status == Probed.kOk, "a probe computed a wrong sum"
+    return found.flops32, found.flops64, found.stream_bytes, found.cached_bytes
 
 
 cdef class Runner:

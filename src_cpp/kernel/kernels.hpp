@@ -5,6 +5,7 @@
 #include "attention.hpp"
 #include "merge.hpp"
 #include "narrow.hpp"
+#include "probes.hpp"
 
 namespace fastattn {
 namespace {
@@ -41,7 +42,8 @@ constexpr KernelSet kernels_of(const char* name, uint32_t needs) {
     return {name,
             needs,
             {kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
-             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()}};
+             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()},
+            probes_of<Simd>()};
 }
 
 }  // namespace

@@ -1,0 +1,52 @@
+"""Time over what the machine's limits allow, for each regime; see `roofline`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import common, roofline, sampling
+
+PROFILE = common.profile()
+IMPLS = ("cython",)  # append: a value is part of a result's name
+Cells = dict[tuple[Any, str], sampling.Cell]
+
+
+class Regimes:
+    """Dims, encoders, prefill, decode; every data type."""
+
+    param_names = ("regime", "impl")
+    params = (PROFILE.regimes, IMPLS)
+
+    @common.benchmark(version="1", timeout=3600)
+    def setup_cache(self) -> Cells:
+        """Measure in turns with the probe."""
+        cases = {name: common.REGIMES[name] for name in PROFILE.regimes}
+        return roofline.measure(cases, IMPLS, PROFILE)
+
+    @common.benchmark(version="1", unit="times the peak's time")
+    def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:
+        """Inverse of the fraction of peak."""
+        return sampling.track(cells[regime, impl], "time_over_peak")
+
+
+class Masked:
+    """Calls that hide most keys."""
+
+    param_names = ("regime", "impl")
+    params = (PROFILE.masked, IMPLS)
+
+    @common.benchmark(version="1", timeout=3600)
+    def setup_cache(self) -> Cells:
+        """Measure in turns with the probe and the same call without a mask."""
+        cases = {name: common.MASKED[name] for name in PROFILE.masked}
+        return roofline.measure(cases, IMPLS, PROFILE)
+
+    @common.benchmark(version="1", unit="times the peak's time")
+    def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:
+        """Inverse of the fraction of peak; the work is that of the keys that are seen."""
+        return sampling.track(cells[regime, impl], "time_over_peak")
+
+    @common.benchmark(version="1", unit="times the unmasked time")
+    def track_time_over_unmasked(self, cells: Cells, regime: str, impl: str) -> Any:
+        """Time over that of the same call with every key seen."""
+        return sampling.track(cells[regime, impl], "time_over_unmasked")

@@ -1,0 +1,174 @@
+"""Fraction of peak: time that the machine's limits allow, over the time that a call takes.
+
+    python -m benchmarks.roofline --threads 2
+
+A call cannot take less time than its useful multiplications and additions at the machine's
+FMA peak, nor than reading K and V once at its streaming rate; the longer of the two is the
+peak's time.  Both limits are `fastattn.roofline`'s, probed in turn with the calls of each
+repetition: the machine's clock is not the same a second later.
+
+asv looks for growing numbers, so `bench_roofline` tracks the inverse, time over the peak's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from benchmarks import common, sampling
+from benchmarks.common import Case, Profile
+
+# The probe reads through all caches: a block of calls is to be much longer than it takes to
+# fill them again.
+BLOCK_SECONDS = 0.02
+PROBE_SECONDS = 0.04
+BUDGET_SHARE = 0.75
+
+
+def work(case: Case) -> int:
+    """Useful multiplications and additions of a case: those of keys that are seen."""
+    if case == case.without_masks():
+        seen = case.length_q * case.length_k
+    elif case.blocks > 1:
+        seen = case.length_q * case.length_k // case.blocks
+    else:  # window, or all keys up to the query's own place
+        widest = case.length_k if case.window is None else case.window + 1
+        seen = sum(min(i + 1, widest) for i in range(case.length_q))
+    return 4 * case.batch * case.heads_q * seen * case.dim
+
+
+def bytes_read(case: Case) -> int:
+    """Bytes of K and V, each read once."""
+    return 2 * case.batch * case.heads_kv * case.length_k * case.dim * case.itemsize
+
+
+def peak_seconds(case: Case, roof: Any) -> float:
+    """Least time that the limits of a `fastattn.Roofline` allow."""
+    return max(
+        work(case) / roof.fma_flops_per_second[case.dtype],
+        bytes_read(case) / roof.stream_bytes_per_second,
+    )
+
+
+def fraction_of_peak(seconds: float, case: Case, roof: Any) -> float:
+    """Share of the peak that a call of so many seconds reaches."""
+    return peak_seconds(case, roof) / seconds
+
+
+def peak_of(
+    case: Case,
+    isa: str | None = None,
+    threads: int = common.THREADS,
+    seconds: float = PROBE_SECONDS,
+) -> float:
+    """Least time of a case, probed now."""
+    import fastattn
+
+    return peak_seconds(case, fastattn.roofline(isa, threads, seconds=seconds))
+
+
+def missing() -> str | None:
+    """Why there is no roofline; None if there is one."""
+    import fastattn
+
+    if not hasattr(fastattn, "roofline"):
+        return "this version has no roofline"
+    reason: str | None = fastattn.implementations()["cython"]
+    return reason
+
+
+def measure(
+    cases: Mapping[Any, Case],
+    impls: Sequence[str],
+    profile: Profile,
+    threads: int = common.THREADS,
+) -> dict[tuple[Any, str], sampling.Cell]:
+    """Measure every case in every implementation against the peak."""
+    reason = missing()
+    if reason is not None:
+        return {(key, impl): sampling.Cell(skipped=reason) for key in cases for impl in impls}
+    profile = replace(
+        profile,
+        block_seconds=BLOCK_SECONDS,
+        budget_seconds=BUDGET_SHARE * profile.budget_seconds,
+    )
+    return sampling.measure(cases, impls, profile, "roofline", threads)
+
+
+def child(request_json: str) -> None:
+    """Answer one request of `sampling.measure` on standard output."""
+    request = json.loads(request_json)
+    case, profile = Case(**request["case"]), Profile(**request["profile"])
+    threads = request["threads"]
+    agreed, answer = sampling.checked(case, request["impls"], threads)
+    calls: dict[str, Callable[[], Any]] = dict(agreed)
+    if case != case.without_masks():
+        for impl in agreed:
+            calls[f"{impl} unmasked"] = common.bind(case.without_masks(), impl, threads)
+    probes = {"peak": lambda: peak_of(case, threads=threads)}
+    samples = sampling.take_turns(calls, profile, seed=request["seed"], probes=probes)
+    for impl in agreed:
+        answer[impl] |= sampling.summary(samples[impl], None)
+        answer[impl]["time_over_peak"] = _ratio(samples[impl], samples["peak"])
+        if f"{impl} unmasked" in samples:
+            answer[impl]["time_over_unmasked"] = _ratio(samples[impl], samples[f"{impl} unmasked"])
+    print(json.dumps(answer))
+
+
+def _ratio(samples: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratio within a repetition."""
+    return statistics.median(s / o for s, o in zip(samples, others, strict=True))
+
+
+def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:
+    """One row of the table."""
+    head = f"{name:<20} {impl:<7}"
+    reason = cell.failed or cell.skipped
+    if reason is not None:
+        return f"{head} {reason.splitlines()[-1]}"
+    seconds = statistics.median(cell.time)
+    fractions = sorted(1 / value for value in cell.time_over_peak)
+    masked = statistics.median(cell.time_over_unmasked or [float("nan")])
+    return (
+        f"{head} {1e3 * seconds:9.3f} {work(case) / seconds / 1e9:9.1f}"
+        f" {bytes_read(case) / seconds / 1e9:9.1f} {statistics.median(fractions):9.3f}"
+        f"  {fractions[0]:.3f} - {fractions[-1]:.3f}"
+        + (f"  {masked:.3f} of unmasked" if cell.time_over_unmasked else "")
+    )
+
+
+def main() -> int:
+    """Run the command; 2 where a call is wrong or dies."""
+    cases = common.REGIMES | common.MASKED
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__)
+    parser.add_argument("regimes", nargs="*", help=f"of {', '.join(cases)}; default all")
+    parser.add_argument("--impl", nargs="+", choices=common.IMPLS, default=["cython"])
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")
+    options = parser.parse_args()
+    unknown = set(options.regimes) - set(cases)
+    if unknown:
+        parser.error(f"no regime {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
+    if "numpy" in options.impl and options.threads != common.THREADS:
+        parser.error(f"numpy is measured on {common.THREADS} thread")
+    os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)))
+    profile = replace(common.profile(), rounds=options.rounds)
+    print(f"{options.threads} thread(s); fraction of peak: median and range over the rounds\n")
+    print(f"{'regime':<20} {'impl':<7} {'ms':>9} {'GFLOP/s':>9} {'K,V GB/s':>9} {'of peak':>9}")
+    failed = False
+    for name in options.regimes or cases:
+        found = measure({name: cases[name]}, options.impl, profile, options.threads)
+        for (_, impl), cell in found.items():
+            print(row(name, cases[name], impl, cell), flush=True)
+            failed = failed or cell.failed is not None
+    return 2 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""The roofline: what this machine can compute and read at most, measured by probes."""
+
+from __future__ import annotations
+
+import math
+import operator
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NoReturn
+
+import numpy as np
+
+from fastattn._dtypes import DTYPES
+from fastattn._env import forced_isa
+from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError, teach
+from fastattn._machine import machine, native
+
+__all__ = ["Roofline", "roofline"]
+
+_LIMITS = 4  # the binding's: two compute types, stream, cache
+_REPETITIONS = 5
+_LONGEST_SECONDS = 60.0
+_MOST_THREADS = 1024
+
+# The stream is read from far more than all caches hold, however many share them.
+_STREAM_BYTES = 256 * 2**20
+_STREAM_BYTES_PER_THREAD = 32 * 2**20
+_STREAM_OVER_L3 = 4
+# What is read again and again is to stay in L2, beside what else is there.
+_CACHED_SHARE = 0.5
+_L2_DEFAULT_BYTES = 256 * 1024
+_PROBE_STEP_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """Limits of the machine, of all threads together.
+
+    Attributes
+    ----------
+    isa : str
+        Instruction set of the probes.
+    threads : int
+        Threads that ran at once.
+    fma_flops_per_second : mapping of str to float
+        Most multiplications and additions a second, in registers alone; by data type.
+        The 16-bit types compute in float32.
+    stream_bytes_per_second : float
+        Fastest reading of memory that is in no cache.
+    l2_bytes_per_second : float
+        Fastest reading of what each thread has in its L2 cache.
+    """
+
+    isa: str
+    threads: int
+    fma_flops_per_second: Mapping[str, float]
+    stream_bytes_per_second: float
+    l2_bytes_per_second: float
+
+
+def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) -> Roofline:
+    """Measure what this machine can compute and read at most.
+
+    The limits that a kernel is held against: it cannot take less time than its
+    multiplications and additions at `fma_flops_per_second`, nor than reading its inputs
+    at `stream_bytes_per_second`.
+
+    Parameters
+    ----------
+    isa : str, optional
+        Instruction set, a name from ``fastattn.machine().isas``.  Default: the one that
+        a call would take.
+    threads : int, optional
+        Threads that run at once, 1 to 1,024.  More than the usable CPUs tell nothing.
+    seconds : float, optional
+        Time to spend, up to 60; about a tenth of a second more goes into the memory that
+        is read.
+
+    Returns
+    -------
+    Roofline
+
+    Raises
+    ------
+    ArgumentError, ArgumentTypeError
+        `threads` or `seconds` out of range, or an argument of the wrong type.
+    UnavailableError
+        The instruction set cannot run here, the extension is not built, or so many
+        threads cannot be started.
+    MemoryError
+        The memory to read cannot be allocated: at least 256 MiB, 32 MiB a thread and
+        four times the L3 cache.
+
+    Notes
+    -----
+    The limits take turns, five each, and of each the best turn counts: what other
+    processes take away is no limit of the machine.  The probes are those of
+    ``src_cpp/kernel/probes.hpp``.
+
+    References
+    ----------
+    Williams, Waterman and Patterson, "Roofline: an insightful visual performance model
+    for multicore architectures", CACM 52(4), 2009.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> if fastattn.machine().isas:
+    ...     roof = fastattn.roofline(seconds=0.01)
+    ...     assert roof.fma_flops_per_second["float32"] > roof.fma_flops_per_second["float64"] / 2
+    """
+    index, name = _row(isa)
+    count = _threads(threads)
+    window_seconds = _seconds(seconds) / (_REPETITIONS * _LIMITS)
+    binding, _ = native()
+    assert binding is not None
+    caches = machine().caches_bytes
+    l2_bytes = int(caches.get("L2", _L2_DEFAULT_BYTES) * _CACHED_SHARE)
+    found = binding.roofline(
+        index,
+        count,
+        _REPETITIONS,
+        window_seconds,
+        max(
+            _STREAM_BYTES,
+            _STREAM_BYTES_PER_THREAD * count,
+            _STREAM_OVER_L3 * caches.get("L3", 0),
+        ),
+        max(1, l2_bytes // _PROBE_STEP_BYTES) * _PROBE_STEP_BYTES,
+    )
+    if found is None:
+        raise UnavailableError(
+            teach(
+                "threads",
+                str(count),
+                "as many as can be started: 1 in a forked child or a build without OpenMP",
+                "ask for fewer",
+            )
+        )
+    flops32, flops64, stream, cached = found
+    by_compute = {np.dtype(np.float32): flops32, np.dtype(np.float64): flops64}
+    return Roofline(
+        isa=name,
+        threads=count,
+        fma_flops_per_second={row.name: by_compute[row.compute] for row in DTYPES.values()},
+        stream_bytes_per_second=stream,
+        l2_bytes_per_second=cached,
+    )
+
+
+def _row(isa: str | None) -> tuple[int, str]:
+    """Index and name of the row of the ISA table."""
+    origin, name = ("isa", isa) if isa is not None else ("FASTATTN_ISA", forced_isa())
+    here = machine()
+    if name is not None and not isinstance(name, str):
+        _refuse_type(origin, name, "None or a name", "take one of fastattn.machine().isas")
+    binding, reason = native()
+    if binding is None:
+        assert reason is not None
+        raise UnavailableError(
+            teach("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
+        )
+    name = name or here.isas[0]
+    if name not in here.isas:
+        reason = here.missing_isas.get(name, "there is no such instruction set")
+        raise UnavailableError(
+            teach(origin, repr(name), f"one of {list(here.isas)}", f"choose another: {reason}")
+        )
+    return [row for row, _ in binding.isas()].index(name), name
+
+
+def _threads(threads: object) -> int:
+    accepted, remedy = f"a whole number from 1 to {_MOST_THREADS}", "leave it out for 1"
+    try:
+        count = operator.index(threads)  # type: ignore[arg-type]
+    except TypeError:
+        _refuse_type("threads", threads, accepted, remedy)
+    if isinstance(threads, bool):
+        _refuse_type("threads", threads, accepted, remedy)
+    if not 1 <= count <= _MOST_THREADS:
+        raise ArgumentError(teach("threads", repr(threads), accepted, remedy))
+    return count
+
+
+def _seconds(seconds: object) -> float:
+    accepted, remedy = f"a number above 0, up to {_LONGEST_SECONDS:g}", "leave it out for 1"
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number):
+        _refuse_type("seconds", seconds, accepted, remedy)
+    number = float(seconds)
+    if not (math.isfinite(number) and 0 < number <= _LONGEST_SECONDS):
+        raise ArgumentError(teach("seconds", repr(seconds), accepted, remedy))
+    return number
+
+
+def _refuse_type(argument: str, received: object, accepted: str, remedy: str) -> NoReturn:
+    raise ArgumentTypeError(teach(argument, repr(received), accepted, remedy))
