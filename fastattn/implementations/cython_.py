@@ -28,7 +28,7 @@ _WORK_PER_THREAD = 1_000_000
 # the two products.
 _L1_SHARE = 0.5
 _L1_DEFAULT_BYTES = 32 * 1024
-_BLOCK_K_LARGEST = 192
+_BLOCK_K = 192
 # Queries and sums of a block; each block of keys is packed once for all of its rows.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
@@ -37,8 +37,6 @@ _BLOCK_Q_BYTES = 2 * 1024 * 1024
 _SPLIT_ROWS = 64
 _SPLIT_K_SMALLEST = 1024
 _SPLITS_MOST = 64
-# Work items for each thread: enough for dynamic scheduling to level them.
-_ITEMS_PER_THREAD = 4
 
 
 def missing() -> str | None:
@@ -65,12 +63,12 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     split_k = config.split_k
     if split_k is None:
         split_k, reasons["split_k"] = _default_split_k(geometry)
-    tile_lanes = _tile_lanes(isa, geometry.dtype.code)
+    tile = _tile(isa, geometry.dtype.code)
     block_k, block_q = config.block_k, config.block_q
     if block_k is None:
-        block_k, reasons["block_k"] = _default_block_k(geometry, tile_lanes)
+        block_k, reasons["block_k"] = _default_block_k(geometry, tile)
     if block_q is None:
-        block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile_lanes)
+        block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile[2])
     settled = Config(block_q=block_q, block_k=block_k, split_k=split_k, threads=threads, isa=isa)
     return settled, reasons
 
@@ -141,30 +139,26 @@ def _isa_index(isa: str) -> int:
 
 
 @functools.cache
-def _tile_lanes(isa: str, code: int) -> int:
+def _tile(isa: str, code: int) -> tuple[int, int, int]:
+    """Lanes of a vector, and rows and lanes of the register tile."""
     binding, _ = native()
     assert binding is not None
-    lanes: int = binding.tile(_isa_index(isa), code)[2]
-    return lanes
+    tile: tuple[int, int, int] = binding.tile(_isa_index(isa), code)
+    return tile
 
 
-def _default_block_k(geometry: Geometry, tile_lanes: int) -> tuple[int, str]:
+def _default_block_k(geometry: Geometry, tile: tuple[int, int, int]) -> tuple[int, str]:
+    """About `_BLOCK_K` keys, so that the blocks of all keys are nearly equal."""
+    _, tile_rows, tile_lanes = tile
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile_lanes * geometry.dtype.compute.itemsize
-    fitting = int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32
-    if fitting >= _BLOCK_K_LARGEST:
-        return _BLOCK_K_LARGEST, "the largest default"
-    return max(32, fitting), f"the weights of {tile_lanes} queries fit half of L1"
-
-
-def _default_split_k(geometry: Geometry) -> tuple[int, str]:
-    """Follows rows and keys of a key head only: how many heads there are changes no bit."""
-    g = geometry
-    rows = g.length_q * (g.heads_q // g.heads_kv)
-    split = max(_SPLIT_K_SMALLEST, -(-g.length_k // _SPLITS_MOST))
-    if rows > _SPLIT_ROWS or g.length_k <= split:
-        return max(1, g.length_k), "one part: all keys"
-    return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
+    fitting = max(32, int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32)
+    wanted = min(_BLOCK_K, fitting)
+    keys = max(1, geometry.length_k)
+    blocks = max(1, round(keys / wanted), -(-keys // fitting))
+    rows = -(-keys // blocks)
+    why = f"{blocks} equal blocks; the weights of {tile_lanes} queries fit half of L1"
+    return min(fitting, -(-rows // tile_rows) * tile_rows), why
 
 
 def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple[int, str]:
@@ -174,7 +168,13 @@ def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple
     if _BLOCK_Q_BYTES // row_bytes < rows:
         rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
     if threads > 1:
-        levelling = -(-g.batch * g.heads_q * g.length_q // (threads * _ITEMS_PER_THREAD))
+        share = g.batch * g.heads_q * g.length_q / threads
+        # Each block of rows copies all keys and values that it sees: below some hundred rows
+        # that is not made up for by more even shares.
+        levelling = int(max(share / 4, min(256, share / 2), min(128, share)))
         if levelling < rows:
-            rows, why = levelling, f"{_ITEMS_PER_THREAD} work items for each thread"
-    return max(1, rows // tile_lanes) * tile_lanes, why
+            rows, why = levelling, "enough work items for each thread"
+    of_head = g.length_q * (g.heads_q // g.heads_kv)
+    blocks = -(-of_head // max(1, rows))
+    rows = -(-of_head // max(1, blocks))
+    return max(1, -(-rows // tile_lanes)) * tile_lanes, why
