@@ -202,11 +202,26 @@ def inputs(case: Case) -> tuple[Any, Any, Any]:
     import numpy as np
 
     rng = np.random.default_rng([case.length_q, case.length_k, case.dim])
-    dtype = np.dtype(case.dtype)
+    dtype = numpy_dtype(case.dtype)
+    drawn = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
     of_q = (case.batch, case.heads_q, case.length_q, case.dim)
     of_k = (case.batch, case.heads_kv, case.length_k, case.dim)
-    q, k, v = (rng.standard_normal(shape, dtype=dtype) for shape in (of_q, of_k, of_k))
+    q, k, v = (
+        rng.standard_normal(shape, dtype=drawn).astype(dtype, copy=False)
+        for shape in (of_q, of_k, of_k)
+    )
     return q, k, v
+
+
+def numpy_dtype(name: str) -> Any:
+    """NumPy's data type of that name; "bfloat16" is registered by ml_dtypes."""
+    import numpy as np
+
+    if name == "bfloat16":
+        import ml_dtypes
+
+        return np.dtype(ml_dtypes.bfloat16)
+    return np.dtype(name)
 
 
 def bind(case: Case, impl: str) -> Callable[[], Any]:

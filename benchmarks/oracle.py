@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.common import Case
+from benchmarks.common import Case, numpy_dtype
 
 HEADS, ROWS = 4, 64  # compared at most, drawn with a fixed seed
 LIMIT = 8.0  # times the naive error: beyond it a result is wrong, not rounded
@@ -36,11 +36,13 @@ def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | N
 
     Notes
     -----
-    The oracle computes in float64 for float32 and in extended precision for float64.
+    The oracle computes in extended precision for float64, else in float64.  The plain three
+    steps of a 16-bit type are those of float32, rounded: so its users compute.
     """
     import numpy as np
 
-    dtype: Any = np.dtype(case.dtype)
+    dtype: Any = numpy_dtype(case.dtype)
+    plain: Any = dtype if dtype.itemsize >= 4 else np.dtype(np.float32)
     wide: Any = np.dtype(np.float64 if dtype.itemsize < 8 else np.longdouble)
     group = case.heads_q // case.heads_kv
     rng = np.random.default_rng(0)
@@ -51,20 +53,31 @@ def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | N
         seen = np.arange(case.length_k) <= rows[:, None] if case.causal else None
         operands = q[b, h, rows], k[b, h // group], v[b, h // group]
         exact = _attention(*operands, seen, wide)
-        naive = _attention(*operands, seen, dtype)
-        errors.append(np.abs(result[b, h, rows] - exact).max())
+        naive = _attention(*operands, seen, plain).astype(dtype).astype(wide)
+        errors.append(np.abs(result[b, h, rows].astype(wide) - exact).max())
         naive_errors.append(np.abs(naive - exact).max())
         sizes.append(np.abs(exact).max())
     # Where the naive result happens to be exact (one key), half a unit in the last place.
-    half_unit = np.max(sizes) * np.finfo(dtype).eps / 2
+    half_unit = np.max(sizes) * epsilon(dtype) / 2
     relative = float(np.max(errors) / max(np.max(naive_errors), half_unit))
-    if np.finfo(wide).eps < np.finfo(dtype).eps:
+    if np.finfo(wide).eps < epsilon(dtype):
         if not relative <= LIMIT:  # NaN is refused too
             raise ArithmeticError(f"error {relative:.3g} times the naive one")
         return relative
     if not np.max(errors) <= 1e3 * half_unit:
         raise ArithmeticError(f"error {np.max(errors):.3g}")
     return None
+
+
+def epsilon(dtype: Any) -> float:
+    """Distance from 1 to the next larger number of a type."""
+    import numpy as np
+
+    if dtype.name == "bfloat16":  # a type that np.finfo does not know
+        import ml_dtypes
+
+        return float(ml_dtypes.finfo(dtype).eps)
+    return float(np.finfo(dtype).eps)
 
 
 def _attention(q: Any, k: Any, v: Any, seen: Any, dtype: Any) -> Any:

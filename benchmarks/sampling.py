@@ -25,6 +25,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,42 @@ def calls_per_block(call: Callable[[], Any], seconds: float, clock: Callable[[],
         calls = min(2 * calls, max(1, math.ceil(seconds / max(each, 1e-9))))
 
 
+def repetitions(
+    calls: Mapping[str, Callable[[], Any]],
+    numbers: Mapping[str, int],
+    clock: Callable[[], float] = time.perf_counter,
+    seed: int = 0,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[dict[str, float]]:
+    """Let calls take turns without end; each repetition has one sample of every name.
+
+    Parameters
+    ----------
+    numbers : mapping
+        Calls of a turn.
+    around : callable
+        Gives what a turn runs inside of; entering and leaving are not timed.
+    """
+    for order in balanced_orders(tuple(calls), random.Random(seed)):
+        samples = {}
+        for name in order:
+            with around(name):
+                samples[name] = block_seconds(calls[name], numbers[name], clock)
+        yield samples
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def take_turns(
     calls: Mapping[str, Callable[[], Any]],
     profile: Profile,
@@ -104,20 +141,15 @@ def take_turns(
         name: calls_per_block(call, profile.block_seconds, clock) for name, call in calls.items()
     }
     samples: dict[str, list[float]] = {name: [] for name in calls}
-    orders = balanced_orders(tuple(calls), random.Random(seed))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collection():
         end = clock() + profile.budget_seconds
-        for done, order in enumerate(itertools.islice(orders, profile.repetitions)):
+        turns = itertools.islice(repetitions(calls, numbers, clock, seed), profile.repetitions)
+        for done, repetition in enumerate(turns, start=1):
+            for name, sample in repetition.items():
+                samples[name].append(sample)
             # Only whole squares of orders are balanced.
             if done >= LEAST_REPETITIONS and done % len(calls) == 0 and clock() >= end:
                 break
-            for name in order:
-                samples[name].append(block_seconds(calls[name], numbers[name], clock))
-    finally:
-        if collecting:
-            gc.enable()
     return samples
 
 
