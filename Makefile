@@ -10,13 +10,14 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench preview chart lint sanitize clean
+.PHONY: help test test-thorough bench preview chart peers lint sanitize clean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
 	@echo "make bench      benchmark the current commit with asv, publish, print a table"
 	@echo "make preview    serve the published pages"
 	@echo "make chart      draw the README's picture from the last make bench"
+	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, build results and caches"
@@ -52,6 +53,14 @@ preview: $(VENV)/.bench
 
 chart: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.chart docs/dims.svg
+
+# Other libraries are large: only this target installs them.
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[peers]"
+	@touch $@
+
+peers: $(VENV)/.peers
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .
