@@ -82,11 +82,14 @@ class Peer:
                 return f"{module} is not installed: {self.install}"
             except Exception as error:
                 return f"{module} cannot be imported: {error}"
+        reason = self.refuses(case, threads)
+        if reason is not None:
+            return reason
         if case.dtype not in self.dtypes:
             return f"has no {case.dtype}"
         if case.heads_q != case.heads_kv and case.causal and not self.grouped:
             return "has no causal mask for groups of heads"
-        return self.refuses(case, threads)
+        return None
 
 
 def fold(q: Any, k: Any) -> Any:

@@ -109,9 +109,13 @@ def remarks(results: Results) -> list[str]:
     from rich.markup import escape
 
     lines = []
-    reasons = Counter((e.peer, e.skipped) for e in results.entries if e.skipped)
-    for (peer, reason), count in reasons.items():
-        lines.append(f"[dim]skipped[/] {peer}: {escape(reason)} ({_plural(count, 'cell')})")
+    reasons: dict[str, Counter[str]] = {}
+    for e in results.entries:
+        if e.skipped:
+            reasons.setdefault(e.skipped, Counter())[e.peer] += 1
+    for reason, peers in reasons.items():
+        words = ", ".join(f"{peer} ({_plural(count, 'time')})" for peer, count in peers.items())
+        lines.append(f"[dim]skipped[/] {escape(reason)}: {words}")
     for e in results.entries:
         where = f"{e.peer}, {e.cell}, {_threads(e.threads)}"
         if e.failed:
@@ -133,17 +137,22 @@ def remarks(results: Results) -> list[str]:
 def agreement_lines(results: Results) -> list[str]:
     """For cells that hold results to ours: how far they are, and how long they took."""
     lines = []
-    for name, cell in CELLS.items():
-        if cell.agreement is None:
-            continue
-        for e in results.entries:
-            if e.cell == name and e.difference is not None and e.samples:
-                time = report.seconds(statistics.median(e.samples))
-                lines.append(
-                    f"{name}, {_threads(e.threads)}: {e.peer} {time}, within {e.difference:.1e} "
-                    f"of {OURS} (bound {cell.agreement:.0e}), "
-                    f"ratio {interval(results.ratio(name, e.threads, e.peer))}"
-                )
+    for threads in results.threads():
+        for name in results.cells(threads):
+            bound = CELLS[name].agreement
+            entries = [e for e in results.entries if (e.cell, e.threads) == (name, threads)]
+            far = [e.difference for e in entries if e.difference is not None]
+            if bound is None or not far:
+                continue
+            times = (
+                f"{e.peer} {report.seconds(statistics.median(e.samples))}"
+                for e in entries
+                if e.samples
+            )
+            lines.append(
+                f"{name}, {_threads(threads)}: within {max(far):.1e} of {OURS} "
+                f"(asked: {bound:.0e}); {', '.join(times)}"
+            )
     return lines
 
 
@@ -160,7 +169,7 @@ def render(results: Results) -> int:
         console.print(verdict_table(results, threads))
     console.print(summary_table(results))
     for line in agreement_lines(results):
-        console.print(line)
+        console.print(line, soft_wrap=True)
     slower = behind(results)
     console.print(f"\n[bold]Behind[/]: {'' if slower else 'nowhere'}")
     for line in slower:

@@ -8,8 +8,8 @@ finds in lines of JSON on standard output.
 
 Before a turn the process is left alone until it is quiet: pools of threads spin for
 milliseconds after a call, each in its own way, and would take the next one's CPUs.  No
-pool is told not to: that would slow its library down.  The first call of a turn wakes the
-pool and is not timed.
+pool is told not to: that would slow its library down.  The first call of a turn, which
+wakes the pool, is not timed.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from benchmarks.peers.cells import CELLS, Cell
 from benchmarks.peers.peer import Bound
 
 TURN_SECONDS = 0.03
+WARM_SECONDS = 0.3  # a longer call does not feel that its threads have slept
 LEAST_REPETITIONS, MOST_REPETITIONS = 5, 60
 # Of a cell's seconds: a longer call does not take turns, or is not begun at all.
 PATIENCE, DESPAIR = 0.4, 1.5
@@ -136,6 +137,7 @@ def measure(
     arrays = cell.inputs()
     bounds: dict[str, Bound] = {}
     numbers: dict[str, int] = {}
+    brief: set[str] = set()
     ours = None
     peers = registry()
     for name in names:
@@ -158,6 +160,8 @@ def measure(
             with bound.around():
                 each = sampling.block_seconds(bound.call, 1, time.perf_counter)
                 speeds[speed] = min(speeds.get(speed, math.inf), cell.operations / each)
+                if each < WARM_SECONDS:
+                    brief.add(name)
                 slow = each > PATIENCE * seconds and name != OURS
                 if slow:
                     found |= {"alone": True, "samples": [each], "calls": 1}
@@ -174,7 +178,7 @@ def measure(
         if not slow:
             bounds[name] = bound
     others = Others()
-    for repetition in _turns(bounds, numbers, seconds, say):
+    for repetition in _turns(bounds, numbers, brief, seconds, say):
         say({"repetition": repetition})
     say({"others": others.share()})
 
@@ -212,7 +216,11 @@ class Others:
 
 
 def _turns(
-    bounds: Mapping[str, Bound], numbers: Mapping[str, int], seconds: float, say: Say
+    bounds: Mapping[str, Bound],
+    numbers: Mapping[str, int],
+    brief: set[str],
+    seconds: float,
+    say: Say,
 ) -> Iterator[dict[str, float]]:
     """Repetitions until the time is up."""
     if not bounds:
@@ -224,7 +232,7 @@ def _turns(
         if not settle():
             say({"restless": name})
         with bounds[name].around():
-            if numbers[name] > 1:
+            if name in brief:
                 bounds[name].call()
             yield
 
