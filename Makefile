@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench roofline preview chart lint sanitize clean
+.PHONY: help test test-thorough bench roofline preview chart peers lint sanitize clean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
@@ -18,6 +18,7 @@ help:
 	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
 	@echo "make preview    serve the published pages"
 	@echo "make chart      draw the README's picture from the last make bench"
+	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, build results and caches"
@@ -56,6 +57,14 @@ preview: $(VENV)/.bench
 
 chart: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.chart docs/dims.svg
+
+# Other libraries are large: only this target installs them.
+$(VENV)/.peers: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[peers]"
+	@touch $@
+
+peers: $(VENV)/.peers
+	$(BIN)/python -m benchmarks.peers $(ARGS)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -26,6 +26,7 @@ import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,6 +98,52 @@ def calls_per_block(call: Callable[[], Any], seconds: float, clock: Callable[[],
         calls = min(2 * calls, max(1, math.ceil(seconds / max(each, 1e-9))))
 
 
+def repetitions(
+    turns: Mapping[str, Callable[[], float]],
+    seed: int = 0,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
+) -> Iterator[dict[str, float]]:
+    """Take turns without end; each repetition has one sample of every name.
+
+    Parameters
+    ----------
+    turns : mapping
+        Each takes its turn and returns the sample.
+    around : callable
+        Gives what a turn runs inside of; entering and leaving are not timed.
+    """
+    for order in balanced_orders(tuple(turns), random.Random(seed)):
+        samples = {}
+        for name in order:
+            with around(name):
+                samples[name] = turns[name]()
+        yield samples
+
+
+def blocks(
+    calls: Mapping[str, Callable[[], Any]],
+    numbers: Mapping[str, int],
+    clock: Callable[[], float] = time.perf_counter,
+) -> dict[str, Callable[[], float]]:
+    """Turns of ``numbers[name]`` calls each; a sample is the mean time of a call."""
+    return {
+        name: functools.partial(block_seconds, call, numbers[name], clock)
+        for name, call in calls.items()
+    }
+
+
+@contextmanager
+def no_collection() -> Iterator[None]:
+    """Keep the garbage collector out of what is timed."""
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
+
+
 def take_turns(
     calls: Mapping[str, Callable[[], Any]],
     profile: Profile,
@@ -113,26 +160,17 @@ def take_turns(
     numbers = {
         name: calls_per_block(call, profile.block_seconds, clock) for name, call in calls.items()
     }
-    turns: dict[str, Callable[[], float]] = {
-        name: functools.partial(block_seconds, call, numbers[name], clock)
-        for name, call in calls.items()
-    }
-    turns |= probes or {}
+    turns = blocks(calls, numbers, clock) | dict(probes or {})
     samples: dict[str, list[float]] = {name: [] for name in turns}
-    orders = balanced_orders(tuple(turns), random.Random(seed))
-    collecting = gc.isenabled()
-    gc.disable()
-    try:
+    with no_collection():
         end = clock() + profile.budget_seconds
-        for done, order in enumerate(itertools.islice(orders, profile.repetitions)):
+        taken = itertools.islice(repetitions(turns, seed), profile.repetitions)
+        for done, repetition in enumerate(taken, start=1):
+            for name, sample in repetition.items():
+                samples[name].append(sample)
             # Only whole squares of orders are balanced.
             if done >= LEAST_REPETITIONS and done % len(turns) == 0 and clock() >= end:
                 break
-            for name in order:
-                samples[name].append(turns[name]())
-    finally:
-        if collecting:
-            gc.enable()
     return samples
 
 

@@ -58,9 +58,7 @@ def test_isa_is_a_name(value: Any) -> None:
 
 def test_every_field_is_optional_and_named() -> None:
     """No positional fields: their order means nothing."""
-    assert Config() == Config(
-        block_q=None, block_k=None, split_k=None, threads=None, isa=None
-    )
+    assert Config() == Config(block_q=None, block_k=None, split_k=None, threads=None, isa=None)
     assert {*ROWS, "isa"} == {field.name for field in dataclasses.fields(Config)}
     with pytest.raises(TypeError):
         Config(64)  # type: ignore[misc]

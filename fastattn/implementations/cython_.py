@@ -32,8 +32,8 @@ _BLOCK_K = 192
 # Queries and sums of a block; each block of keys is packed once for all of its rows.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
-# So few rows of a key head do not keep a thread busy by themselves: their keys are split, into parts
-# of at least so many keys, and not into more parts than that.
+# So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
+# parts of at least so many keys, and not into more parts than that.
 _SPLIT_ROWS = 64
 _SPLIT_K_SMALLEST = 1024
 _SPLITS_MOST = 64
@@ -159,6 +159,16 @@ def _default_block_k(geometry: Geometry, tile: tuple[int, int, int]) -> tuple[in
     rows = -(-keys // blocks)
     why = f"{blocks} equal blocks; the weights of {tile_lanes} queries fit half of L1"
     return min(fitting, -(-rows // tile_rows) * tile_rows), why
+
+
+def _default_split_k(geometry: Geometry) -> tuple[int, str]:
+    """Follows rows and keys of a key head only: how many heads there are changes no bit."""
+    g = geometry
+    rows = g.length_q * (g.heads_q // g.heads_kv)
+    split = max(_SPLIT_K_SMALLEST, -(-g.length_k // _SPLITS_MOST))
+    if rows > _SPLIT_ROWS or g.length_k <= split:
+        return max(1, g.length_k), "one part: all keys"
+    return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
 
 
 def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple[int, str]:

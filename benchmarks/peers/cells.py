@@ -1,0 +1,76 @@
+"""What is computed: one row a cell."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import common
+from benchmarks.common import DIMS, WORKLOADS, Case, dim_case
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A case, and what is special about it.
+
+    Attributes
+    ----------
+    uniform : bool
+        Inputs are uniform over [0, 1), not standard normal.
+    agreement : float or None
+        Every result is within this of ours; None holds them to the oracle alone.
+    """
+
+    name: str
+    case: Case
+    uniform: bool = False
+    agreement: float | None = None
+
+    def inputs(self) -> tuple[Any, Any, Any]:
+        """Q, k and v: the same in every process."""
+        import numpy as np
+
+        q, k, v = common.inputs(self.case)
+        if not self.uniform:
+            return q, k, v
+        rng = np.random.default_rng(0)
+        q, k, v = (rng.random(x.shape, dtype=x.dtype) for x in (q, k, v))
+        return q, k, v
+
+    @property
+    def operations(self) -> int:
+        """Useful floating-point operations: both products, half of them where causal."""
+        c = self.case
+        full = 4 * c.batch * c.heads_q * c.length_q * c.length_k * c.dim
+        return full // 2 if c.causal else full
+
+    @property
+    def keys_bytes(self) -> int:
+        """Bytes of keys and values, which every implementation reads at least once."""
+        c = self.case
+        return 2 * c.batch * c.heads_kv * c.length_k * c.dim * c.itemsize
+
+
+SUFFIXES = {"float32": "", "float64": "-f64", "float16": "-f16", "bfloat16": "-bf16"}
+SHAPES = {f"dim-{dim}": dim_case(dim, "float32") for dim in DIMS} | WORKLOADS
+ROWS = (
+    ("float32", tuple(SHAPES)),
+    ("float64", ("dim-64", "small", "dim-512", "dim-1024", "prefill-2k")),
+    ("bfloat16", ("dim-512", "prefill-2k", "causal-4k")),
+    ("float16", ("dim-512", "prefill-2k", "causal-4k")),
+)
+
+# The public test of torch's SDPA: batch 4, heads 2, length 100, head size 32, uniform inputs.
+BLOG = Cell("blog", WORKLOADS["small"], uniform=True, agreement=1e-6)
+
+CELLS = {
+    cell.name: cell
+    for cell in (
+        BLOG,
+        *(
+            Cell(shape + SUFFIXES[dtype], SHAPES[shape].of(dtype))
+            for dtype, shapes in ROWS
+            for shape in shapes
+        ),
+    )
+}

@@ -1,0 +1,532 @@
+"""The comparison with other libraries: its registry, ratios, tables and runs, with few of them."""
+
+from __future__ import annotations
+
+import ast
+import json
+import math
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import fastattn
+
+pytest.importorskip("rich", reason="the extra [bench] is not installed")
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
+
+from benchmarks import common, peers  # noqa: E402
+from benchmarks.common import Case  # noqa: E402
+from benchmarks.peers import __main__ as command_line  # noqa: E402
+from benchmarks.peers import cells, chart, command, results, tables, timing  # noqa: E402
+from benchmarks.peers.cells import CELLS, Cell  # noqa: E402
+from benchmarks.peers.peer import Bound, Peer, fold, owns_its_cpus  # noqa: E402
+from benchmarks.peers.results import Entry, Ratio, Results  # noqa: E402
+
+TINY = Case(2, 4, 4, 12, 12, 8)
+LIMITS = {"operations": {"float32": 1e11, "float64": 5e10}, "stream_bytes": 1e10}
+
+
+# --- The registry ----------------------------------------------------------------------
+
+
+def test_a_peer_describes_itself() -> None:
+    found = peers.registry()
+    assert list(found)[:3] == ["cython", "numba", "numpy"]
+    assert peers.OURS in found
+    for name, peer in found.items():
+        assert name == peer.name
+        assert peer.summary
+        assert peer.modules
+        assert set(peer.dtypes) <= set(cells.SUFFIXES)
+        assert peer.ours == (name in common.IMPLS)
+
+
+def test_every_peer_file_is_listed() -> None:
+    folder = ROOT / "benchmarks/peers"
+    files = {p.stem for p in folder.glob("*.py") if "\nPEERS = " in p.read_text()}
+    assert files == set(peers.FILES)
+
+
+def test_other_libraries_are_imported_inside_functions() -> None:
+    """asv imports these files in an environment that has none of them."""
+    heavy = {module.partition(".")[0] for p in peers.registry().values() for module in p.modules}
+    heavy |= {"numpy", "rich", "matplotlib"}
+    for path in (ROOT / "benchmarks/peers").glob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = []
+            if isinstance(node, ast.Import):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            assert not {name.partition(".")[0] for name in names} & heavy, path
+
+
+def _nothing(*arguments: Any) -> Bound:
+    raise NotImplementedError
+
+
+def test_what_cannot_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a_broken_module.py").write_text("raise ImportError('libfoo.so is missing')")
+    monkeypatch.syspath_prepend(tmp_path)
+    grouped = Case(1, 4, 2, 8, 8, 4, causal=True)
+    absent = Peer("a", "", ("no_such_module.inside",), ("float32",), _nothing)
+    assert "not installed: pip install 'fastattn[peers]'" in absent.missing(TINY, 1)
+    broken = Peer("a", "", ("a_broken_module",), ("float32",), _nothing)
+    assert "libfoo.so" in broken.missing(TINY, 1)
+    peer = Peer("a", "", ("json",), ("float32",), _nothing, grouped=False)
+    assert peer.missing(TINY, 1) is None
+    assert "float64" in peer.missing(TINY.of("float64"), 1)
+    assert "groups" in peer.missing(grouped, 1)
+    never = Peer("a", "", ("json",), ("float32",), _nothing, refuses=lambda case, threads: "no")
+    assert never.missing(TINY, 1) == "no"
+
+
+def test_a_library_that_counts_cpus_is_held_to_the_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {2, 3}, raising=False)
+    assert owns_its_cpus(TINY, 2) is None
+    assert owns_its_cpus(TINY, 1) == "would use 2 threads, not 1"
+    monkeypatch.delattr(os, "sched_getaffinity")
+    assert "cannot be set" in owns_its_cpus(TINY, 1)
+
+
+def test_folded_groups_mean_the_same() -> None:
+    q, k, v = common.inputs(Case(2, 6, 2, 5, 7, 4))
+    folded = fold(q, k)
+    assert folded.shape == (2, 2, 15, 4)
+    assert np.shares_memory(folded, q)
+    result = fastattn.attention(folded, k, v, impl="numpy").reshape(q.shape)
+    np.testing.assert_allclose(result, fastattn.attention(q, k, v, impl="numpy"), rtol=1e-5)
+    assert fold(q[:, :2], k).shape == (2, 2, 5, 4)
+
+
+# --- Cells -----------------------------------------------------------------------------
+
+
+def test_cells_are_those_of_the_issue() -> None:
+    names = {f"dim-{dim}" for dim in common.DIMS} | set(common.WORKLOADS)
+    assert {n for n, c in CELLS.items() if c.case.dtype == "float32"} == names | {"blog"}
+    assert {"dim-512-f64", "dim-1024-f64", "prefill-2k-f64"} <= set(CELLS)
+    for suffix in ("-bf16", "-f16"):
+        assert {f"{n}{suffix}" for n in ("dim-512", "prefill-2k", "causal-4k")} <= set(CELLS)
+    blog = CELLS["blog"]
+    assert (blog.case.batch, blog.case.heads_q, blog.case.length_q, blog.case.dim) == (
+        4,
+        2,
+        100,
+        32,
+    )
+    q, k, _ = blog.inputs()
+    assert q.min() >= 0 and 0.9 < q.max() < 1
+    assert not np.array_equal(q, k)
+    assert np.array_equal(q, blog.inputs()[0])
+
+
+def test_useful_work() -> None:
+    assert CELLS["dim-64"].operations == 4 * 64**3
+    assert CELLS["causal-2k"].operations * 2 == CELLS["prefill-2k"].operations
+    assert CELLS["decode"].keys_bytes == 2 * 4 * 8 * 4096 * 128 * 4
+    assert CELLS["dim-512-bf16"].keys_bytes == 2 * 512 * 512 * 2
+
+
+@pytest.mark.parametrize("dtype", cells.SUFFIXES)
+def test_inputs_of_every_type_agree(dtype: str) -> None:
+    cell = Cell("tiny", TINY.of(dtype))
+    arrays = cell.inputs()
+    assert {array.dtype for array in arrays} == {common.dtype_of(cell.case)}
+    result = fastattn.attention(*arrays, impl="numpy")
+    assert timing.agree(cell, arrays, result, None)["error"] is not None
+    if dtype != "float64" or np.finfo(np.longdouble).eps < np.finfo(np.float64).eps:
+        with pytest.raises(ArithmeticError, match="error"):
+            timing.agree(cell, arrays, result.astype(np.float64) * 1.1, None)
+
+
+def test_a_cell_may_hold_results_to_ours() -> None:
+    cell = Cell("tiny", TINY, uniform=True, agreement=1e-6)
+    arrays = cell.inputs()
+    ours = fastattn.attention(*arrays, impl="numpy")
+    other = ours.copy()
+    other[-1, -1, -1, -1] += 2e-7
+    assert 0 < timing.agree(cell, arrays, other, ours)["difference"] < 1e-6
+    other[-1, -1, -1, -1] += 1e-5
+    with pytest.raises(ArithmeticError):
+        timing.agree(cell, arrays, other, ours)
+
+
+# --- Ratios ----------------------------------------------------------------------------
+
+
+def entry(peer: str, samples: list[float], cell: str = "small", **more: Any) -> Entry:
+    return Entry(cell, 1, peer, samples=samples, **more)
+
+
+def test_ratios_are_paired() -> None:
+    drift = [1.0, 2.0, 4.0, 8.0, 16.0]
+    ours, theirs = entry("cython", drift), entry("jax", [1.5 * x for x in drift])
+    assert results.ratio(theirs, ours) == Ratio(1.5, 1.5, 1.5)
+    assert results.ratio(entry("jax", []), ours) is None
+
+
+def test_the_interval_holds_the_middle() -> None:
+    ones = [1.0] * 101
+    found = results.ratio(entry("jax", [i / 100 for i in range(101)]), entry("cython", ones))
+    assert found == Ratio(pytest.approx(0.5), pytest.approx(0.1), pytest.approx(0.9))
+
+
+def test_one_sample_has_no_interval() -> None:
+    ours = entry("cython", [1.0, 2.0, 3.0])
+    assert results.ratio(entry("jax", [8.0], alone=True), ours) == Ratio(4.0, 4.0, 4.0)
+    assert results.spread([2.0]) == Ratio(2.0, 2.0, 2.0)
+
+
+def test_the_limit_is_the_slower_of_two() -> None:
+    assert results.fraction_of_limit(2.0, 10**11, 1, "float32", LIMITS) == (0.5, "FMA")
+    assert results.fraction_of_limit(2.0, 1, 10**10, "float32", LIMITS) == (0.5, "memory")
+
+
+def test_geometric_mean_of_what_there_is() -> None:
+    assert results.geometric_mean([Ratio(2, 1, 3), None, Ratio(8, 8, 8)]) == pytest.approx(4)
+    assert math.isnan(results.geometric_mean([None]))
+
+
+def synthetic() -> Results:
+    """A run in which one peer is faster than ours in one cell."""
+    found = Results(
+        about={
+            "commit": "abc",
+            "versions": {"numpy": "2.4"},
+            "machine": {"processor": "A CPU", "usable_cpus": "2"},
+        },
+        peers=["cython", "numpy", "torch-sdpa", "ort-attention", "jax", "mlx"],
+        limits={"1": LIMITS},
+        others={"1": {"small": 0.5, "decode": 0.01}},
+    )
+    times = {"cython": 1e-3, "numpy": 4e-3, "torch-sdpa": 2e-3, "ort-attention": 0.8e-3}
+    for cell in ("small", "decode", "blog"):
+        for name, seconds in times.items():
+            slower = 2.0 if name == "ort-attention" and cell != "small" else 1.0
+            found.entries.append(
+                entry(
+                    name,
+                    [seconds * slower * (1 + i / 1000) for i in range(5)],
+                    cell,
+                    difference=1e-7 if cell == "blog" else None,
+                )
+            )
+        found.entries.append(Entry(cell, 1, "mlx", skipped="not installed: 'fastattn[peers]'"))
+        found.entries.append(Entry(cell, 1, "jax", failed="ArithmeticError: error 9"))
+    found.entries.append(entry("torch-math", [9.0], alone=True, restless=1))
+    return found
+
+
+def test_the_fastest_peer_is_none_of_ours() -> None:
+    found = synthetic()
+    assert found.fastest("small", 1, tables.others(found)) == (
+        "ort-attention",
+        Ratio(*(pytest.approx(0.8),) * 3),
+    )
+    assert found.fastest("decode", 1, tables.others(found))[0] == "ort-attention"
+    assert found.fastest("small", 1, []) is None
+    assert found.ratio("small", 2, "numpy") is None
+
+
+def test_results_survive_the_file(tmp_path: Path) -> None:
+    found = synthetic()
+    found.write(tmp_path / "new" / "file.json")
+    assert Results.read(tmp_path / "new" / "file.json") == found
+    (tmp_path / "old.json").write_text(json.dumps({"format": 0}))
+    with pytest.raises(ValueError, match="another format"):
+        Results.read(tmp_path / "old.json")
+
+
+def test_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.render(synthetic()) == 0
+    printed = capsys.readouterr().out
+    lines = printed.splitlines()
+    assert "Behind" in printed
+    assert [s for s in lines if s.startswith("  small, 1 thread: ort-attention 0.80")]
+    assert not [s for s in lines if s.startswith("  decode")]  # behind nobody there
+    assert [s for s in lines if "disturbed small" in s and "50.0 %" in s]
+    assert "disturbed decode" not in printed
+    assert "skipped not installed: 'fastattn[peers]': mlx (3 times)" in printed
+    assert "not timed jax, small" in printed
+    assert "one call of 9.00 s" in printed
+    assert "blog, 1 thread: within 1.0e-07 of cython (asked: 1e-06); cython 1.00 ms" in printed
+    (mean,) = [s.split() for s in lines if s.strip().startswith("float32, 1 thread")]
+    best = statistics.geometric_mean([0.8, 1.6, 1.6])
+    assert mean[-4:] == ["4.00x", "2.00x", f"{best:.2f}x", "3"]
+
+
+def test_a_failure_of_ours_is_one_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+    found = synthetic()
+    found.entries.append(Entry("vit", 1, "cython", failed="wrong"))
+    assert tables.render(found) == 2
+    assert "not timed cython, vit" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("suffix", [".png", ".svg"])
+def test_the_picture(tmp_path: Path, suffix: str) -> None:
+    pytest.importorskip("matplotlib")
+    chart.draw(synthetic(), tmp_path / "folder" / f"map{suffix}")
+    assert (tmp_path / "folder" / f"map{suffix}").stat().st_size > 1000
+
+
+# --- Timing ----------------------------------------------------------------------------
+
+
+def test_settling_waits_for_threads_that_spin() -> None:
+    looks = iter([2, 1, 0, 1, 0, 0, 0, 9])
+    slept: list[float] = []
+    assert timing.settle(lambda: next(looks), slept.append, clock=lambda: sum(slept))
+    assert len(slept) == 7  # until it was quiet for three looks in a row
+    assert not timing.settle(lambda: 1, slept.append, clock=lambda: sum(slept))
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are seen through /proc")
+def test_a_thread_that_spins_is_seen() -> None:
+    import threading
+
+    timing.settle()
+    stop = False
+
+    def spin() -> None:
+        while not stop:
+            pass
+
+    thread = threading.Thread(target=spin)
+    thread.start()
+    try:
+        assert any(timing._running_threads() for _ in range(1000))
+    finally:
+        stop = True
+        thread.join()
+
+
+def test_what_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1}, raising=False)
+    monkeypatch.setattr(os, "sysconf", lambda name: 100)
+    monkeypatch.setattr(timing.time, "process_time", lambda: 0.0)
+    stat = tmp_path / "stat"
+    stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 100 0 0 100 0 0 0 0 0 0\n")
+    watch = timing.Others(stat)
+    assert watch.share() is None  # no time has passed
+    stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 120 0 0 160 0 0 0 20 0 0\n")
+    assert watch.share() == pytest.approx(0.4)
+    assert timing.Others(tmp_path / "absent").share() is None
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        self.now += 1e-4
+        return self.now
+
+
+def bound_to(clock: Clock, seconds: float, result: Any) -> Callable[..., Bound]:
+    def bind(*arguments: Any) -> Bound:
+        def call() -> Any:
+            clock.now += seconds
+            return result
+
+        return Bound(call, lambda found: found, nullcontext)
+
+    return bind
+
+
+def test_a_cell_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Agreement first, then turns; what is wrong, absent or too slow takes none."""
+    clock = Clock()
+    cell = Cell("tiny", TINY)
+    right = fastattn.attention(*cell.inputs(), impl="numpy")
+    rows = [
+        Peer(name, "", ("json",), ("float32",), bound_to(clock, seconds, result))
+        for name, seconds, result in (
+            ("cython", 1e-3, right),
+            ("twice", 2e-3, right),
+            ("wrong", 1e-3, 2 * right),
+            ("slow", 5.0, right),
+            ("never", 1.0, right),
+        )
+    ]
+    rows.append(Peer("absent", "", ("no_such_module",), ("float32",), _nothing))
+    monkeypatch.setattr(timing, "registry", lambda: {peer.name: peer for peer in rows})
+    monkeypatch.setattr(timing.time, "perf_counter", clock)
+    monkeypatch.setattr(timing, "settle", lambda: True)
+    said: list[dict[str, Any]] = []
+    speeds = {("never", "float32"): 1.0}
+    timing.measure(cell, [peer.name for peer in rows], 1, 10.0, said.append, speeds)
+    about = {message["peer"]: message for message in said if "peer" in message}
+    assert "ArithmeticError" in about["wrong"]["failed"]
+    assert "no_such_module is not installed" in about["absent"]["skipped"]
+    assert "s a call" in about["never"]["skipped"]
+    assert about["slow"]["alone"] and about["slow"]["samples"] == [pytest.approx(5.0, rel=1e-3)]
+    assert about["twice"]["calls"] in (15, 16)
+    turns = [message["repetition"] for message in said if "repetition" in message]
+    assert len(turns) >= timing.LEAST_REPETITIONS
+    for turn in turns:
+        assert set(turn) == {"cython", "twice"}
+        assert turn["twice"] / turn["cython"] == pytest.approx(2, rel=0.01)
+    assert speeds["cython", "float32"] > speeds["twice", "float32"] > 0
+
+
+def test_a_process_has_its_number_of_threads() -> None:
+    found = timing.environment(3)
+    assert {found[name] for name in (*common.BLAS_VARIABLES, "NPROC")} == {"3"}
+    assert found["PATH"] == os.environ["PATH"]
+
+
+# --- The command -----------------------------------------------------------------------
+
+
+def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(command, "usable_cpus", lambda: 4)
+    everything = command_line.parse([])
+    assert everything.cells == list(CELLS)
+    assert everything.peers == list(peers.registry())
+    assert everything.threads == [1, 4]
+    assert everything.plot == everything.json.with_suffix(".png")
+    part = command_line.parse(["--cells", "vit,small", "--peers", "jax", "--threads", "2,2"])
+    assert (part.cells, part.peers, part.threads) == (["vit", "small"], ["cython", "jax"], [2])
+    assert command_line.parse(["blog"]).cells == ["blog"]
+    for wrong in (["--cells", "vita"], ["--peers", "x"], ["--threads", "5"], ["--threads", "x"]):
+        with pytest.raises(SystemExit):
+            command_line.parse(wrong)
+    assert "accepted are blog, dim-64" in capsys.readouterr().err
+
+
+def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:
+    command_line.listing()
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in peers.registry())
+
+
+def test_a_peer_that_kills_the_process_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[dict[str, list[str]]] = []
+
+    def messages(pending: Any, threads: int, seconds: float) -> Any:
+        asked.append({cell: list(names) for cell, names in pending.items()})
+        yield {"limits": LIMITS}
+        for cell in list(pending):
+            yield {"cell": cell}
+            for name in list(pending[cell]):
+                yield {"doing": name}
+                if (cell, name) == ("vit", "jax"):
+                    yield {"ended": "the process ended with -11: "}
+                    return
+                yield {"peer": name, "calls": 1, "error": 0.5}
+            yield {"restless": "cython"}
+            yield {"repetition": dict.fromkeys(pending[cell], 1.0)}
+            yield {"others": 0.25}
+            yield {"done": cell}
+
+    monkeypatch.setattr(command, "_messages", messages)
+    found = Results({}, ["cython", "jax"])
+    told: list[tuple[str, int, str]] = []
+    command.run(found, ["small", "vit", "bert"], [1], 1.0, lambda *words: told.append(words))
+    assert asked[1] == {"vit": ["cython"], "bert": ["cython", "jax"]}
+    assert found.get("vit", 1, "jax").failed == "the process ended with -11: "
+    assert found.get("vit", 1, "cython").samples == [1.0]
+    assert found.get("bert", 1, "jax").samples == [1.0]
+    assert found.get("small", 1, "cython").restless == 1
+    assert found.others == {"1": {"small": 0.25, "vit": 0.25, "bert": 0.25}}
+    assert ("vit", 1, "jax") in told and ("bert", 1, "") in told
+
+
+def test_a_process_that_dies_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(command.sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="no measurement on 1 threads"):
+        command.run(Results({}, ["cython"]), ["small"], [1], 1.0, lambda *words: None)
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Results]]:
+    """Run the command; its status and what it kept."""
+    monkeypatch.setattr(timing, "environment", lambda threads: dict(os.environ))
+
+    def runs(*words: str) -> tuple[int, Results]:
+        path = tmp_path / "kept.json"
+        monkeypatch.setattr(sys, "argv", ["peers", *words, "--json", str(path)])
+        return command_line.main(), Results.read(path)
+
+    return runs
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    fastattn.implementations()["cython"] is not None, reason="ratios are taken to cython"
+)
+def test_one_whole_run(
+    run: Callable[..., tuple[int, Results]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, found = run(
+        *("--cells", "blog,dim-64", "--peers", "numpy,mlx", "--threads", "1", "--seconds", "0.1")
+    )
+    printed = capsys.readouterr().out
+    assert status == 0, printed
+    assert found.cells(1) == ["blog", "dim-64"]
+    for cell in ("blog", "dim-64"):
+        ours, control = (found.get(cell, 1, name) for name in ("cython", "numpy"))
+        assert len(ours.samples) == len(control.samples) >= timing.LEAST_REPETITIONS
+        assert control.error is not None
+    assert found.get("blog", 1, "numpy").difference <= 1e-6
+    assert found.limits["1"]["stream_bytes"] > 0
+    assert found.about["versions"]["numpy"] == np.__version__
+    assert "Kept in" in printed
+    assert (tmp_path / "kept.png").exists()
+
+
+@pytest.mark.slow
+def test_an_interruption_keeps_what_there_is(
+    run: Callable[..., tuple[int, Results]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(found: Results, *arguments: Any) -> None:
+        found.entries += synthetic().entries
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(command, "run", interrupted)
+    status, found = run("--cells", "small")
+    assert status == 130
+    assert found.entries == synthetic().entries
+
+
+# --- Peers that may be here ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", [n for n, p in peers.registry().items() if not p.ours])
+@pytest.mark.parametrize(
+    "case",
+    [TINY, Case(2, 4, 4, 12, 12, 8, causal=True), Case(2, 4, 2, 1, 9, 8)],
+    ids=["plain", "causal", "groups"],
+)
+def test_a_peer_agrees(name: str, case: Case) -> None:
+    """Every data type that it says it has, but for what JAX makes of float64."""
+    peer = peers.registry()[name]
+    for module in peer.modules:
+        pytest.importorskip(module, reason=f"{module} is not installed")
+    threads = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    tried = 0
+    for dtype in peer.dtypes:
+        if (name, dtype) == ("jax", "float64") or peer.missing(case.of(dtype), threads):
+            continue
+        cell = Cell("tiny", case.of(dtype))
+        arrays = cell.inputs()
+        bound = peer.bind(cell.case, *arrays, threads)
+        for _ in range(2):
+            with bound.around():
+                result = bound.read(bound.call())
+            timing.agree(cell, arrays, result, None)
+        tried += 1
+    if not tried:
+        pytest.skip(peer.missing(case.of(peer.dtypes[0]), threads) or "float64 alone")
