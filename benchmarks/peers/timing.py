@@ -239,7 +239,8 @@ def _turns(
     calls = {name: bound.call for name, bound in bounds.items()}
     end = time.perf_counter() + seconds
     with sampling.no_collection():
-        turns = sampling.repetitions(sampling.blocks(calls, numbers), around=around)
+        blocks = sampling.blocks(calls, numbers, time.perf_counter)
+        turns = sampling.repetitions(blocks, around=around)
         for done, repetition in enumerate(turns, start=1):
             yield repetition
             late = time.perf_counter() >= end and done >= LEAST_REPETITIONS

@@ -181,7 +181,7 @@ def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple
         share = g.batch * g.heads_q * g.length_q / threads
         # Each block of rows copies all keys and values that it sees: below some hundred rows
         # that is not made up for by more even shares.
-        levelling = int(max(share / 4, min(256, share / 2), min(128, share)))
+        levelling = int(max(share / 32, min(256, share / 2), min(128, share)))
         if levelling < rows:
             rows, why = levelling, "enough work items for each thread"
     of_head = g.length_q * (g.heads_q // g.heads_kv)
