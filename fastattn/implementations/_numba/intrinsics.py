@@ -37,9 +37,11 @@ __all__ = [
     "batch_table",
     "claim",
     "clamp",
+    "compile_once",
     "data_address",
     "field",
     "fill",
+    "inlined",
     "item_bytes",
     "jitted",
     "lane_count",
@@ -68,6 +70,9 @@ jitted: Callable[..., Any] = functools.partial(
     no_cfunc_wrapper=True,
 )
 """Decorator of compiled functions that only compiled ones call: no test for division by 0."""
+
+inlined: Callable[..., Any] = functools.partial(jitted, inline="always")
+"""The same for what is called in one place: not optimised by LLVM on its own first."""
 
 
 def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any]:
@@ -115,6 +120,12 @@ def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any
         return intrinsic(prefer_literal=True)(typer)
 
     return decorate
+
+
+@written_intrinsic("nothing")
+def compile_once(emit: Emitter, element: ir.Type) -> None:
+    """Keep LLVM from copying the function that says this into each of its callers."""
+    emit.builder.function.attributes.add("noinline")
 
 
 @written_intrinsic("word")
@@ -184,9 +195,12 @@ def data_address(emit: Emitter, element: ir.Type, identity: Num) -> Num:
 
 @written_intrinsic("word")
 def claim(emit: Emitter, element: ir.Type, counter: Num) -> Num:
-    """Add 1 to the int64 at an address, atomically; its value before."""
+    """Add 1 to the int64 at an address, atomically; its value before.
+
+    Who reads a number sees what was written before it was claimed.
+    """
     pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
-    return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "monotonic"))
+    return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "acq_rel"))
 
 
 def _word(emit: Emitter, table: Num, name: str) -> Num:

@@ -18,6 +18,7 @@ from fastattn.implementations._numba.intrinsics import (
     clamp,
     field,
     fill,
+    inlined,
     item_bytes,
     jitted,
     lane_count,
@@ -33,14 +34,15 @@ from fastattn.implementations._numba.intrinsics import (
     used_vectors,
 )
 from fastattn.implementations._numba.rows import read_any, write_any
-from fastattn.implementations._numba.shape import NO_KIND
+from fastattn.implementations._numba.shape import NO_KIND, TOGETHER
+from fastattn.implementations._numba.strips import scale_strip
 from fastattn.implementations._numba.tiles import (
     finish_panel,
     gather_tile,
     scatter_tile,
 )
 
-__all__ = ["lay_out_rows", "pack_queries", "prepare", "write_results"]
+__all__ = ["lay_out_rows", "pack_queries", "prepare", "read_few_queries", "write_results"]
 
 
 @jitted
@@ -133,6 +135,36 @@ def pack_queries(like, table, arena, rows, scale):
 
 
 @jitted
+def read_few_queries(like, table, arena, rows, scale):
+    """Q row by row, zeros up to whole registers, multiplied by `scale`."""
+    kind, stride = field(like, table, "KIND"), field(like, table, "Q_E")
+    row_bytes, size = field(like, table, "QUERY_ROW_BYTES"), item_bytes(like)
+    vectors = row_bytes // (lane_count(like) * size)
+    q_rows = row_table(like, table, arena, "Q")
+    # Rows past the last one, up to TOGETHER, repeat it in the table.
+    for r in range((rows + TOGETHER - 1) // TOGETHER * TOGETHER):
+        row = arena + field(like, table, "QUERIES") + r * row_bytes
+        fill(like, row, vectors, 0.0)
+        read_any(
+            like, kind, row, load_word(like, q_rows + 8 * r), stride, field(like, table, "DIM")
+        )
+        scale_strip(like, row, row, scale, vectors)
+
+
+@inlined
+def _write_few(like, table, arena, rows, factors):
+    """Write each row's result, multiplied by its factor."""
+    size, row_bytes = item_bytes(like), field(like, table, "RESULT_ROW_BYTES")
+    kind, stride = field(like, table, "KIND"), field(like, table, "OUT_E")
+    for r in range(rows):
+        result = arena + field(like, table, "RESULT") + r * row_bytes
+        factor = load_float(like, factors + r * size)
+        scale_strip(like, result, result, factor, row_bytes // (lane_count(like) * size))
+        target = load_word(like, row_table(like, table, arena, "OUT") + 8 * r)
+        write_any(like, kind, target, stride, result, field(like, table, "DIM_V"))
+
+
+@jitted
 def write_results(like, table, arena, rows, first, head, sinks, lse):
     """Divide by the sums, with sinks, and write the result and the log-sum-exp."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
@@ -164,6 +196,9 @@ def write_results(like, table, arena, rows, first, head, sinks, lse):
                 store_float(like, load_word(like, lse_rows + 8 * lane), value)
         vectors = used_vectors(like, rows, panel)
         finish_panel(like, vectors, 1 if with_sinks else 0, sink_row, top, total, factors)
+        if field(like, table, "FEW") != 0:
+            _write_few(like, table, arena, rows, factors)
+            return
         result = arena + field(like, table, "RESULT")
         result += panel * field(like, table, "RESULT_PANEL_BYTES")
         for vector in range(vectors):
