@@ -156,8 +156,9 @@ def run(problem: Problem, config: Config) -> None:
         return
 
     # An interrupt may end this call before a helper has begun: the helper holds the arrays.
-    def work(worker: int, _held: object = (problem, layout, scratch, offsets)) -> None:
-        kernel(layout.like, worker, *arguments)
+    # It may also end before a helper looks for work, in `scratch`.
+    def work(worker: int, _held: object = (problem, layout, scratch, offsets)) -> object:
+        return kernel(layout.like, worker, *arguments)
 
     run_on_threads(work, layout.threads)
 
@@ -278,7 +279,7 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     batch_table = [column[axis] for axis in reversed(range(axes)) for column in columns]
     table = np.array([*(numbers[name] for name in shape.TABLE), *batch_table], np.int64)
     scratch_bytes = counted + parts_bytes + threads * arena_bytes
-    counters = counted // 8 if splits > 1 else 1
+    counters = counted // 8 if splits > 1 else 2
     return _Layout(table, g.dtype.compute.type(0), scratch_bytes // 8, counters, threads)
 
 

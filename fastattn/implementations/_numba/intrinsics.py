@@ -50,6 +50,7 @@ __all__ = [
     "load_word",
     "panel_cell",
     "panel_width",
+    "peek",
     "place_of",
     "row_table",
     "state_row",
@@ -201,6 +202,13 @@ def claim(emit: Emitter, element: ir.Type, counter: Num) -> Num:
     """
     pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
     return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "acq_rel"))
+
+
+@written_intrinsic("word")
+def peek(emit: Emitter, element: ir.Type, counter: Num) -> Num:
+    """What another thread's `claim` has made of the int64 at an address."""
+    pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
+    return emit.number(emit.builder.load_atomic(pointer, "acquire", 8))
 
 
 def _word(emit: Emitter, table: Num, name: str) -> Num:

@@ -48,6 +48,7 @@ from fastattn.implementations._numba.intrinsics import (
     lane_count,
     load_word,
     panel_width,
+    peek,
     place_of,
     state_row,
 )
@@ -61,6 +62,10 @@ from fastattn.implementations._numba.panels import (
 from fastattn.implementations._numba.shape import HEADER_BYTES
 
 __all__ = ["kernel"]
+
+_PATIENCE = 100_000
+"""Looks at the counter of finished units before the caller's thread goes to sleep: some 50
+microseconds."""
 
 
 def _compiled(sources: int) -> Any:
@@ -85,10 +90,11 @@ def _compiled(sources: int) -> Any:
         prepare(like, table, arena)
         few, splits = field(like, table, "FEW") != 0, field(like, table, "SPLITS")
         blocks, part_bytes = field(like, table, "BLOCKS"), field(like, table, "PART_BYTES")
+        units, finished = field(like, table, "ITEMS") * splits, scratch + 8
         while True:
             unit = claim(like, scratch)
-            if unit >= field(like, table, "ITEMS") * splits:
-                return
+            if unit >= units:
+                break
             item = unit // splits
             # The last row block of a head sees most under a causal mask: it comes first.
             first = (row_blocks - 1 - item % row_blocks) * block_q
@@ -153,6 +159,7 @@ def _compiled(sources: int) -> Any:
                 if splits > 1:
                     # Whoever is last finds all parts, and joins them as one thread would.
                     if claim(like, scratch + HEADER_BYTES + 8 * item) + 1 < splits:
+                        claim(like, finished)
                         continue
                     for block in range(low, high):
                         join_part(like, table, arena, rows, part + block * shared)
@@ -160,6 +167,12 @@ def _compiled(sources: int) -> Any:
                 for block in range(low, high):
                     key_block(like, table, arena, rows, block, k, v, softcap)
             write_results(like, table, arena, rows, first, head, sinks, lse)
+            claim(like, finished)
+        # Going to sleep and being woken takes longer than most last units do.
+        patience = _PATIENCE if worker == 0 else 0
+        while peek(like, finished) < units and patience > 0:
+            patience -= 1
+        return peek(like, finished) >= units
 
     try:
         return jitted(cache=True, no_cpython_wrapper=False)(kernel)
@@ -174,5 +187,5 @@ kernel = _compiled(zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES)))
 
 ``kernel(like, worker, table, scratch, q, k, v, out, lse, mask, offsets, lengths, sinks,
 scale, softcap)``: `like` a NumPy scalar of the compute type, arrays as ``id(array)`` (0 for
-None), `softcap` 0 for none.
+None), `softcap` 0 for none.  Returns whether all units are finished, other threads' too.
 """

@@ -117,7 +117,7 @@ UNLIMITED: Final = 2**52
 """A band side without limit; positions stay below 2**49 (`_problem`)."""
 
 HEADER_BYTES: Final = 64
-"""What precedes the threads' arenas: the counter of claimed units, in a cache line."""
+"""What precedes all else in the scratch: the counters of claimed and of finished units."""
 
 FEW_ROWS: Final = 8
 """Up to so many rows are computed row by row (`few`): a panel's lanes would be empty, and
