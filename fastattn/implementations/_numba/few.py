@@ -112,7 +112,7 @@ def _hide(like, table, arena, rows, begin, keys, softcap):
     masked = kind != NO_KIND and load_word(like, panel_cell(like, table, arena, 0, "FULL")) == 0
     vectors = (keys + lanes - 1) // lanes
     staged = arena + field(like, table, "MASK")
-    for r in range((rows + TOGETHER - 1) // TOGETHER * TOGETHER):
+    for r in range(rows):
         scores = arena + field(like, table, "SCORES") + r * field(like, table, "SCORE_ROW_BYTES")
         if softcap > 0.0:
             cap_scores(like, scores, 1, vectors, softcap)

@@ -37,7 +37,6 @@ __all__ = [
     "batch_table",
     "claim",
     "clamp",
-    "compile_once",
     "data_address",
     "field",
     "fill",
@@ -121,12 +120,6 @@ def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any
         return intrinsic(prefer_literal=True)(typer)
 
     return decorate
-
-
-@written_intrinsic("nothing")
-def compile_once(emit: Emitter, element: ir.Type) -> None:
-    """Keep LLVM from copying the function that says this into each of its callers."""
-    emit.builder.function.attributes.add("noinline")
 
 
 @written_intrinsic("word")

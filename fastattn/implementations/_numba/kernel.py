@@ -141,6 +141,8 @@ def _compiled(sources: int) -> Any:
             fill(like, state_row(like, table, arena, "TOP", 0), numbers // lanes, -math.inf)
             fill(like, state_row(like, table, arena, "TOTAL", 0), numbers // lanes, 0.0)
             result_bytes = panels * field(like, table, "RESULT_PANEL_BYTES")
+            if few:
+                result_bytes = rows * field(like, table, "RESULT_ROW_BYTES")
             result = arena + field(like, table, "RESULT")
             fill(like, result, result_bytes // (lanes * size), 0.0)
             low, high = low // block_k, (high + block_k - 1) // block_k

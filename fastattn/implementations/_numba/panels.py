@@ -45,7 +45,7 @@ from fastattn.implementations._numba.tiles import (
 __all__ = ["lay_out_rows", "pack_queries", "prepare", "read_few_queries", "write_results"]
 
 
-@jitted
+@inlined
 def prepare(like, table, arena):
     """Fill what all items of a thread share."""
     lanes = lane_count(like)
@@ -59,6 +59,12 @@ def prepare(like, table, arena):
 
 
 @jitted
+def few_lanes(like, rows):
+    """Rows that are computed where `rows` are asked for: the last one is repeated."""
+    return 1 if rows == 1 else (rows + TOGETHER - 1) // TOGETHER * TOGETHER
+
+
+@inlined
 def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offset, length):
     """Fill the tables of a row block; the first key that it sees, and one past the last."""
     width = panel_width(like)
@@ -81,9 +87,10 @@ def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offse
     unread = arena + field(like, table, "STAGE")
     unread += lane_count(like) * field(like, table, "STAGE_BYTES")
     block_low, block_high = length_k, 0
+    lanes = width if field(like, table, "FEW") == 0 else few_lanes(like, rows)
     for panel in range((rows + width - 1) // width):
         low_min, low_max, high_min, high_max = length_k, 0, length_k, 0
-        for r in range(panel * width, (panel + 1) * width):
+        for r in range(panel * width, panel * width + lanes):
             row = first + min(r, rows - 1)
             g = row // length_q
             i = row - g * length_q
@@ -107,7 +114,7 @@ def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offse
     return block_low, block_high
 
 
-@jitted
+@inlined
 def pack_queries(like, table, arena, rows, scale):
     """Q as panels, one panel row per feature, multiplied by `scale`."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
@@ -134,15 +141,14 @@ def pack_queries(like, table, arena, rows, scale):
                 gather_tile(like, q_rows, start * size, target, scale)
 
 
-@jitted
+@inlined
 def read_few_queries(like, table, arena, rows, scale):
     """Q row by row, zeros up to whole registers, multiplied by `scale`."""
     kind, stride = field(like, table, "KIND"), field(like, table, "Q_E")
     row_bytes, size = field(like, table, "QUERY_ROW_BYTES"), item_bytes(like)
     vectors = row_bytes // (lane_count(like) * size)
     q_rows = row_table(like, table, arena, "Q")
-    # Rows past the last one, up to TOGETHER, repeat it in the table.
-    for r in range((rows + TOGETHER - 1) // TOGETHER * TOGETHER):
+    for r in range(few_lanes(like, rows)):
         row = arena + field(like, table, "QUERIES") + r * row_bytes
         fill(like, row, vectors, 0.0)
         read_any(
@@ -164,7 +170,7 @@ def _write_few(like, table, arena, rows, factors):
         write_any(like, kind, target, stride, result, field(like, table, "DIM_V"))
 
 
-@jitted
+@inlined
 def write_results(like, table, arena, rows, first, head, sinks, lse):
     """Divide by the sums, with sinks, and write the result and the log-sum-exp."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from llvmlite import ir
 
 from fastattn.implementations._numba import formulas
-from fastattn.implementations._numba.intrinsics import compile_once, jitted, written_intrinsic
+from fastattn.implementations._numba.intrinsics import jitted, written_intrinsic
 from fastattn.implementations._numba.ir import LANES_BYTES, Emitter, Num, itemsize, lanes
 from fastattn.implementations._numba.shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
 
@@ -170,7 +170,6 @@ def pack_row(
 @jitted
 def read_any(like, kind, row, source, stride, count):
     """`read_row` for a kind that only the call tells."""
-    compile_once(like)
     if kind == FLOAT32:
         read_row(like, FLOAT32, row, source, stride, count)
     elif kind == FLOAT64:
@@ -186,7 +185,6 @@ def read_any(like, kind, row, source, stride, count):
 @jitted
 def write_any(like, kind, target, stride, row, count):
     """`write_row` for a kind that only the call tells."""
-    compile_once(like)
     if kind == FLOAT32:
         write_row(like, FLOAT32, target, stride, row, count)
     elif kind == FLOAT64:
