@@ -349,7 +349,7 @@ def test_blocks_are_shared_evenly(dim: int, threads: int) -> None:
     if threads == 1 or dim == 128:
         assert config.block_q == 256 or blocks == 1
     else:
-        assert blocks % threads == 0 or dim // threads < 96
+        assert blocks % threads == 0
 
 
 def test_features_of_more_than_one_chunk() -> None:

@@ -36,9 +36,10 @@ _BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
 # Waking a thread takes tens of microseconds: fewer multiply-adds are not shared.
 _WORK_PER_THREAD = 4_000_000
 _ITEMS_PER_THREAD = 3
-# Each block of rows packs all values anew, and all keys too where a chunk holds not all features.
+# Each block of rows packs all values anew, and where a chunk holds not all features, all keys
+# too: then only rows in plenty make more than one block for each thread.
 _LEAST_BLOCK_Q = 64
-_LEAST_BLOCK_Q_IN_CHUNKS = 96
+_AMPLE_BLOCK_Q = 192
 _WORK_PER_BLOCK = 4_000_000
 _BYTES_PER_SPLIT = 1 << 19  # of keys and values that a few rows of one head read
 _WHOLE_PANELS = 16  # rows; a multiple of most panels' width
@@ -79,9 +80,10 @@ def _shared_block_q(g: Geometry, threads: int) -> int:
     wanted = _ITEMS_PER_THREAD * threads
     if threads == 1 or not heads or heads * -(-rows // _BLOCK_Q) >= wanted:
         return _BLOCK_Q
-    in_chunks = max(g.dim, g.dim_v) > _CHUNK_FEATURES
-    least = _LEAST_BLOCK_Q_IN_CHUNKS if in_chunks else _LEAST_BLOCK_Q
-    blocks = min(-(-wanted // heads), rows // least, g.multiply_adds // (heads * _WORK_PER_BLOCK))
+    blocks = rows // _LEAST_BLOCK_Q
+    if max(g.dim, g.dim_v) > _CHUNK_FEATURES:
+        blocks = max(rows // _AMPLE_BLOCK_Q, min(threads, blocks))
+    blocks = min(blocks, -(-wanted // heads), g.multiply_adds // (heads * _WORK_PER_BLOCK))
     if heads == 1 and blocks > threads:
         blocks -= blocks % threads
     return _up(max(1, -(-rows // max(1, blocks))), _WHOLE_PANELS)
