@@ -7,10 +7,13 @@ import threading
 import tracemalloc
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import numpy as np
 import pytest
+from hypothesis import given
 from processes import run_python
+from strategies import Call, calls
 
 import fastattn
 from fastattn import Config
@@ -155,6 +158,25 @@ def test_a_helpers_error_is_raised() -> None:
     assert finished == [0]
 
 
+def test_finished_work_is_not_waited_for() -> None:
+    """A helper that has nothing left to do may come back later."""
+    from fastattn.implementations._numba.pool import run_on_threads
+
+    helped, leave = threading.Event(), threading.Event()
+
+    def work(worker: int) -> bool:
+        if worker:
+            helped.set()
+            return leave.wait(10)
+        return helped.wait(10)
+
+    try:
+        run_on_threads(work, 2)  # would wait for ten seconds
+        assert not leave.is_set()
+    finally:
+        leave.set()
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.slow
 def test_forked_child_has_threads_of_its_own() -> None:
@@ -213,6 +235,121 @@ def test_a_row_alone_is_the_same_row(dtype: str, dim: int) -> None:
     together = _call(q, k, v)
     for rows in (slice(0, 1), slice(49, 50), slice(3, 9), slice(10, 31)):
         assert _call(q[rows], k, v).tobytes() == together[rows].tobytes()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+@pytest.mark.parametrize("dim", [8, 31, 300])
+def test_few_rows_are_the_same_rows(dtype: str, dim: int) -> None:
+    """Up to 8 rows have a kernel of their own: the same bits, whatever hides keys."""
+    kind = np.dtype(getattr(pytest.importorskip("ml_dtypes"), dtype, dtype))
+    q, k, v = (_normal(2, n, dim, seed=n).astype(kind) for n in (40, 101, 101))
+    v[:, 70, 5], v[:, 90, 2] = np.nan, np.inf  # hidden from some rows
+    mask = np.random.default_rng(1).random((2, 40, 101)) < 0.7
+    some: tuple[dict[str, Any], ...] = (
+        {},
+        {"causal": True, "align": 60},
+        {"window": (20, 5), "align": 50, "softcap": 3.0},
+        {"mask": mask},
+        {"mask": np.where(mask, np.float32(0.5), np.float32(-np.inf)), "kv_lengths": 95},
+    )
+    config = Config(block_k=24)
+    for arguments in some:
+        whole, lse = _call(q, k, v, config=config, return_lse=True, **arguments)
+        for rows in (slice(0, 1), slice(3, 5), slice(20, 23), slice(30, 35), slice(32, 40)):
+            part = dict(arguments)
+            if "align" in part:
+                part["align"] += rows.start
+            if "mask" in part:
+                part["mask"] = part["mask"][:, rows]
+            got = _call(q[:, rows], k, v, config=config, return_lse=True, **part)
+            assert got[0].tobytes() == whole[:, rows].tobytes(), (arguments, rows)
+            assert got[1].tobytes() == lse[:, rows].tobytes()
+
+
+@given(call=calls(smallest=1))
+def test_threads_share_the_keys_of_a_few_rows(call: Call) -> None:
+    """However a head's blocks of keys are shared out, they are joined to the same bits."""
+    results = []
+    for threads in (1, 2, 5):
+        config = Config(block_q=8, block_k=2, threads=threads)
+        numba_._LAYOUTS.clear()  # type: ignore[attr-defined]
+        with mock.patch.object(numba_, "_BYTES_PER_SPLIT", 1):
+            results.append(_call(*call.arrays, config=config, return_lse=True, **call.arguments))
+    numba_._LAYOUTS.clear()  # type: ignore[attr-defined]
+    for other in results[1:]:
+        for ours, theirs in zip(other, results[0], strict=True):
+            np.testing.assert_array_equal(ours, theirs)
+
+
+def test_keys_of_one_head_are_shared() -> None:
+    """One row and many keys: every thread gets some, and the sum is right."""
+    numba_._LAYOUTS.clear()  # type: ignore[attr-defined]
+    q, k, v = _normal(1, 64), _normal(20_000, 64, seed=1), _normal(20_000, 64, seed=2)
+    got, lse = _call(q, k, v, config=Config(threads=4), return_lse=True)
+    (layout,) = numba_._LAYOUTS.values()  # type: ignore[attr-defined]
+    assert layout.threads == 4
+    expected, expected_lse = fastattn.attention(q, k, v, impl="numpy", return_lse=True)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+    np.testing.assert_allclose(lse, expected_lse, atol=1e-5)
+
+
+@pytest.mark.parametrize("length_q", [1, 5, 8, 9, 40, 70])
+@pytest.mark.parametrize("length_k", [1, 31, 32, 33, 64, 150])
+def test_tiles_of_a_boolean_mask(length_q: int, length_k: int) -> None:
+    """Empty, whole and partial tiles give the bits of the same mask as 0 and -inf.
+
+    Only the boolean one is looked at tile by tile.
+    """
+    q, k, v = _normal(length_q, 16), _normal(length_k, 16, seed=1), _normal(length_k, 16, seed=2)
+    i, j = np.ogrid[:length_q, :length_k]
+    v[length_k // 2, 3] = np.inf
+    masks = {
+        "none": np.zeros((length_q, length_k), bool),
+        "all": np.ones((length_q, length_k), bool),
+        "blocks": i // 16 == j // 40,
+        "one key": (j == length_k - 1) & (i >= 0),
+        "lower": j <= i,
+        "holes": (i * 7 + j * 3) % 11 != 0,
+        "every row alike": np.broadcast_to(j % 50 < 20, (length_q, length_k)),
+        "every key alike": np.broadcast_to(i % 2 == 0, (length_q, length_k)),
+        "back to front": (j <= i)[:, ::-1],
+    }
+    for name, mask in masks.items():
+        added = np.where(mask, np.float32(0), np.float32(-np.inf))
+        for config in (None, Config(block_q=16, block_k=48), Config(block_q=8, block_k=33)):
+            got = _call(q, k, v, mask=mask, config=config, return_lse=True)
+            expected = _call(q, k, v, mask=added, config=config, return_lse=True)
+            for ours, theirs in zip(got, expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs, err_msg=name)
+
+
+def test_hidden_tiles_are_not_computed() -> None:
+    """What they hold shows nowhere: NaN and infinity lie in all hidden keys."""
+    q, k, v = _normal(64, 32), _normal(96, 32, seed=1), _normal(96, 32, seed=2)
+    mask = np.zeros((64, 96), bool)
+    mask[:32, :48], mask[32:, 48:] = True, True
+    expected = _call(q, k, v, mask=mask)
+    np.testing.assert_allclose(
+        expected, fastattn.attention(q, k, v, mask=mask, impl="numpy"), atol=1e-6
+    )
+    k[48:], v[48:] = np.nan, np.inf
+    got = _call(q, k, v, mask=mask)
+    assert got[:32].tobytes() == expected[:32].tobytes()
+    assert np.isnan(got[32:]).all()
+
+
+@pytest.mark.parametrize("dim", [128, 256, 400, 512, 768, 1024])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_blocks_are_shared_evenly(dim: int, threads: int) -> None:
+    """One head's rows: as many blocks for each thread, unless they are not worth one."""
+    x = np.empty((dim, dim), np.float32)
+    config = fastattn.explain(x, x, x, impl="numba", config=Config(threads=threads)).config
+    assert config.block_q is not None
+    blocks = -(-dim // config.block_q)
+    if threads == 1 or dim == 128:
+        assert config.block_q == 256 or blocks == 1
+    else:
+        assert blocks % threads == 0
 
 
 def test_features_of_more_than_one_chunk() -> None:

@@ -37,7 +37,13 @@ _BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
 # Waking a thread takes tens of microseconds: fewer multiply-adds are not shared.
 _WORK_PER_THREAD = 4_000_000
 _ITEMS_PER_THREAD = 3
-_LEAST_BLOCK_Q = 32  # each block of rows packs all values anew
+# Each block of rows packs all values anew, and where a chunk holds not all features, all keys
+# too: then only rows in plenty make more than one block for each thread.
+_LEAST_BLOCK_Q = 64
+_AMPLE_BLOCK_Q = 192
+_WORK_PER_BLOCK = 4_000_000
+_BYTES_PER_SPLIT = 1 << 19  # of keys and values that a few rows of one head read
+_WHOLE_PANELS = 16  # rows; a multiple of most panels' width
 _LINE_BYTES = 64
 _CHUNK_FEATURES = 264
 """Features that a panel goes through at a time: their panel rows are some 16 KiB, half of the
@@ -60,15 +66,28 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     if threads is None:
         threads, reasons["threads"] = default_threads(g.multiply_adds, _WORK_PER_THREAD)
     if block_q is None:
-        items, rows = g.batch * g.heads_kv, g.group * g.length_q
         block_q, reasons["block_q"] = _BLOCK_Q, "keeps a block of queries and results in cache"
-        if threads > 1 and items * -(-rows // block_q) < _ITEMS_PER_THREAD * threads:
-            share = items * rows // (_ITEMS_PER_THREAD * threads)
-            block_q = max(_LEAST_BLOCK_Q, share // _LEAST_BLOCK_Q * _LEAST_BLOCK_Q)
-            reasons["block_q"] = "smaller blocks, for work for every thread"
+        shared = _shared_block_q(geometry, threads)
+        if shared < block_q:
+            block_q, reasons["block_q"] = shared, "smaller blocks, for work for every thread"
     if block_k is None:
         block_k, reasons["block_k"] = _BLOCK_K, "keeps a block of keys and values in cache"
     return Config(block_q=block_q, block_k=block_k, threads=threads), reasons
+
+
+def _shared_block_q(g: Geometry, threads: int) -> int:
+    """Rows of a block such that every thread gets some, and about as many."""
+    heads, rows = g.batch * g.heads_kv, g.group * g.length_q
+    wanted = _ITEMS_PER_THREAD * threads
+    if threads == 1 or not heads or heads * -(-rows // _BLOCK_Q) >= wanted:
+        return _BLOCK_Q
+    blocks = rows // _LEAST_BLOCK_Q
+    if max(g.dim, g.dim_v) > _CHUNK_FEATURES:
+        blocks = max(rows // _AMPLE_BLOCK_Q, min(threads, blocks))
+    blocks = min(blocks, -(-wanted // heads), g.multiply_adds // (heads * _WORK_PER_BLOCK))
+    if heads == 1 and blocks > threads:
+        blocks -= blocks % threads
+    return _up(max(1, -(-rows // max(1, blocks))), _WHOLE_PANELS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +97,7 @@ class _Layout:
     table: np.ndarray
     like: np.floating  # of the compute type
     scratch_words: int
+    counters: int  # words at the scratch's start that are to be 0
     threads: int
 
 
@@ -122,7 +142,7 @@ def _run(config: Config, problem: Problem) -> None:
             _LAYOUTS.clear()
         _LAYOUTS[key] = layout
     scratch = np.empty(layout.scratch_words, np.int64)
-    scratch[0] = 0
+    scratch[: layout.counters] = 0
     kernel = _kernel()
     arguments = (
         id(layout.table),
@@ -144,8 +164,9 @@ def _run(config: Config, problem: Problem) -> None:
         return
 
     # An interrupt may end this call before a helper has begun: the helper holds the arrays.
-    def work(worker: int, _held: object = (problem, layout, scratch, offsets)) -> None:
-        kernel(layout.like, worker, *arguments)
+    # It may also end before a helper looks for work, in `scratch`.
+    def work(worker: int, _held: object = (problem, layout, scratch, offsets)) -> object:
+        return kernel(layout.like, worker, *arguments)
 
     run_on_threads(work, layout.threads)
 
@@ -163,7 +184,14 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     block_q, block_k = min(config.block_q, rows), max(1, min(config.block_k, g.length_k))
     row_blocks = -(-rows // block_q)
     items = batch * g.heads_kv * row_blocks
-    threads = min(config.threads, items)
+    few = block_q <= min(shape.FEW_ROWS, width)
+    blocks = -(-g.length_k // block_k)
+    per_split = blocks
+    if few and items < _ITEMS_PER_THREAD * config.threads and config.threads > 1:
+        least = _BYTES_PER_SPLIT // (block_k * (dim + dim_v) * g.dtype.itemsize)
+        per_split = max(1, least, blocks * items // (_ITEMS_PER_THREAD * config.threads))
+    splits = -(-blocks // per_split) if blocks else 1
+    threads = min(config.threads, items * splits)
     panels = -(-block_q // width)
     whole_tiles = math.lcm(lanes, TILE_ROWS)
     chunk = _CHUNK_FEATURES // whole_tiles * whole_tiles
@@ -177,7 +205,7 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     offsets = per_batch if problem.offsets is None else np.asarray(problem.offsets).strides
     lengths = per_batch if problem.lengths is None else problem.lengths.strides
 
-    in_place = k[-1] == size and g.dtype.itemsize == size and one_chunk
+    in_place = k[-1] == size and g.dtype.itemsize == size and one_chunk and not few
     key_bytes = 0 if in_place else _up(min(dim, chunk), lanes) * size + _LINE_BYTES
     padded, padded_v = _up(dim, lanes), _up(dim_v, whole_tiles)
     key_rows = _up(block_k, math.lcm(2 * lanes, TILE_ROWS))
@@ -190,6 +218,10 @@ def _layout(problem: Problem, config: Config) -> _Layout:
         "VALUE_GROUP_BYTES": block_k * TILE_ROWS * size,
         "STAGE_BYTES": _up(max(dim, dim_v), lanes) * size,
         "MASK_ROW_BYTES": 0 if problem.mask is None else key_rows * size,
+        "QUERY_ROW_BYTES": padded * size,
+        "RESULT_ROW_BYTES": padded_v * size,
+        "SCORE_ROW_BYTES": key_rows * size,
+        "PART_BYTES": shape.FEW_ROWS * (2 + padded_v) * size if few else 0,
     }
     regions = {
         "ROW_TABLES": len(shape.ROW_TABLE) * inner["ROW_TABLE_BYTES"],
@@ -200,15 +232,19 @@ def _layout(problem: Problem, config: Config) -> _Layout:
         "QUERIES": panels * inner["QUERY_PANEL_BYTES"],
         "RESULT": panels * inner["RESULT_PANEL_BYTES"],
         "SCORES": (1 if one_chunk else panels) * inner["SCORE_PANEL_BYTES"],
-        "KEYS": block_k * key_bytes,
+        "KEYS": (2 * lanes if few else block_k) * key_bytes,
         "VALUES": -(-min(dim_v, chunk) // TILE_ROWS) * inner["VALUE_GROUP_BYTES"],
         "STAGE": (lanes + 1) * inner["STAGE_BYTES"],
         "MASK": width * inner["MASK_ROW_BYTES"],
+        "PART": inner["PART_BYTES"],
     }
     places, arena_bytes = {}, 0
     for name, count in regions.items():
         places[name] = arena_bytes
         arena_bytes += _up(count, _LINE_BYTES)
+
+    counted = _up(shape.HEADER_BYTES + (8 * items if splits > 1 else 0), _LINE_BYTES)
+    parts_bytes = items * blocks * inner["PART_BYTES"] if splits > 1 else 0
 
     numbers: dict[str, int] = {
         "ITEMS": items,
@@ -222,8 +258,13 @@ def _layout(problem: Problem, config: Config) -> _Layout:
         "BLOCK_Q": block_q,
         "BLOCK_K": block_k,
         "CHUNK": chunk,
+        "FEW": few,
+        "SPLITS": splits,
+        "BLOCKS_PER_SPLIT": per_split,
+        "BLOCKS": blocks,
+        "PARTS": counted,
+        "ARENAS": counted + parts_bytes,
         "ARENA_BYTES": arena_bytes,
-        "MASKED": any((problem.mask is not None, problem.lengths is not None, g.band.limited)),
         "LEFT": shape.UNLIMITED if g.band.left is None else g.band.left,
         "RIGHT": shape.UNLIMITED if g.band.right is None else g.band.right,
         "KIND": shape.KINDS[g.dtype.name],
@@ -245,8 +286,9 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     columns = [g.batch_shape, *(strides[:axes] for strides in batched)]
     batch_table = [column[axis] for axis in reversed(range(axes)) for column in columns]
     table = np.array([*(numbers[name] for name in shape.TABLE), *batch_table], np.int64)
-    scratch_bytes = shape.HEADER_BYTES + threads * arena_bytes
-    return _Layout(table, g.dtype.compute.type(0), scratch_bytes // 8, threads)
+    scratch_bytes = counted + parts_bytes + threads * arena_bytes
+    counters = counted // 8 if splits > 1 else 2
+    return _Layout(table, g.dtype.compute.type(0), scratch_bytes // 8, counters, threads)
 
 
 def _kind(array: np.ndarray | None) -> int:

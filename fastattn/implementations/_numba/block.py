@@ -1,7 +1,8 @@
 """The key block of the Numba kernel: scores, masks, softmax and weighted sum.
 
 Purpose: `key_block`, one step of the online softmax for all panels of a row block.
-Non-goals: queries and results (`panels`), what runs within a tile (`tiles`).
+Non-goals: queries and results (`panels`), what runs within a tile (`tiles`), a few rows
+alone (`few`).
 
 Hidden keys weigh exactly 0, and adding 0 changes nothing: a panel computes only from the
 first key of the block that one of its rows sees to the last.
@@ -20,6 +21,7 @@ import math
 from fastattn.implementations._numba.intrinsics import (
     clamp,
     field,
+    inlined,
     item_bytes,
     jitted,
     lane_count,
@@ -35,22 +37,20 @@ from fastattn.implementations._numba.intrinsics import (
     used_vectors,
 )
 from fastattn.implementations._numba.ir import TILE_ROWS
-from fastattn.implementations._numba.rows import pack_row, read_any, row_is_finite
-from fastattn.implementations._numba.shape import NO_KIND
+from fastattn.implementations._numba.rows import find_seen, pack_row, read_any, row_is_finite
+from fastattn.implementations._numba.shape import BOOL, NO_KIND
 from fastattn.implementations._numba.tiles import (
     add_mask_tile,
     cap_scores,
     multiply_tile,
-    score_one,
     softmax_panel,
-    weigh_one,
 )
 
-__all__ = ["key_block"]
+__all__ = ["add_non_finite", "all_finite", "key_block", "look_at_panel", "sees", "value_row"]
 
 
 @jitted
-def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh, alpha):
+def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh, alpha, beta):
     """`multiply_tile` for any number of rows: those of `a` in groups, `a_group` apart.
 
     Writes up to a multiple of TILE_ROWS rows of ``c``.
@@ -60,17 +60,21 @@ def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh
     while left > 0:
         used = min(left, TILE_ROWS)
         if vectors == 1:
-            multiply_tile(like, TILE_ROWS, 1, used, c, a, a_row, a_step, b, count, fresh, alpha)
+            multiply_tile(
+                like, TILE_ROWS, 1, used, c, a, a_row, a_step, b, count, fresh, alpha, beta
+            )
         elif used > 4:
-            multiply_tile(like, TILE_ROWS, 2, used, c, a, a_row, a_step, b, count, fresh, alpha)
+            multiply_tile(
+                like, TILE_ROWS, 2, used, c, a, a_row, a_step, b, count, fresh, alpha, beta
+            )
         else:
-            multiply_tile(like, 4, 2, used, c, a, a_row, a_step, b, count, fresh, alpha)
+            multiply_tile(like, 4, 2, used, c, a, a_row, a_step, b, count, fresh, alpha, beta)
         c += group_bytes
         a += a_group
         left -= TILE_ROWS
 
 
-@jitted
+@inlined
 def _stage_keys(like, table, arena, k, begin, keys, feature, count):
     """Keys from `begin` on, `count` features from `feature` on, as rows of the arena."""
     kind, stride = field(like, table, "KIND"), field(like, table, "K_E")
@@ -82,7 +86,7 @@ def _stage_keys(like, table, arena, k, begin, keys, feature, count):
 
 
 @jitted
-def _value_row(like, table, arena, v, key, feature, count):
+def value_row(like, table, arena, v, key, feature, count):
     """Address of `count` features of a value at unit stride in the compute type."""
     stride = field(like, table, "V_E")
     source = v + key * field(like, table, "V_R") + feature * stride
@@ -94,7 +98,7 @@ def _value_row(like, table, arena, v, key, feature, count):
 
 
 @jitted
-def _all_finite(like, row, rows, stride, count):
+def all_finite(like, row, rows, stride, count):
     """Whether no number of so many rows is NaN or infinite."""
     finite = True
     for j in range(rows):
@@ -102,22 +106,21 @@ def _all_finite(like, row, rows, stride, count):
     return finite
 
 
-@jitted
-def _pack_values(like, table, arena, v, begin, keys, feature, count):
+@inlined
+def _pack_values(like, table, arena, v, begin, keys, feature, count, hides):
     """Values as groups of TILE_ROWS features, key after key in each.
 
-    Where a key may be hidden, a NaN or infinity is packed as 0: `_add_non_finite` adds it
-    to the rows that see it.  Returns whether there was one.
+    Where a key is hidden from a row that meets it, a NaN or infinity is packed as 0:
+    `add_non_finite` adds it to the rows that see it.  Returns whether there was one.
     """
     group_bytes = field(like, table, "VALUE_GROUP_BYTES")
-    masked = field(like, table, "MASKED") != 0
     size = item_bytes(like)
     packed = arena + field(like, table, "VALUES")
     clean = arena + field(like, table, "STAGE") + field(like, table, "STAGE_BYTES")
     found = False
     for j in range(keys):
-        row = _value_row(like, table, arena, v, begin + j, feature, count)
-        if masked and row_is_finite(like, row, count) == 0:
+        row = value_row(like, table, arena, v, begin + j, feature, count)
+        if hides and row_is_finite(like, row, count) == 0:
             found = True
             for d in range(count):
                 value = load_float(like, row + d * size)
@@ -128,7 +131,7 @@ def _pack_values(like, table, arena, v, begin, keys, feature, count):
 
 
 @jitted
-def _sees(like, table, arena, row, key):
+def sees(like, table, arena, row, key):
     """Whether a row of the block sees a key."""
     low = load_word(like, row_table(like, table, arena, "LOW") + 8 * row)
     high = load_word(like, row_table(like, table, arena, "HIGH") + 8 * row)
@@ -145,27 +148,33 @@ def _sees(like, table, arena, row, key):
 
 
 @jitted
-def _add_non_finite(like, table, arena, v, feature, count, rows, panel, weights, begin, end):
-    """Add what `_pack_values` left out to the rows that see it."""
-    width, size = panel_width(like), item_bytes(like)
-    result = arena + field(like, table, "RESULT")
-    result += panel * field(like, table, "RESULT_PANEL_BYTES")
-    for key in range(begin, end):
-        row = _value_row(like, table, arena, v, key, feature, count)
+def add_non_finite(
+    like, table, arena, v, begin, keys, feature, count, first_row, rows, betas,
+    weights, weight_row, weight_step, results, result_row, result_step,
+):  # fmt: skip
+    """Add NaN and infinities, left out before as 0, to the rows that see them.
+
+    Weights lie `weight_row` bytes apart for each row and `weight_step` for each key, results
+    `result_row` for each row and `result_step` for each feature.
+    """
+    size = item_bytes(like)
+    for j in range(keys):
+        row = value_row(like, table, arena, v, begin + j, feature, count)
         if row_is_finite(like, row, count) != 0:
             continue
-        for lane in range(min(width, rows - panel * width)):
-            if not _sees(like, table, arena, panel * width + lane, key):
+        for r in range(rows):
+            if not sees(like, table, arena, first_row + r, begin + j):
                 continue
-            weight = load_float(like, weights + ((key - begin) * width + lane) * size)
+            weight = load_float(like, weights + r * weight_row + j * weight_step)
+            beta = load_float(like, betas + r * size)
             for d in range(count):
                 value = load_float(like, row + d * size)
                 if not math.isfinite(value):
-                    place = result + ((feature + d) * width + lane) * size
-                    store_float(like, place, load_float(like, place) + weight * value)
+                    place = results + r * result_row + d * result_step
+                    store_float(like, place, load_float(like, place) + weight * value * beta)
 
 
-@jitted
+@inlined
 def _add_mask(like, table, arena, rows, panel, scores, begin, keys):
     """Add the dense mask to a panel's scores."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
@@ -184,6 +193,41 @@ def _add_mask(like, table, arena, rows, panel, scores, begin, keys):
 
 
 @jitted
+def _band_hides(like, table, arena, panel, begin, end):
+    """Whether some row of a panel is too early or late for some of these keys."""
+    low_max = load_word(like, panel_cell(like, table, arena, panel, "LOW_MAX"))
+    high_min = load_word(like, panel_cell(like, table, arena, panel, "HIGH_MIN"))
+    return low_max > begin or high_min < end
+
+
+@jitted
+def look_at_panel(like, table, arena, rows, panel, block):
+    """Settle which keys of the block a panel computes; whether any is hidden from a row.
+
+    Fills BEGIN, END and FULL.  What a boolean mask leaves out at either end is left out; a
+    tile that it leaves whole is computed as without a mask.
+    """
+    block_k, width = field(like, table, "BLOCK_K"), panel_width(like)
+    low = load_word(like, panel_cell(like, table, arena, panel, "LOW_MIN"))
+    high = load_word(like, panel_cell(like, table, arena, panel, "HIGH_MAX"))
+    begin, end = max(low, block * block_k), min(high, (block + 1) * block_k)
+    kind = field(like, table, "MASK_KIND")
+    full = kind == NO_KIND
+    if kind == BOOL and field(like, table, "MASK_E") == 1 and begin < end:
+        found = panel_cell(like, table, arena, panel, "BEGIN")
+        mask_rows = row_table(like, table, arena, "MASK") + 8 * panel * width
+        used = min(width, rows - panel * width)
+        find_seen(like, mask_rows, used, begin, end - begin, found)
+        end = begin + load_word(like, found + 8)
+        begin += load_word(like, found)
+        full = load_word(like, found + 16) != 0
+    store_word(like, panel_cell(like, table, arena, panel, "BEGIN"), begin)
+    store_word(like, panel_cell(like, table, arena, panel, "END"), end)
+    store_word(like, panel_cell(like, table, arena, panel, "FULL"), 1 if full else 0)
+    return begin < end and (not full or _band_hides(like, table, arena, panel, begin, end))
+
+
+@inlined
 def _softmax(like, table, arena, rows, panel, scores, softcap):
     """Masks and the online softmax for a panel's part of a key block."""
     width, size = panel_width(like), item_bytes(like)
@@ -192,11 +236,10 @@ def _softmax(like, table, arena, rows, panel, scores, softcap):
     keys = load_word(like, panel_cell(like, table, arena, panel, "END")) - begin
     if softcap > 0.0:
         cap_scores(like, scores, keys, vectors, softcap)
-    if field(like, table, "MASK_KIND") != NO_KIND:
+    full = load_word(like, panel_cell(like, table, arena, panel, "FULL")) != 0
+    if not full and field(like, table, "MASK_KIND") != NO_KIND:
         _add_mask(like, table, arena, rows, panel, scores, begin, keys)
-    low_max = load_word(like, panel_cell(like, table, arena, panel, "LOW_MAX"))
-    high_min = load_word(like, panel_cell(like, table, arena, panel, "HIGH_MIN"))
-    partial = low_max > begin or high_min < begin + keys
+    partial = _band_hides(like, table, arena, panel, begin, begin + keys)
     first, past = lane_row(like, table, arena, "FIRST"), lane_row(like, table, arena, "PAST")
     if partial:
         lows, highs = row_table(like, table, arena, "LOW"), row_table(like, table, arena, "HIGH")
@@ -218,24 +261,24 @@ def _softmax(like, table, arena, rows, panel, scores, softcap):
         state_row(like, table, arena, "TOP", panel),
         state_row(like, table, arena, "TOTAL", panel),
         state_row(like, table, arena, "ALPHA", panel),
+        state_row(like, table, arena, "BETA", panel),
     )
 
 
 @jitted
 def key_block(like, table, arena, rows, block, k, v, softcap):
     """Scores, softmax and weighted sum of one block of keys for a row block."""
-    width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
+    width, size = panel_width(like), item_bytes(like)
     panels = (rows + width - 1) // width
-    block_k, chunk = field(like, table, "BLOCK_K"), field(like, table, "CHUNK")
+    chunk = field(like, table, "CHUNK")
     dim, dim_v = field(like, table, "DIM"), field(like, table, "DIM_V")
 
-    first, past = field(like, table, "LENGTH_K"), 0
+    first, past, hides = field(like, table, "LENGTH_K"), 0, False
     for panel in range(panels):
-        low = load_word(like, panel_cell(like, table, arena, panel, "LOW_MIN"))
-        high = load_word(like, panel_cell(like, table, arena, panel, "HIGH_MAX"))
-        begin, end = max(low, block * block_k), min(high, (block + 1) * block_k)
-        store_word(like, panel_cell(like, table, arena, panel, "BEGIN"), begin)
-        store_word(like, panel_cell(like, table, arena, panel, "END"), end)
+        if look_at_panel(like, table, arena, rows, panel, block):
+            hides = True
+        begin = load_word(like, panel_cell(like, table, arena, panel, "BEGIN"))
+        end = load_word(like, panel_cell(like, table, arena, panel, "END"))
         if begin < end:
             first, past = min(first, begin), max(past, end)
     if first >= past:
@@ -256,8 +299,8 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
     stride = field(like, table, "V_R")
     in_place = panels == 1 and field(like, table, "IN_PLACE") != 0
     in_place = in_place and field(like, table, "V_E") == size
-    if in_place and field(like, table, "MASKED") != 0:
-        in_place = _all_finite(like, v + first * stride, past - first, stride, dim_v)
+    if in_place and hides:
+        in_place = all_finite(like, v + first * stride, past - first, stride, dim_v)
     value_group, value_step = field(like, table, "VALUE_GROUP_BYTES"), TILE_ROWS * size
     if in_place:
         value_group, value_step = TILE_ROWS * size, stride
@@ -280,9 +323,6 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
                 queries = arena + field(like, table, "QUERIES") + panel * query_panel
                 queries += d * width * size
                 fresh = 1 if d == 0 else 0
-                if rows == 1 and key_step == size and count % lanes == 0:
-                    score_one(like, scores, end - begin, keys_of, key_stride, queries, count, fresh)
-                    continue
                 _multiply(
                     like,
                     used_vectors(like, rows, panel),
@@ -295,6 +335,7 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
                     queries,
                     count,
                     fresh,
+                    ones,
                     ones,
                 )
         for panel in range(panel_0, panel_1):
@@ -310,7 +351,9 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
             if in_place:
                 values_at = v + first * stride + d * size
             elif panel_0 == 0:
-                non_finite = _pack_values(like, table, arena, v, first, past - first, d, count)
+                non_finite = _pack_values(
+                    like, table, arena, v, first, past - first, d, count, hides
+                )
             for panel in range(panel_0, panel_1):
                 begin = load_word(like, panel_cell(like, table, arena, panel, "BEGIN"))
                 end = load_word(like, panel_cell(like, table, arena, panel, "END"))
@@ -322,9 +365,7 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
                 result = arena + field(like, table, "RESULT") + panel * result_panel
                 result += d * width * size
                 alpha = state_row(like, table, arena, "ALPHA", panel)
-                if rows == 1 and in_place:
-                    weigh_one(like, result, count, values_of, stride, weights, end - begin, alpha)
-                    continue
+                beta = state_row(like, table, arena, "BETA", panel)
                 _multiply(
                     like,
                     used_vectors(like, rows, panel),
@@ -338,8 +379,11 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
                     end - begin,
                     0,
                     alpha,
+                    beta,
                 )
                 if non_finite:
-                    _add_non_finite(
-                        like, table, arena, v, d, count, rows, panel, weights, begin, end
-                    )
+                    add_non_finite(
+                        like, table, arena, v, begin, end - begin, d, count,
+                        panel * width, min(width, rows - panel * width), beta,
+                        weights, size, width * size, result, size, width * size,
+                    )  # fmt: skip

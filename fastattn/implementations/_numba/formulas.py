@@ -20,9 +20,11 @@ from fastattn.implementations._numba.ir import Num, itemsize
 __all__ = [
     "bfloat16_to_float32",
     "exp",
+    "finite_shift",
     "float16_to_float32",
     "float32_to_bfloat16",
     "float32_to_float16",
+    "joined",
     "tanh",
     "transpose",
 ]
@@ -103,6 +105,21 @@ def exp(x: Num) -> Num:
     series = _polynomial(r, f.exp_series).times_plus(r * r, r) + 1.0
     two_to_n = ((shifted.bits() + f.bias) << f.fraction_bits).as_float(x.element)
     return x.like(0.0).where(x < f.lowest, series * two_to_n)
+
+
+def finite_shift(peak: Num) -> Num:
+    """What to take from scores whose maximum is `peak`: 0 where nothing is visible.
+
+    ``exp(-inf - 0) = 0`` for each hidden key.
+    """
+    return peak.like(0.0).where(peak.equals(-math.inf), peak)
+
+
+def joined(before: Num, peak: Num) -> tuple[Num, Num, Num]:
+    """Maximum of two parts of a row, and the factors of their sums relative to it."""
+    now = peak.at_least(before)
+    shift = finite_shift(now)
+    return now, exp(before - shift), exp(peak - shift)
 
 
 def tanh(x: Num) -> Num:

@@ -40,6 +40,7 @@ __all__ = [
     "data_address",
     "field",
     "fill",
+    "inlined",
     "item_bytes",
     "jitted",
     "lane_count",
@@ -48,6 +49,7 @@ __all__ = [
     "load_word",
     "panel_cell",
     "panel_width",
+    "peek",
     "place_of",
     "row_table",
     "state_row",
@@ -68,6 +70,9 @@ jitted: Callable[..., Any] = functools.partial(
     no_cfunc_wrapper=True,
 )
 """Decorator of compiled functions that only compiled ones call: no test for division by 0."""
+
+inlined: Callable[..., Any] = functools.partial(jitted, inline="always")
+"""The same for what is called in one place: not optimised by LLVM on its own first."""
 
 
 def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any]:
@@ -184,9 +189,19 @@ def data_address(emit: Emitter, element: ir.Type, identity: Num) -> Num:
 
 @written_intrinsic("word")
 def claim(emit: Emitter, element: ir.Type, counter: Num) -> Num:
-    """Add 1 to the int64 at an address, atomically; its value before."""
+    """Add 1 to the int64 at an address, atomically; its value before.
+
+    Who reads a number sees what was written before it was claimed.
+    """
     pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
-    return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "monotonic"))
+    return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "acq_rel"))
+
+
+@written_intrinsic("word")
+def peek(emit: Emitter, element: ir.Type, counter: Num) -> Num:
+    """What another thread's `claim` has made of the int64 at an address."""
+    pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
+    return emit.number(emit.builder.load_atomic(pointer, "acquire", 8))
 
 
 def _word(emit: Emitter, table: Num, name: str) -> Num:

@@ -211,6 +211,21 @@ class Num:
         """One number of a vector."""
         return Num(self.emit, self.emit.builder.extract_element(self.ir, _INDEX(index)))
 
+    def nonzero_lanes(self) -> Num:
+        """64-bit word with a bit for each lane (or the one number) that is not 0, lowest first."""
+        found = self.emit.builder.icmp_unsigned("!=", self.ir, self.like(0).ir)
+        bits = self.emit.builder.bitcast(found, ir.IntType(self.count))
+        return Num(self.emit, self.emit.builder.zext(bits, _INDEX))
+
+    def trailing_zeros(self) -> Num:
+        """Zeros below the lowest bit of an integer other than 0."""
+        return Num(self.emit, self.emit.builder.cttz(self.ir, ir.IntType(1)(1)))
+
+    def significant_bits(self) -> Num:
+        """Bits up to the highest one of a 64-bit integer other than 0."""
+        zeros = self.emit.builder.ctlz(self.ir, ir.IntType(1)(1))
+        return self.emit.index(64) - Num(self.emit, zeros)
+
     def shuffled(self, other: Num, order: list[int]) -> Num:
         """Lanes of this vector and, from `count` on, of `other`, in that order."""
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)

@@ -18,6 +18,7 @@ from fastattn.implementations._numba.intrinsics import (
     clamp,
     field,
     fill,
+    inlined,
     item_bytes,
     jitted,
     lane_count,
@@ -33,17 +34,18 @@ from fastattn.implementations._numba.intrinsics import (
     used_vectors,
 )
 from fastattn.implementations._numba.rows import read_any, write_any
-from fastattn.implementations._numba.shape import NO_KIND
+from fastattn.implementations._numba.shape import NO_KIND, TOGETHER
+from fastattn.implementations._numba.strips import scale_strip
 from fastattn.implementations._numba.tiles import (
     finish_panel,
     gather_tile,
     scatter_tile,
 )
 
-__all__ = ["lay_out_rows", "pack_queries", "prepare", "write_results"]
+__all__ = ["lay_out_rows", "pack_queries", "prepare", "read_few_queries", "write_results"]
 
 
-@jitted
+@inlined
 def prepare(like, table, arena):
     """Fill what all items of a thread share."""
     lanes = lane_count(like)
@@ -57,6 +59,12 @@ def prepare(like, table, arena):
 
 
 @jitted
+def few_lanes(like, rows):
+    """Rows that are computed where `rows` are asked for: the last one is repeated."""
+    return 1 if rows == 1 else (rows + TOGETHER - 1) // TOGETHER * TOGETHER
+
+
+@inlined
 def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offset, length):
     """Fill the tables of a row block; the first key that it sees, and one past the last."""
     width = panel_width(like)
@@ -79,9 +87,10 @@ def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offse
     unread = arena + field(like, table, "STAGE")
     unread += lane_count(like) * field(like, table, "STAGE_BYTES")
     block_low, block_high = length_k, 0
+    lanes = width if field(like, table, "FEW") == 0 else few_lanes(like, rows)
     for panel in range((rows + width - 1) // width):
         low_min, low_max, high_min, high_max = length_k, 0, length_k, 0
-        for r in range(panel * width, (panel + 1) * width):
+        for r in range(panel * width, panel * width + lanes):
             row = first + min(r, rows - 1)
             g = row // length_q
             i = row - g * length_q
@@ -105,7 +114,7 @@ def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offse
     return block_low, block_high
 
 
-@jitted
+@inlined
 def pack_queries(like, table, arena, rows, scale):
     """Q as panels, one panel row per feature, multiplied by `scale`."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
@@ -132,7 +141,36 @@ def pack_queries(like, table, arena, rows, scale):
                 gather_tile(like, q_rows, start * size, target, scale)
 
 
-@jitted
+@inlined
+def read_few_queries(like, table, arena, rows, scale):
+    """Q row by row, zeros up to whole registers, multiplied by `scale`."""
+    kind, stride = field(like, table, "KIND"), field(like, table, "Q_E")
+    row_bytes, size = field(like, table, "QUERY_ROW_BYTES"), item_bytes(like)
+    vectors = row_bytes // (lane_count(like) * size)
+    q_rows = row_table(like, table, arena, "Q")
+    for r in range(few_lanes(like, rows)):
+        row = arena + field(like, table, "QUERIES") + r * row_bytes
+        fill(like, row, vectors, 0.0)
+        read_any(
+            like, kind, row, load_word(like, q_rows + 8 * r), stride, field(like, table, "DIM")
+        )
+        scale_strip(like, row, row, scale, vectors)
+
+
+@inlined
+def _write_few(like, table, arena, rows, factors):
+    """Write each row's result, multiplied by its factor."""
+    size, row_bytes = item_bytes(like), field(like, table, "RESULT_ROW_BYTES")
+    kind, stride = field(like, table, "KIND"), field(like, table, "OUT_E")
+    for r in range(rows):
+        result = arena + field(like, table, "RESULT") + r * row_bytes
+        factor = load_float(like, factors + r * size)
+        scale_strip(like, result, result, factor, row_bytes // (lane_count(like) * size))
+        target = load_word(like, row_table(like, table, arena, "OUT") + 8 * r)
+        write_any(like, kind, target, stride, result, field(like, table, "DIM_V"))
+
+
+@inlined
 def write_results(like, table, arena, rows, first, head, sinks, lse):
     """Divide by the sums, with sinks, and write the result and the log-sum-exp."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
@@ -164,6 +202,9 @@ def write_results(like, table, arena, rows, first, head, sinks, lse):
                 store_float(like, load_word(like, lse_rows + 8 * lane), value)
         vectors = used_vectors(like, rows, panel)
         finish_panel(like, vectors, 1 if with_sinks else 0, sink_row, top, total, factors)
+        if field(like, table, "FEW") != 0:
+            _write_few(like, table, arena, rows, factors)
+            return
         result = arena + field(like, table, "RESULT")
         result += panel * field(like, table, "RESULT_PANEL_BYTES")
         for vector in range(vectors):

@@ -23,7 +23,7 @@ class _Job:
 
     __slots__ = ("_closed", "_done", "_function", "_lock", "_running", "error")
 
-    def __init__(self, function: Callable[[int], None]) -> None:
+    def __init__(self, function: Callable[[int], object]) -> None:
         self._function = function
         self._lock = threading.Lock()
         self._done = threading.Event()
@@ -47,7 +47,7 @@ class _Job:
                 if self._closed and not self._running:
                     self._done.set()
 
-    def close(self) -> None:
+    def close(self, wait: bool = True) -> None:
         """Admit no more helpers, and wait for those that are at work.
 
         An interrupt (Ctrl-C) is raised after they have finished: they write into
@@ -55,7 +55,7 @@ class _Job:
         """
         with self._lock:
             self._closed = True
-            if not self._running:
+            if not (wait and self._running):
                 return
         interrupt: BaseException | None = None
         while True:
@@ -105,17 +105,20 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_renew)
 
 
-def run_on_threads(function: Callable[[int], None], threads: int) -> None:
+def run_on_threads(function: Callable[[int], object], threads: int) -> None:
     """Run ``function(worker)`` on up to `threads` threads, with `worker` 0 on this one.
 
-    Returns when all that was begun is finished.  A worker that comes too late is left
-    out: the function must do all work itself when it runs alone.
+    Returns when all that was begun is finished, or when ``function(0)`` tells by a true value
+    that all work is.  A worker that comes too late is left out, or finds nothing to do: the
+    function must do all work itself when it runs alone.
     """
     job = _Job(function)
     try:
         _pool.submit(job, threads - 1)
-        function(0)
-    finally:
+        finished = bool(function(0))
+    except BaseException:
         job.close()
+        raise
+    job.close(wait=not finished)
     if job.error is not None:
         raise job.error

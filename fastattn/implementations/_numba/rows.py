@@ -18,10 +18,10 @@ from llvmlite import ir
 
 from fastattn.implementations._numba import formulas
 from fastattn.implementations._numba.intrinsics import jitted, written_intrinsic
-from fastattn.implementations._numba.ir import Emitter, Num, itemsize, lanes
+from fastattn.implementations._numba.ir import LANES_BYTES, Emitter, Num, itemsize, lanes
 from fastattn.implementations._numba.shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
 
-__all__ = ["pack_row", "read_any", "row_is_finite", "write_any"]
+__all__ = ["find_seen", "pack_row", "read_any", "row_is_finite", "write_any"]
 
 _STORED: dict[int, ir.Type] = {
     FLOAT32: ir.FloatType(),
@@ -114,6 +114,40 @@ def row_is_finite(emit: Emitter, element: ir.Type, row: Num, count: Num) -> Num:
     for lane in range(width):
         total = total + poison[width].get().lane(lane)
     return emit.number(emit.builder.zext(total.equals(total).ir, ir.IntType(64)))
+
+
+@written_intrinsic("nothing")
+def find_seen(
+    emit: Emitter, element: ir.Type, table: Num, rows: Num, offset: Num, keys: Num, found: Num
+) -> None:
+    """What some boolean mask rows, at unit stride, let their rows see of so many keys.
+
+    `table` holds the rows' addresses, to which `offset` is added.  Writes three words to
+    `found`: the first key that some row sees (`keys` if none), one past the last (0 if none),
+    and whether every row sees every key.
+    """
+    byte = ir.IntType(8)
+    first, past = emit.variable(keys), emit.variable(emit.index(0))
+    every = emit.variable(emit.index(1))
+
+    def look(start: Num, width: int) -> None:
+        some = emit.variable(emit.constant(byte, 0, width))
+        each = emit.variable(emit.constant(byte, 255, width))
+        with emit.loop(rows) as r:
+            row = emit.load(emit.load(table + r * 8, ir.IntType(64)) + offset + start, byte, width)
+            some.set(some.get() | row)
+            each.set(each.get() & row)
+        seen = some.get().nonzero_lanes()
+        with emit.when(seen > 0):
+            first.set(first.get().at_most(start + seen.trailing_zeros()))
+            past.set(past.get().at_least(start + seen.significant_bits()))
+        full = emit.index((1 << width) - 1).equals(each.get().nonzero_lanes())
+        every.set(every.get().where(full, 0))
+
+    # At most 32 keys at once: their bits are one positive word.
+    _along(emit, keys, min(32, LANES_BYTES), keys.equals(keys), look)
+    for n, variable in enumerate((first, past, every)):
+        emit.store(variable.get(), found + 8 * n)
 
 
 @written_intrinsic("nothing")

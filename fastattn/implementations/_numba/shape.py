@@ -42,6 +42,7 @@ REGIONS: tuple[str, ...] = (
     "VALUES",
     "STAGE",
     "MASK",
+    "PART",
 )
 """Parts of a thread's arena; each one's offset in bytes is a number of the table."""
 
@@ -58,8 +59,11 @@ TABLE: tuple[str, ...] = (
     "BLOCK_Q",
     "BLOCK_K",
     "CHUNK",
+    # A few rows, and the runs of key blocks that an item's work is divided into.
+    "FEW",
+    "SPLITS",
+    "BLOCKS_PER_SPLIT",
     # What hides keys.
-    "MASKED",
     "LEFT",
     "RIGHT",
     "MASK_KIND",
@@ -79,6 +83,13 @@ TABLE: tuple[str, ...] = (
     "KEY_BYTES",  # a staged key; 0 where keys are read in place
     "VALUE_GROUP_BYTES",  # TILE_ROWS features of each value of a key block
     "STAGE_BYTES",  # a staged query or result
+    "QUERY_ROW_BYTES",  # rows of these where they are few
+    "RESULT_ROW_BYTES",
+    "SCORE_ROW_BYTES",
+    "PART_BYTES",  # maximum, sum and result of a block of keys for a few rows
+    "ARENAS",  # where the first arena is, from the scratch's start
+    "PARTS",  # where those of all blocks are, from the scratch's start
+    "BLOCKS",
     "MASK_ROW_BYTES",
     "ZERO",
     "BATCH_AXES",
@@ -88,11 +99,13 @@ TABLE: tuple[str, ...] = (
 ROW_TABLE: tuple[str, ...] = ("Q", "OUT", "LSE", "MASK", "LOW", "HIGH")
 """Of each row of a row block: addresses, the first key it sees and the one past the last."""
 
-PANEL_CELL: tuple[str, ...] = ("LOW_MIN", "LOW_MAX", "HIGH_MIN", "HIGH_MAX", "BEGIN", "END")
-"""Bounds of LOW and HIGH of a panel's rows, and the keys that it computes now."""
+PANEL_CELL: tuple[str, ...] = ("LOW_MIN", "LOW_MAX", "HIGH_MIN", "HIGH_MAX", "BEGIN", "END", "FULL")
+"""Bounds of LOW and HIGH of a panel's rows, the keys that it computes now, and whether the
+mask leaves them all.  `rows.find_seen` fills the last three."""
 
-STATE_ROW: tuple[str, ...] = ("TOP", "TOTAL", "ALPHA", "SINK")
-"""Running maximum and sum of each row, the factor of what came before, its head's sink."""
+STATE_ROW: tuple[str, ...] = ("TOP", "TOTAL", "ALPHA", "BETA", "SINK")
+"""Running maximum and sum of each row, the factors of what came before and of what a block
+adds, its head's sink."""
 
 LANE_ROW: tuple[str, ...] = ("ONES", "FIRST", "PAST", "FACTOR")
 
@@ -104,4 +117,11 @@ UNLIMITED: Final = 2**52
 """A band side without limit; positions stay below 2**49 (`_problem`)."""
 
 HEADER_BYTES: Final = 64
-"""What precedes the threads' arenas: the counter of claimed items, in a cache line."""
+"""What precedes all else in the scratch: the counters of claimed and of finished units."""
+
+FEW_ROWS: Final = 8
+"""Up to so many rows are computed row by row (`few`): a panel's lanes would be empty, and
+its packing of values would cost more than it saves."""
+
+TOGETHER: Final = 4
+"""Few rows that share each load of a key or value: their sums stay in registers."""

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from llvmlite import ir
 
-from fastattn.implementations._numba.formulas import exp, tanh, transpose
+from fastattn.implementations._numba.formulas import exp, finite_shift, joined, tanh, transpose
 from fastattn.implementations._numba.intrinsics import written_intrinsic
 from fastattn.implementations._numba.ir import TILE_VECTORS, Emitter, Num, itemsize, lanes
 
@@ -25,14 +25,11 @@ __all__ = [
     "gather_tile",
     "multiply_tile",
     "scatter_tile",
-    "score_one",
     "softmax_panel",
-    "weigh_one",
 ]
 
 _WORD = ir.IntType(64)
 _UNROLL = 4  # steps of a product per branch
-_AHEAD = 8  # values between the one that is read and the one that is asked for
 _INFINITY = float("inf")
 
 
@@ -51,11 +48,13 @@ def multiply_tile(
     count: Num,
     fresh: Num,
     alpha: Num,
+    beta: Num,
 ) -> None:
-    """``c[r] = (0 if fresh else c[r] * alpha) + sum_t a[r, t] * b[t]``: the micro-kernel.
+    """``c[r] = (0 if fresh else c[r] * alpha) + beta * sum_t a[r, t] * b[t]``: the micro-kernel.
 
-    `c`, `b` and `alpha` are panel rows (`vectors` registers of them), `a` holds numbers at
-    ``a + min(r, used - 1) * a_row + t * a_step``: rows past `used` repeat the last one.
+    `c`, `b`, `alpha` and `beta` (1 if fresh) are panel rows (`vectors` registers of them),
+    `a` holds numbers at ``a + min(r, used - 1) * a_row + t * a_step``: rows past `used` repeat
+    the last one.
     Each sum is one chain in the order of t, whatever `rows` and `vectors` are, and is added
     to `c` as a whole: the error grows with the length of a block and with their number, not
     with the product.
@@ -88,98 +87,15 @@ def multiply_tile(
     with emit.loop(count - done) as i:
         advance((done + i) * a_step, b + (done + i) * step)
     with emit.when(fresh.equals(0)):
-        factors = [emit.load(alpha + v * width * size, element, width) for v in range(vectors)]
+        old, new = (
+            [emit.load(factors + v * width * size, element, width) for v in range(vectors)]
+            for factors in (alpha, beta)
+        )
         for (_, v), place, total in zip(cells, places, sums, strict=True):
-            total.set(emit.load(place, element, width).times_plus(factors[v], total.get()))
+            before = emit.load(place, element, width)
+            total.set(before.times_plus(old[v], total.get() * new[v]))
     for place, total in zip(places, sums, strict=True):
         emit.store(total.get(), place)
-
-
-@written_intrinsic("nothing")
-def score_one(
-    emit: Emitter,
-    element: ir.Type,
-    scores: Num,
-    keys: Num,
-    rows: Num,
-    stride: Num,
-    query: Num,
-    count: Num,
-    fresh: Num,
-) -> None:
-    """`multiply_tile` of keys for the query in a panel's first lane alone, with equal results.
-
-    Keys run along the lanes here, transposed as they are read.  `count` is a multiple of the
-    lanes; scores are written up to the next multiple of twice the lanes.
-    """
-    width, size = lanes(element), itemsize(element)
-    row = TILE_VECTORS * width * size
-    per_round = 2 * width  # two chains of sums hide each other's latency
-    last = keys - 1
-    rounds = (keys + (per_round - 1)) >> (per_round.bit_length() - 1)
-    with emit.loop(rounds) as i:
-        first = i * per_round
-        addresses = [rows + (first + n).at_most(last) * stride for n in range(per_round)]
-        sums = [emit.variable(emit.constant(element, 0.0, width)) for _ in range(2)]
-        with emit.loop(count >> (width.bit_length() - 1)) as tile:
-            start = tile * (width * size)
-            for half, total in enumerate(sums):
-                of_half = addresses[half * width : (half + 1) * width]
-                for address in of_half:
-                    emit.prefetch(address + stride * per_round + start)
-                key_rows = [emit.load(address + start, element, width) for address in of_half]
-                for j, column in enumerate(transpose(key_rows)):
-                    feature = emit.load(query + (tile * width + j) * row, element)
-                    total.set(column.times_plus(emit.spread(feature, width), total.get()))
-        for n in range(per_round):
-            place = scores + (first + n) * row
-            number = sums[n // width].get().lane(n % width)
-            before = number.like(0.0).where(fresh.equals(1), emit.load(place, element))
-            emit.store(before + number, place)
-
-
-@written_intrinsic("nothing")
-def weigh_one(
-    emit: Emitter,
-    element: ir.Type,
-    result: Num,
-    count: Num,
-    values: Num,
-    stride: Num,
-    weights: Num,
-    keys: Num,
-    alpha: Num,
-) -> None:
-    """`multiply_tile` of values for the query in a panel's first lane alone, equal results.
-
-    Features run along the lanes, as they lie in memory.
-    """
-    width, size = lanes(element), itemsize(element)
-    row = TILE_VECTORS * width * size
-    factor = emit.load(alpha, element)
-    done = emit.index(0)
-    for vectors, lanes_each in ((8, width), (1, width), (1, 1)):
-        per_round = vectors * lanes_each
-        rounds = (count - done) >> (per_round.bit_length() - 1)
-        with emit.loop(rounds) as i:
-            first = done + i * per_round
-            zero = emit.constant(element, 0.0, lanes_each)
-            sums = [emit.variable(zero) for _ in range(vectors)]
-            with emit.loop(keys) as j:
-                weight = emit.load(weights + j * row, element)
-                weight = weight if lanes_each == 1 else emit.spread(weight, width)
-                place = values + j * stride + first * size
-                for ahead in range(0, per_round * size, 64):
-                    emit.prefetch(place + stride * _AHEAD + ahead)
-                for v, total in enumerate(sums):
-                    value = emit.load(place + v * lanes_each * size, element, lanes_each)
-                    total.set(value.times_plus(weight, total.get()))
-            for n in range(per_round):
-                number = sums[n // lanes_each].get()
-                number = number if lanes_each == 1 else number.lane(n % lanes_each)
-                place = result + (first + n) * row
-                emit.store(emit.load(place, element).times_plus(factor, number), place)
-        done = done + rounds * per_round
 
 
 @written_intrinsic("nothing")
@@ -253,12 +169,14 @@ def softmax_panel(
     top: Num,
     total: Num,
     alpha: Num,
+    beta: Num,
 ) -> None:
-    """One step of the online softmax; scores become weights relative to the new maximum.
+    """One step of the online softmax; scores become weights relative to their own maximum.
 
-    `low`, `high`, `top`, `total` and `alpha` are panel rows: the first and one past the
-    last visible key (counted from the first row, read if `partial`), the running maximum,
-    the running sum, and the factor that what was summed before is to be multiplied by.
+    `low`, `high`, `top`, `total`, `alpha` and `beta` are panel rows: the first and one past
+    the last visible key (counted from the first row, read if `partial`), the running maximum,
+    the running sum, and the factors that what was summed before and what these weights sum
+    are to be multiplied by.
     """
     width, size = lanes(element), itemsize(element)
     row = TILE_VECTORS * width * size
@@ -286,20 +204,20 @@ def softmax_panel(
                     emit.store(s, first + j * row)
                     largest.set(s.at_least(largest.get()))
                     key.set(position + 1.0)
-        before = emit.load(top + lane, element, width)
-        now = largest.get().at_least(before)
-        emit.store(now, top + lane)
-        # A row that has seen nothing: exp(-inf - 0) = 0 for each of its keys.
-        shift = now.like(0.0).where(now.equals(-_INFINITY), now)
-        factor = exp(before - shift)
-        emit.store(factor, alpha + lane)
+        peak = largest.get()
+        shift = finite_shift(peak)
         added = emit.variable(vector(0.0))
         with emit.loop(keys) as j:
             weight = exp(emit.load(first + j * row, element, width) - shift)
             emit.store(weight, first + j * row)
             added.set(added.get() + weight)
+        before = emit.load(top + lane, element, width)
+        now, old, new = joined(before, peak)
+        emit.store(now, top + lane)
+        emit.store(old, alpha + lane)
+        emit.store(new, beta + lane)
         sum_before = emit.load(total + lane, element, width)
-        emit.store(sum_before.times_plus(factor, added.get()), total + lane)
+        emit.store(sum_before.times_plus(old, added.get() * new), total + lane)
 
 
 @written_intrinsic("nothing")
