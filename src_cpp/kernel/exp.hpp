@@ -52,21 +52,40 @@ struct ExpConstants<double> {
         0x1.5555555554827p-3,  0x1.0000000000005p-1,  0x1.0000000000003p+0,  1.0};
 };
 
-template <typename Simd>
-inline typename Simd::Vec exp_nonpositive(typename Simd::Vec x) {
+// Several vectors step by step side by side: one after the other, the steps of the first, each of
+// which waits for the one before, would fill the processor's queue.
+template <typename Simd, int kCount>
+[[gnu::always_inline]] inline void exp_nonpositive(typename Simd::Vec (&x)[kCount]) {
     using Vec = typename Simd::Vec;
     using Bits = typename Simd::Bits;
     using K = ExpConstants<typename Simd::Value>;
-    x = Simd::max(broadcast<Simd>(K::lowest), x);  // in this order NaN passes
-    const Vec shifted = Simd::fma(x, broadcast<Simd>(K::log2e), broadcast<Simd>(K::round));
-    const Vec n = shifted - broadcast<Simd>(K::round);
-    Vec r = Simd::fma(n, broadcast<Simd>(-K::ln2_high), x);
-    r = Simd::fma(n, broadcast<Simd>(-K::ln2_low), r);
-    Vec p = broadcast<Simd>(K::polynomial[0]);
+    const auto each = [](auto step) {
+#pragma GCC unroll 16
+        for (int i = 0; i < kCount; ++i) step(i);
+    };
+    Vec shifted[kCount], n[kCount], p[kCount];
+    each([&](int i) { x[i] = Simd::max(broadcast<Simd>(K::lowest), x[i]); });  // NaN passes
+    each([&](int i) {
+        shifted[i] = Simd::fma(x[i], broadcast<Simd>(K::log2e), broadcast<Simd>(K::round));
+    });
+    each([&](int i) { n[i] = shifted[i] - broadcast<Simd>(K::round); });
+    each([&](int i) { x[i] = Simd::fma(n[i], broadcast<Simd>(-K::ln2_high), x[i]); });
+    each([&](int i) { x[i] = Simd::fma(n[i], broadcast<Simd>(-K::ln2_low), x[i]); });
+    each([&](int i) { p[i] = broadcast<Simd>(K::polynomial[0]); });
     constexpr int kTerms = sizeof(K::polynomial) / sizeof(K::polynomial[0]);
 #pragma GCC unroll 16
-    for (int i = 1; i < kTerms; ++i) p = Simd::fma(p, r, broadcast<Simd>(K::polynomial[i]));
-    return p * bits<Vec>(bits<Bits>(shifted) << K::mantissa_bits);
+    for (int term = 1; term < kTerms; ++term)
+        each([&](int i) {
+            p[i] = Simd::fma(p[i], x[i], broadcast<Simd>(K::polynomial[term]));
+        });
+    each([&](int i) { x[i] = p[i] * bits<Vec>(bits<Bits>(shifted[i]) << K::mantissa_bits); });
+}
+
+template <typename Simd>
+inline typename Simd::Vec exp_nonpositive(typename Simd::Vec x) {
+    typename Simd::Vec one[1] = {x};
+    exp_nonpositive<Simd>(one);
+    return one[0];
 }
 
 template <typename Simd>

@@ -36,7 +36,8 @@ struct NarrowLayout : Parts<typename Simd::Value> {
     NarrowLayout(int64_t block_k, int64_t dim, int64_t dim_v)
         : depth(this->round_up(dim, kRows)), ld(this->round_up(dim_v, Simd::lanes)) {
         q = this->part(depth * Simd::lanes);
-        scores = this->part(this->round_up(block_k, Tile::keys) * kRows);
+        // the last keys' vectors are filled up
+        scores = this->part((this->round_up(block_k, Tile::keys) + Tile::keys) * kRows);
         copies = this->part(Tile::keys * (depth > ld ? depth : ld));
         o = this->part(kRows * ld);
         sums = this->part(kRows * ld);
@@ -187,7 +188,9 @@ private:
         using Piece = typename Tile::Piece;
         const int64_t values = block_.count() * kRows;
         T* end = s_ + values;
-        for (int64_t i = 0; i < kLanes - kRows; ++i) end[i] = -kInfinity<T>;  // no keys of the block
+        constexpr int64_t kGroup = kExpVectors * kLanes;
+        static_assert(Tile::keys * kRows % kGroup == 0, "the groups end where the scores' place does");
+        for (int64_t i = 0; i < kGroup; ++i) end[i] = -kInfinity<T>;  // no keys of the block
 
         const Vec before = load<Vec>(m_);
         Vec top = before;
@@ -201,8 +204,12 @@ private:
         top = top == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top;
         const Vec alpha = exp_nonpositive<Simd>(before - top);
         store(alpha_, alpha);
-        for (int64_t i = 0; i < values; i += kLanes)
-            store(s_ + i, exp_nonpositive<Simd>(load<Vec>(s_ + i) - top));
+        for (int64_t i = 0; i < values; i += kGroup) {
+            Vec x[kExpVectors];
+            for (int n = 0; n < kExpVectors; ++n) x[n] = load<Vec>(s_ + i + n * kLanes) - top;
+            exp_nonpositive<Simd>(x);
+            for (int n = 0; n < kExpVectors; ++n) store(s_ + i + n * kLanes, x[n]);
+        }
         Piece sum{};
         for (int64_t i = 0; i < values; i += kRows) sum += load<Piece>(s_ + i);
         T sums[kLanes] = {};

@@ -16,6 +16,14 @@
 namespace fastattn {
 namespace {
 
+// Vectors whose exponentials are taken side by side.
+inline constexpr int kExpVectors = 4;
+
+template <int kCount>
+struct Keys {
+    static constexpr int count = kCount;
+};
+
 template <typename Simd, int kVectors>
 inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd::Value* m,
                            typename Simd::Value* l, typename Simd::Value* alpha) {
@@ -39,14 +47,24 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
         top[n] = top[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[n];
         store(alpha + n * kLanes, exp_nonpositive<Simd>(before[n] - top[n]));
     }
-    for (int64_t j = 0; j < keys; ++j)
+    // Weights of so many keys at a time, summed one after the other.
+    constexpr int kKeys = kVectors < kExpVectors ? kExpVectors / kVectors : 1;
+    const auto weigh = [&](int64_t j, auto some) {
+        constexpr int kCount = decltype(some)::count * kVectors;
+        Vec x[kCount];
 #pragma GCC unroll 16
-        for (int n = 0; n < kVectors; ++n) {
-            T* at = s + j * kWidth + n * kLanes;
-            const Vec weight = exp_nonpositive<Simd>(load<Vec>(at) - top[n]);
-            store(at, weight);
-            sum[n] += weight;
+        for (int i = 0; i < kCount; ++i)
+            x[i] = load<Vec>(s + j * kWidth + i * kLanes) - top[i % kVectors];
+        exp_nonpositive<Simd>(x);
+#pragma GCC unroll 16
+        for (int i = 0; i < kCount; ++i) {
+            store(s + j * kWidth + i * kLanes, x[i]);
+            sum[i % kVectors] += x[i];
         }
+    };
+    int64_t j = 0;
+    for (; j + kKeys <= keys; j += kKeys) weigh(j, Keys<kKeys>{});
+    for (; j < keys; ++j) weigh(j, Keys<1>{});
 #pragma GCC unroll 16
     for (int n = 0; n < kVectors; ++n) {
         const Vec earlier = load<Vec>(l + n * kLanes), factor = load<Vec>(alpha + n * kLanes);
