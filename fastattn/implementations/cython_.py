@@ -33,10 +33,10 @@ _BLOCK_K = 192
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
 # So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
-# parts of at least so many keys, and not into more parts than that.
+# parts of at least so many keys, which leave at most so many rows of results to be merged.
 _SPLIT_ROWS = 64
 _SPLIT_K_SMALLEST = 1024
-_SPLITS_MOST = 64
+_PART_ROWS_MOST = 1024
 
 
 def missing() -> str | None:
@@ -164,8 +164,8 @@ def _default_block_k(geometry: Geometry, tile: tuple[int, int, int]) -> tuple[in
 def _default_split_k(geometry: Geometry) -> tuple[int, str]:
     """Follows rows and keys of a key head only: how many heads there are changes no bit."""
     g = geometry
-    rows = g.length_q * (g.heads_q // g.heads_kv)
-    split = max(_SPLIT_K_SMALLEST, -(-g.length_k // _SPLITS_MOST))
+    rows = max(1, g.length_q * (g.heads_q // g.heads_kv))
+    split = max(_SPLIT_K_SMALLEST, -(-g.length_k * rows // _PART_ROWS_MOST))
     if rows > _SPLIT_ROWS or g.length_k <= split:
         return max(1, g.length_k), "one part: all keys"
     return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
