@@ -117,7 +117,7 @@ def test_every_tail(isa: Target, dtype: type) -> None:
     rng = np.random.default_rng(3)
     epsilon = float(ml_dtypes.finfo(dtype).eps)
     sizes = [(n, n, 1 + n % 13, 1 + n % 19) for n in range(1, 70)]
-    sizes += [(5, 9, d, d + 1) for d in (255, 256, 257, 300, 513)]
+    sizes += [(5, 9, d, d + 1) for d in (127, 128, 129, 255, 256, 257, 300, 513)]
     for length_q, length_k, dim, dim_v in sizes:
         q, k, v = (
             rng.standard_normal(shape).astype(dtype)

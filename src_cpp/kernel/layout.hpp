@@ -37,8 +37,9 @@ struct BlockLayout : Parts<typename Simd::Value> {
     using T = typename Simd::Value;
     static constexpr int kRows = FmaTile<Simd>::rows;
     static constexpr int kPanel = FmaTile<Simd>::vectors * Simd::lanes;
-    // Features of a key per pass over a panel: the panel's part of Q stays in L1.
-    static constexpr int64_t kDepth = 256;
+    // Features of a key per pass over a panel: the panel's part of Q stays in L1, and a sum of more
+    // products than that is taken in parts, which keeps its rounding small.
+    static constexpr int64_t kDepth = 128;
     // Features of the values likewise, in whole tiles.
     static constexpr int64_t kFeatures = kDepth / kRows * kRows;
     static constexpr int64_t kViewBytes = 32;  // of a panel's view of the keys
