@@ -2,7 +2,7 @@
 
 A test with an argument `target` runs once for each implementation and, of ``cython``,
 each instruction set that fastattn knows; one that cannot run here is skipped by name.
-With an argument `tiled` it runs for the same, less ``numpy``.
+With an argument `tiled` it runs for the same, less ``numpy``; with `native` for ``cython`` alone.
 
 The default profile ``ci`` draws the same cases each time: the gate tells of a change, not of
 luck.  ``HYPOTHESIS_PROFILE=thorough`` draws new ones, and many more.
@@ -37,10 +37,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Parametrise `target` and `tiled`."""
+    """Parametrise `target`, `tiled` and `native`."""
     for name, chosen in (
         ("target", TARGETS),
         ("tiled", tuple(target for target in TARGETS if target.tiled)),
+        ("native", tuple(target for target in TARGETS if target.impl == "cython")),
     ):
         if name in metafunc.fixturenames:
             metafunc.parametrize(name, [target.parameter() for target in chosen])

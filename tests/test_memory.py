@@ -24,9 +24,11 @@ how = json.loads(sys.argv[1])
 config = fastattn.Config(**how["config"])
 small = np.ones((3, 100, 64), np.float32)
 fastattn.attention(*small, impl=how["impl"], config=config)
-length = how["length"]
-q, k, v = np.random.default_rng(0).standard_normal((3, length, 64), dtype=np.float32)
-out = np.zeros((length, 64), np.float32)
+length_q, length_k, dim = how["shape"]
+rng = np.random.default_rng(0)
+q = rng.standard_normal((length_q, dim), dtype=np.float32)
+k, v = rng.standard_normal((2, length_k, dim), dtype=np.float32)
+out = np.zeros((length_q, dim), np.float32)
 ballast = np.ones(max(0, status("VmHWM") - status("VmRSS")) + 2**20, np.uint8)
 before = status("VmHWM")
 assert status("VmRSS") > before - 2**20
@@ -37,8 +39,10 @@ print(extra)
 """
 
 
-def _extra_bytes(target: Target, length: int) -> int:
-    how = {"impl": target.impl, "config": target.config().given(), "length": length}
+def _extra_bytes(target: Target, shape: tuple[int, int, int], **tunables: int) -> int:
+    """Peak beyond inputs and output of a call of Lq, Lk, D = Dv."""
+    config = target.config(**tunables).given()
+    how = {"impl": target.impl, "config": config, "shape": shape}
     return int(run_python(CODE, json.dumps(how), timeout_seconds=300))
 
 
@@ -55,9 +59,16 @@ pytestmark = [
 
 def test_long_sequence(tiled: Target) -> None:
     """L = 16,384, D = 64, one head, threads by default: at most 16 MiB."""
-    assert _extra_bytes(tiled, 16_384) <= 16 * 2**20
+    assert _extra_bytes(tiled, (16_384, 16_384, 64)) <= 16 * 2**20
+
+
+@pytest.mark.parametrize("dim", [64, 128])
+@pytest.mark.parametrize("length_q", [1, 512], ids=["decoding", "prefill"])
+def test_many_keys(native: Target, length_q: int, dim: int) -> None:
+    """Lk = 65,536 on two threads: at most 4 MiB for each."""
+    assert _extra_bytes(native, (length_q, 65_536, dim), threads=2) <= 2 * 4 * 2**20
 
 
 def test_the_measure_sees_a_matrix_of_scores() -> None:
     """NumPy's scores for L = 3,000 are 36 MB: the measure must show them."""
-    assert _extra_bytes(Target("numpy", None, None), 3_000) >= 30_000_000
+    assert _extra_bytes(Target("numpy", None, None), (3_000, 3_000, 64)) >= 30_000_000

@@ -405,7 +405,7 @@ def test_names_are_unique() -> None:
     assert len(names) == len(set(names))
 
 
-@pytest.mark.parametrize("field", ["block_q", "block_k", "threads", "isa"])
+@pytest.mark.parametrize("field", ["block_q", "block_k", "split_k", "threads", "isa"])
 def test_field_that_the_implementation_lacks(field: str) -> None:
     """A field is never passed over in silence."""
     value: Any = "baseline" if field == "isa" else 4

@@ -72,6 +72,49 @@ assert not wrong, wrong
     )
 
 
+def test_mixed_calls_on_many_python_threads(native: Target) -> None:
+    """Defaults for all: split keys, few and many rows, several heads, parts that see nothing."""
+    _run(
+        native,
+        """
+def problem(heads, heads_kv, length_q, length_k, dim, dtype=np.float32, **arguments):
+    shapes = (heads, length_q, dim), (heads_kv, length_k, dim), (heads_kv, length_k, dim + 3)
+    return [rng.standard_normal(shape).astype(dtype) for shape in shapes], arguments
+
+problems = [
+    problem(1, 1, 1, 6000, 64),
+    problem(8, 2, 1, 3000, 32, kv_lengths=1500),
+    problem(2, 2, 3, 5000, 16, mask=rng.random((3, 5000)) < 0.01),
+    problem(2, 2, 300, 300, 64, causal=True),
+    problem(4, 1, 70, 200, 24, np.float64),
+    problem(1, 1, 5, 40, 8, np.float16, sinks=np.ones(1, np.float32)),
+    problem(3, 3, 600, 500, 32, window=(40, 40), align=0),
+    problem(1, 1, 2, 2500, 600),
+]
+alone = [attention(*x, **arguments, return_lse=True) for x, arguments in problems]
+check(problems[0][0], alone[0][0])
+wrong = []
+barrier = threading.Barrier(len(problems))
+
+def work(first):
+    barrier.wait()
+    for i in range(24):
+        at = (first + i) % len(problems)
+        x, arguments = problems[at]
+        got = attention(*x, **arguments, return_lse=True)
+        if not all(map(np.array_equal, got, alone[at])):
+            wrong.append(at)
+
+threads = [threading.Thread(target=work, args=(i,)) for i in range(len(problems))]
+for thread in threads:
+    thread.start()
+for thread in threads:
+    thread.join()
+assert not wrong, wrong
+""",
+    )
+
+
 def test_threads_share_the_first_call(target: Target) -> None:
     """Compiling and loading happen once, whoever comes first."""
     _run(

@@ -1,0 +1,109 @@
+"""Block sizes where the caller gives none: what holds for them whatever the caches and the tile."""
+
+from __future__ import annotations
+
+import re
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from strategies import DTYPES
+
+from fastattn._dtypes import lookup
+from fastattn.implementations import cython_
+
+KIB = 1024
+caches = st.one_of(
+    st.just({}), st.integers(8 * KIB, 256 * KIB).map(lambda n: {"L1d": n}), st.just({"L2": 2**21})
+)
+
+
+def _geometry(dtype: np.dtype, **extents: int) -> Any:
+    """Only the facts that block sizes may follow."""
+    return SimpleNamespace(dtype=lookup(dtype), **extents)
+
+
+@st.composite
+def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
+    """Lanes of a vector, rows and lanes of a register tile: the vocabularies' and others."""
+    lanes = draw(st.sampled_from([2, 4, 8, 16]))
+    return lanes, draw(st.sampled_from([4, 6, 8])), lanes * draw(st.integers(1, 4))
+
+
+@given(
+    length_k=st.one_of(st.integers(0, 3000), st.integers(0, 2**40)),
+    tile=_tiles(),
+    dtype=st.sampled_from(list(DTYPES.values())),
+    caches_bytes=caches,
+)
+def test_blocks_of_keys(
+    length_k: int, tile: tuple[int, int, int], dtype: np.dtype, caches_bytes: dict[str, int]
+) -> None:
+    """Weights fit half of L1 (or are of 32 keys), and the blocks are as many as is told, and even.
+
+    Only the rounding up to whole tiles is missing from the last one.
+    """
+    _, tile_rows, tile_lanes = tile
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
+        block_k, why = cython_._default_block_k(_geometry(dtype, length_k=length_k), tile)
+    weights = block_k * tile_lanes * lookup(dtype).compute.itemsize
+    half = caches_bytes.get("L1d", 32 * KIB) // 2
+    assert block_k >= 1
+    assert weights <= half or block_k <= 32
+    found = re.match(r"(\d+) equal blocks", why)
+    assert found, why
+    blocks = int(found[1])
+    assert length_k <= blocks * block_k < max(1, length_k) + blocks * (tile_rows + 1)
+
+
+@given(
+    batch=st.integers(1, 64),
+    heads_kv=st.integers(1, 16),
+    group=st.integers(1, 8),
+    length_q=st.one_of(st.integers(1, 300), st.integers(1, 100_000)),
+    dims=st.tuples(st.integers(1, 600), st.integers(1, 600)),
+    dtype=st.sampled_from(list(DTYPES.values())),
+    threads=st.integers(1, 64),
+    tile=_tiles(),
+)
+def test_blocks_of_rows(
+    batch: int,
+    heads_kv: int,
+    group: int,
+    length_q: int,
+    dims: tuple[int, int],
+    dtype: np.dtype,
+    threads: int,
+    tile: tuple[int, int, int],
+) -> None:
+    """Whole tiles that fit 2 MiB, no more of them than a head has; work for every thread.
+
+    Where there is work for all: some hundred rows or more of one thread's share.
+    """
+    heads_q = heads_kv * group
+    geometry = _geometry(
+        dtype,
+        batch=batch,
+        heads_q=heads_q,
+        heads_kv=heads_kv,
+        length_q=length_q,
+        dim=dims[0],
+        dim_v=dims[1],
+    )
+    lanes = tile[2]
+    block_q, why = cython_._default_block_q(geometry, threads, lanes)
+    assert why
+    assert block_q >= lanes
+    assert block_q % lanes == 0
+    assert block_q < length_q * group + lanes
+    assert block_q <= 512 + lanes
+    row_bytes = sum(dims) * lookup(dtype).compute.itemsize
+    assert (block_q - lanes) * row_bytes <= 2 * KIB**2
+    items = batch * heads_kv * -(-length_q * group // block_q)
+    share = batch * heads_q * length_q / threads
+    if share >= 256 + lanes:
+        assert items >= threads
