@@ -35,29 +35,34 @@ def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
 
 @given(
     length_k=st.one_of(st.integers(0, 3000), st.integers(0, 2**40)),
+    split_k=st.one_of(st.integers(1, 3000), st.just(2**48)),
     tile=_tiles(),
     dtype=st.sampled_from(list(DTYPES.values())),
     caches_bytes=caches,
 )
 def test_blocks_of_keys(
-    length_k: int, tile: tuple[int, int, int], dtype: np.dtype, caches_bytes: dict[str, int]
+    length_k: int,
+    split_k: int,
+    tile: tuple[int, int, int],
+    dtype: np.dtype,
+    caches_bytes: dict[str, int],
 ) -> None:
-    """Weights fit half of L1 (or are of 32 keys), and the blocks are as many as is told, and even.
-
-    Only the rounding up to whole tiles is missing from the last one.
-    """
+    """Weights fit half of L1 (or are of 32 keys), and no short block is left over in a part."""
     _, tile_rows, tile_lanes = tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
-        block_k, why = cython_._default_block_k(_geometry(dtype, length_k=length_k), tile)
+        geometry = _geometry(dtype, length_k=length_k)
+        block_k, why = cython_._default_block_k(geometry, split_k, tile)
     weights = block_k * tile_lanes * lookup(dtype).compute.itemsize
     half = caches_bytes.get("L1d", 32 * KIB) // 2
+    assert why
     assert block_k >= 1
     assert weights <= half or block_k <= 32
-    found = re.match(r"(\d+) equal blocks", why)
-    assert found, why
-    blocks = int(found[1])
-    assert length_k <= blocks * block_k < max(1, length_k) + blocks * (tile_rows + 1)
+    keys = max(1, min(length_k, split_k))
+    blocks = -(-keys // block_k)
+    if blocks <= block_k // 2:  # else equal blocks of whole keys need not exist
+        last = keys - (blocks - 1) * block_k
+        assert 2 * last >= block_k - tile_rows, "a short block is left over"
 
 
 @given(

@@ -66,7 +66,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     tile = _tile(isa, geometry.dtype.code)
     block_k, block_q = config.block_k, config.block_q
     if block_k is None:
-        block_k, reasons["block_k"] = _default_block_k(geometry, tile)
+        block_k, reasons["block_k"] = _default_block_k(geometry, split_k, tile)
     if block_q is None:
         block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile[2])
     settled = Config(block_q=block_q, block_k=block_k, split_k=split_k, threads=threads, isa=isa)
@@ -147,18 +147,23 @@ def _tile(isa: str, code: int) -> tuple[int, int, int]:
     return tile
 
 
-def _default_block_k(geometry: Geometry, tile: tuple[int, int, int]) -> tuple[int, str]:
-    """About `_BLOCK_K` keys, so that the blocks of all keys are nearly equal."""
+def _default_block_k(
+    geometry: Geometry, split_k: int, tile: tuple[int, int, int]
+) -> tuple[int, str]:
+    """About `_BLOCK_K` keys, so that the blocks of a part are nearly equal."""
     _, tile_rows, tile_lanes = tile
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile_lanes * geometry.dtype.compute.itemsize
     fitting = max(32, int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32)
     wanted = min(_BLOCK_K, fitting)
-    keys = max(1, geometry.length_k)
+    keys = max(1, min(geometry.length_k, split_k))
     blocks = max(1, round(keys / wanted), -(-keys // fitting))
     rows = -(-keys // blocks)
-    why = f"{blocks} equal blocks; the weights of {tile_lanes} queries fit half of L1"
-    return min(fitting, -(-rows // tile_rows) * tile_rows), why
+    # Whole tiles, where that does not cost a short block at the end.
+    whole = -(-rows // tile_rows) * tile_rows
+    if whole <= fitting and -(-keys // whole) == blocks and keys - (blocks - 1) * whole > rows // 2:
+        rows = whole
+    return rows, f"nearly equal blocks; the weights of {tile_lanes} queries fit half of L1"
 
 
 def _default_split_k(geometry: Geometry) -> tuple[int, str]:

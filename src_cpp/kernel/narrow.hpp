@@ -131,8 +131,9 @@ private:
         const int64_t left = block_.end - first, next = first + ahead_;
         Stream k = rows_of(task_.k, first);
         // After a block's keys come its values.
-        Ahead ahead = next < block_.end ? ask_for(task_.k, next)
-                                        : ask_for(task_.v, block_.begin + next - block_.end);
+        Ahead ahead = next < block_.end
+                          ? ask_for(task_.k, next, task_.dim)
+                          : ask_for(task_.v, block_.begin + next - block_.end, task_.dim_v);
         if (!keys_in_place_ || left < Tile::keys) {
             for (int64_t j = 0; j < Tile::keys; ++j) {
                 T* to = copies_ + j * at_.depth;
@@ -152,8 +153,8 @@ private:
     static Stream rows_of(const Matrix& matrix, int64_t row) {
         return {matrix.data + row * matrix.row, matrix.row};
     }
-    Ahead ask_for(const Matrix& matrix, int64_t row) const {
-        return Ahead(rows_of(matrix, row), task_.dim * static_cast<int64_t>(sizeof(S)));
+    static Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
+        return Ahead(rows_of(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
     }
     // Caps the scores of a row and hides what it does not see.
     void hide(int64_t r, bool masked) {
@@ -238,7 +239,8 @@ private:
         Stream v = rows_of(task_.v, j);
         // After a block's values come the next one's keys.
         const int64_t next = j + ahead_;
-        Ahead ahead = ask_for(next < block_.end ? task_.v : task_.k, next);
+        Ahead ahead = next < block_.end ? ask_for(task_.v, next, task_.dim_v)
+                                        : ask_for(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
         for (int64_t i = 0; i < count && may_hide && !copy; ++i)
             copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
