@@ -161,7 +161,7 @@ public:
         const int64_t items = pieces_ / parts_;
         for (int64_t item = 0; item < items; ++item)
             new (shared + item * static_cast<int64_t>(sizeof(Counter)))
-                Counter(static_cast<int>(parts_));
+                Counter(parts_);
     }
 
     void run(int64_t piece, char* memory, char* shared) const {
@@ -192,7 +192,7 @@ public:
     }
 
 private:
-    using Counter = std::atomic<int>;
+    using Counter = std::atomic<int64_t>;
     static constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 4;
     // Enough for dynamic scheduling to level them.
     static constexpr int64_t kPiecesPerThread = 4;
