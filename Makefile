@@ -82,7 +82,8 @@ sanitize: $(VENV)/.installed
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
 		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_kernels.py \
-		tests/test_agreement.py tests/test_stability.py tests/test_rows.py -k cython
+		tests/test_agreement.py tests/test_stability.py tests/test_rows.py tests/test_masks.py \
+		tests/test_narrow.py tests/test_split.py tests/test_dense.py -k cython
 
 clean:
 	rm -rf $(VENV) .asv build *.egg-info fastattn/implementations/*.so
