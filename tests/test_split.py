@@ -197,7 +197,7 @@ def test_default_follows_rows_and_keys_alone(
     queries = [(batch, heads, rows, dim), *((batch, heads, *x) for x in keys)]
     assert _split_k(queries, dtype, threads=threads) == split_k
     parts = -(-length_k // split_k)
-    assert parts <= 64
+    assert parts <= -(-1024 // rows)
     assert parts <= 1 or (split_k >= 1024 and rows <= 64)
     assert length_k <= 1024 or rows > 64 or parts > 1
 
