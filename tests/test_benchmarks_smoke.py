@@ -196,8 +196,9 @@ def test_numbers_mean_what_they_say(smoke: Path, results: dict[str, Any]) -> Non
         speedup = found.get(f"{grid}.track_speedup", *key)
         if time is None or math.isnan(time):
             continue
-        # The median of ratios is not the ratio of medians, but not another thing either.
-        assert control / time == pytest.approx(speedup, rel=0.5), key
+        # The median of ratios is not the ratio of medians, least of all beside other tests, but
+        # not another thing either.
+        assert 1 / 4 < control / time / speedup < 4, key
     if fastattn.implementations()["numba"] is None:
         first = found.values["bench_overhead.FirstCall.track_time"]
         assert first["empty", "float32"] > 2 * first["filled", "float32"]
