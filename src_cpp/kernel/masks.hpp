@@ -41,6 +41,16 @@ inline Interval visible_keys(const Task& task, int64_t query) {
     return keys;
 }
 
+// Calls `body` with each block of keys in `seen`, its ends cut to it: blocks lie at multiples of
+// block_k from the first key of the task, whatever is seen of them.
+template <typename Body>
+inline void each_block(const Task& task, Interval seen, Body body) {
+    const int64_t origin = task.key_begin, step = task.block_k;
+    for (int64_t first = origin + (seen.begin - origin) / step * step; first < seen.end;
+         first += step)
+        body(common({first, first + step}, seen));
+}
+
 // Hides the scores of keys outside their row's interval.  `begin` and `end` hold the
 // intervals' bounds for each lane; s[0] belongs to key `first`.
 template <typename Simd, int kVectors>

@@ -80,13 +80,7 @@ public:
     }
 
     void compute() {
-        const Interval all = start();
-        const int64_t origin = task_.key_begin;
-        for (int64_t first = origin + (all.begin - origin) / task_.block_k * task_.block_k;
-             first < all.end; first += task_.block_k) {
-            const int64_t last = first + task_.block_k;
-            step(common({first, last}, all));
-        }
+        each_block(task_, start(), [&](Interval block) { step(block); });
         finish();
     }
 
