@@ -8,8 +8,8 @@
 // Every sum is taken in the order of attention.hpp's: a row's result is the same, bit by bit,
 // whichever of the two computes it.
 //
-// Legend: S, T = storage and compute type; scores and weights s[key][row]; m, l = running maximum
-// and sum of a row; ld = values between rows of results.
+// Legend: S, T = storage and compute type; scores and weights s[row][key]; m, l = running maximum
+// and sum of a row; ld = values between rows of results, ld_s between rows of scores.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -30,14 +30,18 @@ struct NarrowLayout : Parts<typename Simd::Value> {
     // Columns of a key that are summed before they are added to the others', as in attention.hpp.
     static constexpr int64_t kDepth = BlockLayout<Simd>::kDepth;
 
-    int64_t depth, ld;
+    // Keys whose exponentials are taken at a time: rows of scores are filled up to so many.
+    static constexpr int64_t kGroup = kExpVectors * Simd::lanes;
+    static_assert(kGroup % Tile::keys == 0, "the last tile's scores have their place");
+
+    int64_t depth, ld, ld_s;
     int64_t q, scores, copies, o, sums, mask, unsafe;
 
     NarrowLayout(int64_t block_k, int64_t dim, int64_t dim_v)
-        : depth(this->round_up(dim, kRows)), ld(this->round_up(dim_v, Simd::lanes)) {
-        q = this->part(depth * Simd::lanes);
-        // the last keys' vectors are filled up
-        scores = this->part((this->round_up(block_k, Tile::keys) + Tile::keys) * kRows);
+        : depth(this->round_up(dim, kRows)), ld(this->round_up(dim_v, Simd::lanes)),
+          ld_s(this->round_up(block_k, kGroup)) {
+        q = this->part(depth * kRows);
+        scores = this->part(kRows * ld_s);
         copies = this->part(Tile::keys * (depth > ld ? depth : ld));
         o = this->part(kRows * ld);
         sums = this->part(kRows * ld);
@@ -99,9 +103,9 @@ private:
             all = hull(all, seen_[r]);
         }
         for (int64_t d = 0; d < at_.depth; ++d)
-            for (int64_t lane = 0; lane < kLanes; ++lane) {
-                const char* x = from[lane % kRows] + d * task_.q.column;
-                q_[d * kLanes + lane] =
+            for (int64_t r = 0; r < kRows; ++r) {
+                const char* x = from[r] + d * task_.q.column;
+                q_[d * kRows + r] =
                     d < task_.dim ? to_compute<T>(load<S>(x)) * static_cast<T>(task_.scale) : T(0);
             }
         for (int64_t lane = 0; lane < kLanes; ++lane) m_[lane] = -kInfinity<T>, l_[lane] = 0;
@@ -114,13 +118,29 @@ private:
         if (task_.mask.data) masked = trim<Simd, S, kRows>(task_, 0, rows_, block);
         if (block.empty()) return;
         block_ = block;
-        for (int64_t first = block.begin; first < block.end; first += Tile::keys) add_scores(first);
-        for (int64_t r = 0; r < rows_; ++r) hide(r, masked);
-        weigh();
-        add_values();
+        if (rows_ == 1)
+            take<1>(masked);
+        else
+            take<kRows>(masked);
         fresh_ = false;
     }
 
+    template <int kUsed>
+    void take(bool masked) {
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j);
+        for (int64_t r = 0; r < kUsed; ++r) hide(r, masked);
+        weigh<kUsed>();
+        add_values<kUsed>();
+    }
+
+    static Stream rows_of(const Matrix& matrix, int64_t row) {
+        return {matrix.data + row * matrix.row, matrix.row};
+    }
+    static Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
+        return Ahead(rows_of(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
+    }
+
+    template <int kUsed>
     void add_scores(int64_t first) {
         const int64_t left = block_.end - first, next = first + ahead_;
         Stream k = rows_of(task_.k, first);
@@ -139,33 +159,25 @@ private:
         }
         for (int64_t d = 0; d < at_.depth; d += Layout::kDepth, k.rows += Layout::kDepth * kSize) {
             const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
-            Tile::scores(k, q_ + d * kLanes, columns, s_ + (first - block_.begin) * kRows, d == 0,
-                         ahead);
+            Tile::template scores<kUsed>(k, q_ + d * kRows, columns, s_ + (first - block_.begin),
+                                         at_.ld_s, d == 0, ahead);
         }
     }
 
-    static Stream rows_of(const Matrix& matrix, int64_t row) {
-        return {matrix.data + row * matrix.row, matrix.row};
-    }
-    static Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
-        return Ahead(rows_of(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
-    }
     // Caps the scores of a row and hides what it does not see.
     void hide(int64_t r, bool masked) {
         const int64_t count = block_.count();
-        if (r == 0 && task_.softcap != 0)
-            cap<Simd>(s_, count * kRows, static_cast<T>(task_.softcap));
+        T* s = s_ + r * at_.ld_s;
+        if (task_.softcap != 0) cap<Simd>(s, count, static_cast<T>(task_.softcap));
+        if (r >= rows_) r = rows_ - 1;  // a repetition
         if (masked) {
             read_mask(r);
-            for (int64_t j = 0; j < count; ++j) {
-                T& s = s_[j * kRows + r];
-                s = mask_[j] == -kInfinity<T> ? mask_[j] : s + mask_[j];
-            }
+            add_dense<Simd>(s, mask_, count);
         }
         const Interval seen = common(seen_[r], block_);
         if (seen.begin == block_.begin && seen.end == block_.end) return;
         for (int64_t j = block_.begin; j < block_.end; ++j)
-            if (j < seen.begin || j >= seen.end) s_[(j - block_.begin) * kRows + r] = -kInfinity<T>;
+            if (j < seen.begin || j >= seen.end) s[j - block_.begin] = -kInfinity<T>;
     }
 
     void read_mask(int64_t r) {
@@ -179,45 +191,45 @@ private:
 
     // Scores to weights, and the statistics of all rows: online_softmax of softmax.hpp, but that
     // the lanes are of several keys.
+    template <int kUsed>
     void weigh() {
-        using Piece = typename Tile::Piece;
-        const int64_t values = block_.count() * kRows;
-        T* end = s_ + values;
-        constexpr int64_t kGroup = kExpVectors * kLanes;
-        static_assert(Tile::keys * kRows % kGroup == 0, "the groups end where the scores' place does");
-        for (int64_t i = 0; i < kGroup; ++i) end[i] = -kInfinity<T>;  // no keys of the block
-
+        const int64_t count = block_.count(), whole = Layout::round_up(count, Layout::kGroup);
         const Vec before = load<Vec>(m_);
-        Vec top = before;
-        for (int64_t i = 0; i < values; i += kLanes) top = Simd::max(load<Vec>(s_ + i), top);
-        store(m_, top);
-        for (int64_t lane = kRows; lane < kLanes; ++lane)
-            m_[lane % kRows] = m_[lane] > m_[lane % kRows] ? m_[lane] : m_[lane % kRows];
-        for (int64_t lane = kRows; lane < kLanes; ++lane) m_[lane] = m_[lane % kRows];
-        top = load<Vec>(m_);
+        for (int64_t r = 0; r < kUsed; ++r) {
+            T* s = s_ + r * at_.ld_s;
+            for (int64_t j = count; j < whole; ++j) s[j] = -kInfinity<T>;  // no keys of the block
+            Vec top = broadcast<Simd>(m_[r]);
+            for (int64_t j = 0; j < count; j += kLanes) top = Simd::max(load<Vec>(s + j), top);
+            for (int64_t lane = 0; lane < kLanes; ++lane)
+                m_[r] = top[lane] > m_[r] ? top[lane] : m_[r];
+        }
+        Vec top = load<Vec>(m_);
         // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
         top = top == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top;
         const Vec alpha = exp_nonpositive<Simd>(before - top);
         store(alpha_, alpha);
-        for (int64_t i = 0; i < values; i += kGroup) {
-            Vec x[kExpVectors];
-            for (int n = 0; n < kExpVectors; ++n) x[n] = load<Vec>(s_ + i + n * kLanes) - top;
-            exp_nonpositive<Simd>(x);
-            for (int n = 0; n < kExpVectors; ++n) store(s_ + i + n * kLanes, x[n]);
+        for (int64_t r = 0; r < kUsed; ++r) {
+            const Vec top_of_row = broadcast<Simd>(top[r]);
+            for (T *s = s_ + r * at_.ld_s, *end = s + whole; s < end; s += Layout::kGroup) {
+                Vec x[kExpVectors];
+                for (int n = 0; n < kExpVectors; ++n) x[n] = load<Vec>(s + n * kLanes) - top_of_row;
+                exp_nonpositive<Simd>(x);
+                for (int n = 0; n < kExpVectors; ++n) store(s + n * kLanes, x[n]);
+            }
         }
-        Piece sum{};
-        for (int64_t i = 0; i < values; i += kRows) sum += load<Piece>(s_ + i);
         T sums[kLanes] = {};
-        store(sums, sum);
+        for (int64_t j = 0; j < count; ++j)
+            for (int64_t r = 0; r < kUsed; ++r) sums[r] += s_[r * at_.ld_s + j];
         store(l_, Simd::fma(load<Vec>(l_), alpha, load<Vec>(sums)));
     }
 
+    template <int kUsed>
     void add_values() {
         // A hidden key's weight is 0, and 0 * NaN would be NaN: see attention.hpp.
         const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
                               block_.end > seen_by_all_.end;
         unsafe_count_ = 0;
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add(j, may_hide);
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add<kUsed>(j, may_hide);
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t f = 0; f < at_.ld; f += kLanes) {
                 T* o = o_ + r * at_.ld + f;
@@ -228,13 +240,14 @@ private:
     }
 
     // What some keys from j on add to the sums.
+    template <int kUsed>
     void add(int64_t j, bool may_hide) {
         const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
         Stream v = rows_of(task_.v, j);
         // After a block's values come the next one's keys.
         const int64_t next = j + ahead_;
-        Ahead ahead = next < block_.end ? ask_for(task_.v, next, task_.dim_v)
-                                        : ask_for(task_.k, next, task_.dim);
+        const Ahead ahead = next < block_.end ? ask_for(task_.v, next, task_.dim_v)
+                                              : ask_for(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
         for (int64_t i = 0; i < count && may_hide && !copy; ++i)
             copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
@@ -244,8 +257,8 @@ private:
             }
             v = {reinterpret_cast<const char*>(copies_), at_.ld * kSize};
         }
-        Tile::add_values(v, count, s_ + (j - block_.begin) * kRows, at_.ld, sums_, at_.ld,
-                         j == block_.begin, ahead);
+        Tile::template add_values<kUsed>(v, count, s_ + (j - block_.begin), at_.ld_s, at_.ld, sums_,
+                                         at_.ld, j == block_.begin, ahead);
     }
 
     // Whole vectors of a value; what may be hidden and is not finite is replaced by 0, and its key
@@ -267,7 +280,7 @@ private:
                 read_mask(r);
                 if (mask_[j - block_.begin] == -kInfinity<T>) continue;
             }
-            const T weight = s_[(j - block_.begin) * kRows + r];
+            const T weight = s_[r * at_.ld_s + (j - block_.begin)];
             for (int64_t f = 0; f < task_.dim_v; ++f)
                 if (!is_finite(copies_[f])) o_[r * at_.ld + f] += weight * copies_[f];
         }
@@ -308,8 +321,8 @@ private:
     int64_t unsafe_count_;
     Interval seen_[kRows];  // keys that each row sees
     Interval seen_by_all_, block_;
-    T m_[kLanes], l_[kLanes], alpha_[kLanes];  // of row lane % kRows
-    bool fresh_;                               // no block of keys has written O
+    T m_[kLanes], l_[kLanes], alpha_[kLanes];  // of rows, one a lane
+    bool fresh_;  // no block of keys has written O
 };
 
 }  // namespace

@@ -99,6 +99,31 @@ inline void transpose(V* x) {
     }
 }
 
+// Transposes the squares of kSize lanes that kSize vectors hold side by side: log2(kSize) rounds,
+// in each of which the first half of the vectors is merged with the second, lane by lane.
+template <int kLanes, int kSize, int kFrom, typename V, int... kLane>
+inline V merge_lanes(V a, V b, Sequence<kLane...>) {
+    return __builtin_shufflevector(
+        a, b, (kLane / kSize * kSize + kLane % kSize / 2 + kFrom + kLane % 2 * kLanes)...);
+}
+
+template <typename V, int kLanes, int kSize, int kRound = 1>
+inline void transpose_pieces(V* x) {
+    if constexpr (kRound < kSize) {
+        constexpr int kHalf = kSize / 2;
+        using Lanes = typename MakeSequence<kLanes>::type;
+        V merged[kSize];
+#pragma GCC unroll 16
+        for (int i = 0; i < kHalf; ++i) {
+            merged[2 * i] = merge_lanes<kLanes, kSize, 0>(x[i], x[i + kHalf], Lanes{});
+            merged[2 * i + 1] = merge_lanes<kLanes, kSize, kHalf>(x[i], x[i + kHalf], Lanes{});
+        }
+#pragma GCC unroll 16
+        for (int i = 0; i < kSize; ++i) x[i] = merged[i];
+        transpose_pieces<V, kLanes, kSize, 2 * kRound>(x);
+    }
+}
+
 // float16 <-> float32 in integer arithmetic, exact, to nearest even on the way back; for
 // scalars and, with `Convert`, vectors alike.
 template <typename Float, typename Bits>

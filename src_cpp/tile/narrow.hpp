@@ -1,7 +1,7 @@
 // The two matrix products for few queries, as in decoding: keys and values are read once, in the
-// order in which they lie, and the queries fill up what a vector has room for.
+// order in which they lie.
 //
-//   scores  S[key][row] = K Q^T   a vector holds the scores of all rows for some keys
+//   scores  S[row][key] = Q K^T   a vector holds the scores of a row for adjacent keys
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
 // Far too little is computed for a byte to keep the processor busy: what counts is that memory is.
@@ -57,58 +57,59 @@ struct NarrowTile {
     static constexpr int64_t kSize = sizeof(T);
     static constexpr int64_t kLineBytes = Ahead::kLineBytes;
 
-    // Queries, of which the last are repetitions where there are fewer.
+    // Queries; where there are fewer, but not one, the last are repetitions.
     static constexpr int rows = 16 / sizeof(T);
-    using Piece = VectorOf_t<T, rows>;
-    static constexpr int kKeys = kLanes / rows;  // of a vector of scores
-    // As many sums as hide the latency of their additions; a row of queries is kept beside them.
+    // As many sums as hide the latency of their additions.
     static constexpr int kSums = 8;
-    static_assert(kSums + rows + 2 <= Simd::registers, "the tile spills");
-    static constexpr int keys = kSums * kKeys;
-    // Values that are added to the results at a time, and vectors of features.
+    static constexpr int kGroups = kSums / rows;  // vectors of keys
+    static constexpr int keys = kGroups * kLanes;
+    // Values that are added to the results at a time.
     static constexpr int kValues = 4;
-    static constexpr int kFeatures = kSums / rows;
-    static_assert(kSums + kFeatures + 1 <= Simd::registers, "the tile spills");
 
-    // Scores of `keys` keys: s[key][row] = the products of `columns` columns, whole pieces, added
-    // to what is there unless `fresh`.  q[column][lane] holds the rows kKeys times.
+    // Scores of `keys` keys for kUsed rows, 1 or all: s[row * ld + key] = the products of `columns`
+    // columns, whole pieces, added to what is there unless `fresh`.  q[column][row].
+    template <int kUsed>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
-                                         bool fresh, Ahead& position) {
+                                         int64_t ld, bool fresh, Ahead& position) {
         Ahead ahead = position;
-        Vec sum[kSums] = {};
+        Vec sum[kGroups][kUsed] = {};
         int64_t c = 0;
         for (; c + kLineColumns <= columns; c += kLineColumns) {
 #pragma GCC unroll 16
             for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 16
                 for (int n = 0; n < keys / kSteps; ++n) ahead.ask();
-                add_pieces(k, q, c + step * rows, sum);
+                add_pieces<kUsed>(k, q, c + step * rows, sum);
             }
         }
-        for (; c < columns; c += rows) add_pieces(k, q, c, sum);
+        for (; c < columns; c += rows) add_pieces<kUsed>(k, q, c, sum);
         position = ahead;
 #pragma GCC unroll 16
-        for (int n = 0; n < kSums; ++n) {
-            T* at = s + n * kLanes;
-            store(at, fresh ? sum[n] : load<Vec>(at) + sum[n]);
-        }
+        for (int r = 0; r < kUsed; ++r)
+#pragma GCC unroll 16
+            for (int g = 0; g < kGroups; ++g) {
+                T* at = s + r * ld + g * kLanes;
+                store(at, fresh ? sum[g][r] : load<Vec>(at) + sum[g][r]);
+            }
     }
 
-    // sums[row][feature] = what `count` values, of weights p[key][row], add to them, or, if
-    // `fresh`, to 0.  `features`: whole vectors; ld values between rows of sums.
+    // sums[row * ld + feature] = what `count` values, of weights p[row * ld_p + key], add to them,
+    // or, if `fresh`, to 0.  `features`: whole vectors.
+    template <int kUsed>
     [[gnu::noinline]] static void add_values(const Stream& v, int64_t count, const T* p,
-                                             int64_t features, T* sums, int64_t ld, bool fresh,
-                                             Ahead ahead) {
+                                             int64_t ld_p, int64_t features, T* sums, int64_t ld,
+                                             bool fresh, Ahead ahead) {
+        constexpr int kFeatures = kSums / kUsed;
         Stream at = v;
         const auto add = [&](auto some) {
             constexpr int kCount = decltype(some)::value;
             int64_t f = 0;
             for (; f + kFeatures * kLanes <= features; f += kFeatures * kLanes)
-                add_features<kCount, kFeatures>(at, p, f, sums, ld, fresh, ahead);
+                add_features<kUsed, kCount, kFeatures>(at, p, ld_p, f, sums, ld, fresh, ahead);
             for (; f < features; f += kLanes)
-                add_features<kCount, 1>(at, p, f, sums, ld, fresh, ahead);
+                add_features<kUsed, kCount, 1>(at, p, ld_p, f, sums, ld, fresh, ahead);
             at.rows += kCount * at.stride;
-            p += kCount * rows;
+            p += kCount;
             count -= kCount;
             fresh = false;
         };
@@ -126,27 +127,47 @@ private:
     };
 
     // The products of a piece of each key.
+    template <int kUsed>
     [[gnu::always_inline]] static void add_pieces(const Stream& k, const T* q, int64_t c,
-                                                  Vec (&sum)[kSums]) {
-        Vec query[rows];
+                                                  Vec (&sum)[kGroups][kUsed]) {
+        // Beside sums and pieces a register holds a query's column.
+        constexpr bool kFit = kGroups * (kUsed + rows) + 1 <= Simd::registers;
+        Vec x[kGroups][rows];  // [column]: of adjacent keys
+        Vec held[kGroups][rows];
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i) query[i] = load<Vec>(q + (c + i) * kLanes);
-#pragma GCC unroll 16
-        for (int n = 0; n < kSums; ++n) {
-            const Vec x = Simd::pieces(k.rows + n * kKeys * k.stride + c * kSize, k.stride);
+        for (int g = 0; g < kGroups; ++g) {
 #pragma GCC unroll 16
             for (int i = 0; i < rows; ++i)
-                sum[n] = Simd::fma(splat(x, i, typename MakeSequence<kLanes>::type{}), query[i],
-                                   sum[n]);
+                x[g][i] = Simd::pieces(k.rows + (g * kLanes + i) * k.stride + c * kSize,
+                                       rows * k.stride);
+            transpose_pieces<Vec, kLanes, rows>(x[g]);
+            if constexpr (!kFit) {
+                // Half of them wait in memory: left to the compiler, sums would go there too.
+#pragma GCC unroll 16
+                for (int i = rows / 2; i < rows; ++i) held[g][i] = x[g][i];
+            }
         }
+        if constexpr (!kFit) asm("" : "+m"(held));
+#pragma GCC unroll 16
+        for (int i = 0; i < rows; ++i)
+#pragma GCC unroll 16
+            for (int r = 0; r < kUsed; ++r) {
+                const Vec query = broadcast<Simd>(q[(c + i) * rows + r]);
+#pragma GCC unroll 16
+                for (int g = 0; g < kGroups; ++g) {
+                    const bool waits = !kFit && i >= rows / 2 && g + 1 < kGroups;
+                    sum[g][r] = Simd::fma(waits ? held[g][i] : x[g][i], query, sum[g][r]);
+                }
+            }
     }
 
-    template <int kCount, int kWidth>
-    [[gnu::always_inline]] static void add_features(const Stream& v, const T* p, int64_t f, T* sums,
-                                                    int64_t ld, bool fresh, Ahead& ahead) {
-        Vec sum[rows][kWidth];
+    template <int kUsed, int kCount, int kWidth>
+    [[gnu::always_inline]] static void add_features(const Stream& v, const T* p,
+                                                    int64_t ld_p, int64_t f, T* sums, int64_t ld,
+                                                    bool fresh, Ahead& ahead) {
+        Vec sum[kUsed][kWidth];
 #pragma GCC unroll 16
-        for (int r = 0; r < rows; ++r)
+        for (int r = 0; r < kUsed; ++r)
 #pragma GCC unroll 16
             for (int n = 0; n < kWidth; ++n)
                 sum[r][n] = fresh ? Vec{} : load<Vec>(sums + r * ld + f + n * kLanes);
@@ -159,33 +180,17 @@ private:
             for (int n = 0; n < kWidth; ++n)
                 value[n] = load<Vec>(v.rows + j * v.stride + (f + n * kLanes) * kSize);
 #pragma GCC unroll 16
-            for (int r = 0; r < rows; ++r) {
-                const Vec weight = broadcast<Simd>(p[j * rows + r]);
+            for (int r = 0; r < kUsed; ++r) {
+                const Vec weight = broadcast<Simd>(p[r * ld_p + j]);
 #pragma GCC unroll 16
                 for (int n = 0; n < kWidth; ++n)
                     sum[r][n] = Simd::fma(value[n], weight, sum[r][n]);
             }
         }
 #pragma GCC unroll 16
-        for (int r = 0; r < rows; ++r)
+        for (int r = 0; r < kUsed; ++r)
 #pragma GCC unroll 16
             for (int n = 0; n < kWidth; ++n) store(sums + r * ld + f + n * kLanes, sum[r][n]);
-    }
-
-    // Lane i of each piece in all lanes of the piece.
-    template <int... kLane>
-    [[gnu::always_inline]] static Vec splat(Vec x, int i, Sequence<kLane...> lanes) {
-        if constexpr (rows == 2)
-            return i == 0 ? splat_lane<0>(x, lanes) : splat_lane<1>(x, lanes);
-        else
-            return i == 0   ? splat_lane<0>(x, lanes)
-                   : i == 1 ? splat_lane<1>(x, lanes)
-                   : i == 2 ? splat_lane<2>(x, lanes)
-                            : splat_lane<3>(x, lanes);
-    }
-    template <int kFrom, int... kLane>
-    [[gnu::always_inline]] static Vec splat_lane(Vec x, Sequence<kLane...>) {
-        return __builtin_shufflevector(x, x, (kLane / rows * rows + kFrom)...);
     }
 };
 
