@@ -307,7 +307,7 @@ def _taken(entry: Entry) -> bool:
 def _write(file: _File, found: Iterable[Entry]) -> None:
     documents = [entry.document() for entry in found]
     whole = {"format": _FORMAT, "version": _VERSION, "entries": documents}
-    store.replace_file(os.fspath(file), keys.canonical(whole))
+    store.replace_file(os.fspath(file), keys.canonical(whole), "file")
 
 
 def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:
@@ -359,6 +359,4 @@ def _size(shape: Sequence[int]) -> dict[str, int]:
         (batch, heads_kv, length_k, dim_v),
     )
     facts = (False, None, False, None, None)
-    return keys.size_of(
-        GEOMETRIES[q_shape, k_shape, v_shape, single, single, single, *facts]
-    )
+    return keys.size_of(GEOMETRIES[q_shape, k_shape, v_shape, single, single, single, *facts])

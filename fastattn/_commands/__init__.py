@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable
 from typing import Protocol
 
-from fastattn._commands import explain, info
+from fastattn._commands import explain, info, wisdom
 
 __all__ = ["REGISTRY", "Command"]
 
@@ -31,4 +31,4 @@ class Command(Protocol):
         """Do it, and return what to print; a refusal is a FastattnError."""
 
 
-REGISTRY: dict[str, Command] = {"info": info, "explain": explain}
+REGISTRY: dict[str, Command] = {"info": info, "explain": explain, "wisdom": wisdom}

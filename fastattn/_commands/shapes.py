@@ -7,10 +7,34 @@ import numpy as np
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, UnavailableError, teach
 
-__all__ = ["DTYPE_HELP", "METAVAR", "arrays"]
+__all__ = ["DTYPE_HELP", "METAVAR", "arrays", "axes"]
 
 METAVAR = "B,Hq,Hkv,Lq,Lk,D[,Dv]"
 DTYPE_HELP = ", ".join(DTYPES)
+
+
+def axes(shape: str) -> tuple[int, ...]:
+    """B, Hq, Hkv, Lq, Lk, D and, if it is given, Dv.
+
+    Raises
+    ------
+    ArgumentError
+        `shape` is not understood.
+    """
+    try:
+        found = tuple(int(part) for part in shape.split(","))
+    except ValueError:
+        found = ()
+    if len(found) not in (6, 7) or min(found) < 0:
+        raise ArgumentError(
+            teach(
+                "--shape",
+                repr(shape),
+                f"6 or 7 whole numbers from 0 up: {METAVAR}",
+                "write --shape 1,8,8,2048,2048,64",
+            )
+        )
+    return found
 
 
 def arrays(shape: str, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -23,20 +47,8 @@ def arrays(shape: str, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     UnavailableError
         `dtype` needs a package that is not installed.
     """
-    try:
-        axes = [int(part) for part in shape.split(",")]
-    except ValueError:
-        axes = []
-    if len(axes) not in (6, 7) or min(axes) < 0:
-        raise ArgumentError(
-            teach(
-                "--shape",
-                repr(shape),
-                f"6 or 7 whole numbers from 0 up: {METAVAR}",
-                "write --shape 1,8,8,2048,2048,64",
-            )
-        )
-    batch, heads_q, heads_kv, length_q, length_k, dim, dim_v = (*axes, axes[5])[:7]
+    found = axes(shape)
+    batch, heads_q, heads_kv, length_q, length_k, dim, dim_v = (*found, found[5])[:7]
     zero = np.zeros((), _dtype(dtype))
     return (
         np.broadcast_to(zero, (batch, heads_q, length_q, dim)),
