@@ -1,10 +1,14 @@
 """Fast, exact scaled-dot-product attention for NumPy arrays on CPUs.
 
 Start with `attention`; `explain` tells how a call is computed, `implementations` and
-`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it.
+`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it,
+`wisdom` what was tuned.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from fastattn._api import attention, explain
 from fastattn._config import Config
@@ -17,12 +21,16 @@ from fastattn._errors import (
     OutputError,
     ShapeError,
     UnavailableError,
+    WisdomError,
 )
 from fastattn._machine import Machine, machine
 from fastattn._plan import Explanation
 from fastattn._roofline import Roofline, roofline
 from fastattn._version import __version__
 from fastattn.implementations import implementations
+
+if TYPE_CHECKING:
+    from fastattn import wisdom
 
 __all__ = [
     "ArgumentError",
@@ -37,10 +45,19 @@ __all__ = [
     "Roofline",
     "ShapeError",
     "UnavailableError",
+    "WisdomError",
     "__version__",
     "attention",
     "explain",
     "implementations",
     "machine",
     "roofline",
+    "wisdom",
 ]
+
+
+def __getattr__(name: str) -> object:
+    """Import what few calls need when it is first asked for."""
+    if name == "wisdom":
+        return importlib.import_module("fastattn.wisdom")
+    raise AttributeError(f"module 'fastattn' has no attribute {name!r}")
