@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies._base import Strategy, Trial
@@ -16,8 +16,8 @@ __all__ = ["Auto"]
 class Auto:
     """Another strategy under its own name; `state` tells which."""
 
-    NAME = "auto"
-    SUMMARY = "exhaustive where the space fits the budget, else genetic"
+    NAME: ClassVar[str] = "auto"
+    SUMMARY: ClassVar[str] = "exhaustive where the space fits the budget, else genetic"
 
     def __init__(
         self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
