@@ -49,7 +49,7 @@ def expect(
     last = np.array([g.batch, g.heads_q, g.length_q]) - 1
     drawn = rng.integers(0, last + 1, (_ROWS - 2, 3))
     places = np.vstack([np.zeros(3, drawn.dtype), last, drawn]).T
-    exact = np.array([_row(q, k, v, g, *place) for place in places.T.tolist()])
+    exact: NDArray[np.float64] = np.array([_row(q, k, v, g, *place) for place in places.T.tolist()])
     row = lookup(q.dtype)
     assert row is not None
     eps = float(np.finfo(row.compute).eps)
@@ -72,7 +72,8 @@ def _row(
     keys, values = k[b, h // g.group, :seen], v[b, h // g.group, :seen]
     s = g.scale * _product("kd,d->k", keys, q[b, h, i])
     e = np.exp(s - s.max())
-    return _product("kd,k->d", values, e) / e.sum()
+    out: NDArray[np.float64] = _product("kd,k->d", values, e) / e.sum()
+    return out
 
 
 def _product(subscripts: str, *factors: NDArray[Any]) -> NDArray[np.float64]:

@@ -102,6 +102,11 @@ class Race:
         while (left := self._left()) and not stop():
             self._round(left, stop)
 
+    @property
+    def completed(self) -> bool:
+        """Whether every point has had its blocks, was dropped, or failed."""
+        return not self._left()
+
     def outcomes(self) -> dict[Point, Outcome]:
         """By point; a point that no block was taken of is left out."""
         found = {
@@ -154,12 +159,12 @@ class Race:
         return seconds
 
     def _drop_losers(self) -> None:
-        left = self._left()
-        medians = {point: statistics.median(self._ratios[point]) for point in left if self._ratios[point]}
-        best = min(medians.values(), default=0.0)
-        best = min(best, self._best)
-        for point, median in medians.items():
-            blocks = len(self._ratios[point])
+        medians = {
+            point: statistics.median(ratios) for point, ratios in self._ratios.items() if ratios
+        }
+        best = min([self._best, *medians.values()])
+        for point in self._left():
+            blocks, median = len(self._ratios[point]), medians.get(point, best)
             if any(blocks >= least and median > best + math.log(most) for least, most in _DROPS):
                 self._dropped.add(point)
 

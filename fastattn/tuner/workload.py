@@ -14,12 +14,10 @@ from fastattn._errors import ArgumentError, UnavailableError, teach
 from fastattn._geometry import Geometry
 from fastattn._problem import normalise
 
-__all__ = ["arrays", "geometry_of", "numpy_dtype"]
+__all__ = ["arrays", "geometry_of", "numpy_dtype", "words_of"]
 
 
-def arrays(
-    shape: Sequence[int], dtype: str
-) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """q, k and v that take no memory.
 
     Parameters
@@ -67,8 +65,19 @@ def geometry_of(shape: Sequence[int], dtype: str, causal: bool) -> Geometry:
         The call would be refused, or there is nothing to compute.
     """
     align = "bottom_right" if causal else None
-    rest = (None, None, None, None, False, None)  # scale, softcap, lengths, sinks, lse, out
-    geometry = normalise(*arrays(shape, dtype), None, causal, None, align, *rest).geometry
+    geometry = normalise(
+        *arrays(shape, dtype),
+        mask=None,
+        causal=causal,
+        window=None,
+        align=align,
+        scale=None,
+        softcap=None,
+        kv_lengths=None,
+        sinks=None,
+        return_lse=False,
+        out=None,
+    ).geometry
     if geometry.multiply_adds == 0:
         raise ArgumentError(
             teach("shape", repr(shape), "axes above 0", "there is nothing to compute or to tune")
@@ -85,7 +94,17 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
             raise UnavailableError(
                 teach("dtype", name, ", ".join(DTYPES), "pip install ml_dtypes")
             ) from None
-        return np.dtype(ml_dtypes.bfloat16)
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
     if name not in DTYPES:
         raise ArgumentError(teach("dtype", repr(name), ", ".join(DTYPES), "correct the name"))
     return np.dtype(name)
+
+
+def words_of(geometry: Geometry) -> str:
+    """The problem in the field's terms."""
+    g = geometry
+    return (
+        f"B={g.batch} Hq={g.heads_q} Hkv={g.heads_kv} Lq={g.length_q} Lk={g.length_k} D={g.dim} "
+        f"Dv={g.dim_v} {g.dtype.name}" + (" causal" if g.causal else "")
+    )
