@@ -17,6 +17,7 @@ from fastattn._errors import (
     OutputError,
     ShapeError,
     UnavailableError,
+    WisdomError,
 )
 from fastattn._machine import Machine, machine
 from fastattn._plan import Explanation
@@ -37,6 +38,7 @@ __all__ = [
     "Roofline",
     "ShapeError",
     "UnavailableError",
+    "WisdomError",
     "__version__",
     "attention",
     "explain",
