@@ -1,10 +1,13 @@
 """Fast, exact scaled-dot-product attention for NumPy arrays on CPUs.
 
 Start with `attention`; `explain` tells how a call is computed, `implementations` and
-`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it.
+`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it,
+`tune` finds the best way.
 """
 
 from __future__ import annotations
+
+import typing
 
 from fastattn._api import attention, explain
 from fastattn._config import Config
@@ -25,6 +28,9 @@ from fastattn._roofline import Roofline, roofline
 from fastattn._version import __version__
 from fastattn.implementations import implementations
 
+if typing.TYPE_CHECKING:
+    from fastattn.tuner import TuningResult, tune
+
 __all__ = [
     "ArgumentError",
     "ArgumentTypeError",
@@ -37,6 +43,7 @@ __all__ = [
     "OutputError",
     "Roofline",
     "ShapeError",
+    "TuningResult",
     "UnavailableError",
     "WisdomError",
     "__version__",
@@ -45,4 +52,21 @@ __all__ = [
     "implementations",
     "machine",
     "roofline",
+    "tune",
 ]
+
+# `import fastattn` does without what these come from.
+_LATER = {"TuningResult": "fastattn.tuner", "tune": "fastattn.tuner"}
+
+
+def __getattr__(name: str) -> object:
+    """What is imported when it is first asked for."""
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastattn' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_LATER[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -359,6 +359,4 @@ def _size(shape: Sequence[int]) -> dict[str, int]:
         (batch, heads_kv, length_k, dim_v),
     )
     facts = (False, None, False, None, None)
-    return keys.size_of(
-        GEOMETRIES[q_shape, k_shape, v_shape, single, single, single, *facts]
-    )
+    return keys.size_of(GEOMETRIES[q_shape, k_shape, v_shape, single, single, single, *facts])

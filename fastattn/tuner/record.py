@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
-from fastattn.tuner.select import Decision
+from fastattn.tuner.select import Decision, Standing
 from fastattn.tuner.space import Point, Value
 
 __all__ = ["Evaluation", "Search"]
@@ -99,6 +99,12 @@ class Search:
     seconds: float
     strategy: dict[str, Any]
 
+    def standing(self, point: Point) -> Standing | None:
+        """A finalist's time over the control's; None for other points."""
+        if self.decision is None or point not in self.finalists:
+            return None
+        return self.decision.standings[self.finalists.index(point)]
+
     def final_samples(self, point: Point) -> tuple[float, ...]:
         """Seconds of a finalist's blocks, round by round; empty for other points."""
         if point not in self.finalists:
@@ -110,15 +116,8 @@ class Search:
         """Everything, in types that JSON has."""
         decision = None
         if self.decision is not None:
-            d = self.decision
-            decision = {
-                "reason": d.reason,
-                "tie_band": d.tie_band,
-                "tied": [list(point) for point in d.tied],
-                "ratio": d.ratio,
-                "interval": None if d.interval is None else list(d.interval),
-                "selection_bound": d.selection_bound,
-            }
+            decision = asdict(self.decision)
+            del decision["winner"]
         return {
             "control": list(self.control),
             "winner": list(self.winner),

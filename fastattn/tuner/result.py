@@ -8,8 +8,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fastattn._config import Config
 from fastattn._geometry import Geometry
 from fastattn.tuner.guard import Load
@@ -31,8 +29,8 @@ class Row:
         Median time of a call in the final; None for a point that was not in it.
     ratio : float or None
         Time over the default's; None for a point that failed.
-    quartiles : (float, float) or None
-        Between which the middle half of its ratios lies.
+    interval : (float, float) or None
+        95 % interval of `ratio`, for a point of the final.
     remark : str
         "winner", "default", "dropped", or why it failed.
     """
@@ -40,32 +38,27 @@ class Row:
     name: str
     seconds: float | None
     ratio: float | None
-    quartiles: tuple[float, float] | None
+    interval: tuple[float, float] | None
     remark: str
 
 
 def rows_of(space: Space, geometry: Geometry, found: Search) -> tuple[Row, ...]:
     """Measured points: finalists first, then by ratio; what failed comes last."""
+    measured = {one.point: one for one in found.evaluations}
     rows = []
-    base = found.final_samples(found.control)
-    for point in dict.fromkeys([*found.finalists, *(one.point for one in found.evaluations)]):
-        one = next((one for one in found.evaluations if one.point == point), None)
+    for point in dict.fromkeys([*found.finalists, *measured]):
+        one, standing = measured.get(point), found.standing(point)
         samples = found.final_samples(point)
-        seconds = statistics.median(samples) if samples else None
-        logs = [math.log(a / b) for a, b in zip(samples, base, strict=True)] if samples else []
-        if one is not None and not samples:
-            logs = [] if one.failure else list(one.log_ratios)
-        ratio = quartiles = None
-        if logs:
-            ratio = math.exp(statistics.median(logs))
-            low, high = np.quantile(logs, (0.25, 0.75))
-            quartiles = (math.exp(low), math.exp(high))
+        score = None if one is None else one.score
+        ratio, interval = None if score is None else math.exp(score), None
+        if standing is not None:
+            ratio, interval = standing.ratio, standing.interval
         rows.append(
             Row(
                 name_of(space, point, geometry),
-                seconds,
+                statistics.median(samples) if samples else None,
                 ratio,
-                quartiles,
+                interval,
                 _remark(found, point, one),
             )
         )
@@ -194,15 +187,17 @@ class TuningResult:
 
     def __str__(self) -> str:
         seen, valid = self.exploration
-        low_high = ""
-        if self.speedup_interval is not None:
-            low_high = "  (95 %: {:.3f} to {:.3f})".format(*self.speedup_interval)
+        speedup = "none: the default is kept"
+        if self.search.winner != self.search.control:
+            speedup = f"{self.speedup:.3f} over the default"
+            if self.speedup_interval is not None:
+                speedup += "  (95 %: {:.3f} to {:.3f})".format(*self.speedup_interval)
         explored = "all" if seen == valid else f"{100 * seen / valid:.1f} %"
         facts = {
             "problem": self.problem,
             "winner": _words(self.impl, self.config, self.dtype),
             "because": self._reason(),
-            "speed-up": f"{self.speedup:.3f} over the default{low_high}",
+            "speed-up": speedup,
             "selection": "unknown: no final of enough rounds"
             if self.selection_bound is None
             else f"at most {100 * self.selection_bound:.1f} % behind the best finalist (95 %)",

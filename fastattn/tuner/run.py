@@ -17,6 +17,7 @@ from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.record import Search
 from fastattn.tuner.result import TuningResult, rows_of
 from fastattn.tuner.search import Event, search
+from fastattn.tuner.select import Standing
 from fastattn.tuner.space import SPACES, Point, Space, candidate, default_point, kernel
 from fastattn.tuner.strategies import make
 from fastattn.tuner.workload import geometry_of, words_of
@@ -135,7 +136,8 @@ def tune(
     load_ = guard.load()
     reasons = _reasons(found, load_, space, remember)
     winner, decision = candidate(target, found.winner, geometry), found.decision
-    interval = None if decision is None else decision.interval
+    standing = found.standing(found.winner) or Standing(1.0, None)
+    interval = standing.interval
     result = TuningResult(
         problem=words_of(geometry),
         space=space,
@@ -145,7 +147,7 @@ def tune(
         impl=winner.impl,
         config=winner.config,
         dtype=winner.dtype,
-        speedup=1.0 if decision is None else 1 / decision.ratio,
+        speedup=1 / standing.ratio,
         speedup_interval=None if interval is None else (1 / interval[1], 1 / interval[0]),
         selection_bound=None if decision is None else decision.selection_bound,
         exploration=(found.seen, found.valid),

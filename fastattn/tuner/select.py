@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fastattn.tuner.space import Point
 
-__all__ = ["LEAST_ROUNDS", "Decision", "decide", "spread"]
+__all__ = ["LEAST_ROUNDS", "Decision", "Standing", "decide", "spread"]
 
 # If nothing differed, a point would be ahead in all of 7 rounds with a chance of 1 %: fewer
 # rounds prove nothing.
@@ -26,6 +26,23 @@ _RESAMPLES = 1000
 # Finalists are tied that the rounds cannot tell apart, but no further apart than the second and
 # always where they are closer than the first: who wins by less wins by luck.
 _TIE = (math.log(1.01), math.log(1.02))
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """A finalist's time over the control's.
+
+    Attributes
+    ----------
+    ratio : float
+        Median over the rounds.
+    interval : (float, float) or None
+        95 %, jointly with all other comparisons of the final; None where there were too few
+        rounds.
+    """
+
+    ratio: float
+    interval: tuple[float, float] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,11 +58,8 @@ class Decision:
         Largest relative difference at which a finalist was tied with the fastest.
     tied : tuple of Point
         Those tied with the fastest, it included.
-    ratio : float
-        Winner's time over the control's: median over the rounds.
-    interval : (float, float) or None
-        Of `ratio`, 95 %, jointly with all other comparisons of the final; None where there
-        were too few rounds.
+    standings : tuple of Standing
+        Of each finalist, in the order given.
     selection_bound : float or None
         Upper bound of the winner's time over the best finalist's, 95 %, less 1: it holds
         although the winner was chosen by the same rounds.
@@ -55,8 +69,7 @@ class Decision:
     reason: str
     tie_band: float
     tied: tuple[Point, ...]
-    ratio: float
-    interval: tuple[float, float] | None
+    standings: tuple[Standing, ...]
     selection_bound: float | None
 
 
@@ -83,11 +96,12 @@ def decide(
     rng : Generator
         Of the bootstrap.
     """
+    medians, margins = _compare(logs, rng)
     rounds = len(logs)
     if rounds < LEAST_ROUNDS:
         reason = f"{rounds} rounds are too few to tell another from the default"
-        return Decision(points[0], reason, math.expm1(_TIE[1]), (points[0],), 1.0, None, None)
-    medians, margins = _compare(logs, rng)
+        standings = tuple(Standing(math.exp(ratio), None) for ratio in medians[:, 0])
+        return Decision(points[0], reason, 0.0, (points[0],), standings, None)
     best = int(np.argmin(medians[:, 0]))
     bands = np.clip(margins[best], *_TIE)
     tied = [at for at in range(len(points)) if medians[at, best] <= bands[at]]
@@ -103,15 +117,17 @@ def decide(
         reason = "the fastest"
         if len(ahead) > 1:
             reason = f"{len(ahead)} within {_percent(band)}: fewest threads, then smallest blocks"
-    ratio, margin = float(medians[winner, 0]), float(margins[winner, 0])
+    bound = float((medians[winner] + margins[winner]).max())
     return Decision(
         winner=points[winner],
         reason=reason,
         tie_band=math.expm1(band),
         tied=tuple(points[at] for at in tied),
-        ratio=math.exp(ratio),
-        interval=(math.exp(ratio - margin), math.exp(ratio + margin)),
-        selection_bound=math.expm1(max(0.0, float((medians[winner] + margins[winner]).max()))),
+        standings=tuple(
+            Standing(math.exp(ratio), (math.exp(ratio - margin), math.exp(ratio + margin)))
+            for ratio, margin in zip(medians[:, 0], margins[:, 0], strict=True)
+        ),
+        selection_bound=math.expm1(max(0.0, bound)),
     )
 
 
