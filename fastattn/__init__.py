@@ -2,12 +2,13 @@
 
 Start with `attention`; `explain` tells how a call is computed, `implementations` and
 `machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it,
-`tune` finds the best way.
+`tune` finds the best way, `wisdom` is what was found.
 """
 
 from __future__ import annotations
 
-import typing
+import importlib
+from typing import TYPE_CHECKING
 
 from fastattn._api import attention, explain
 from fastattn._config import Config
@@ -28,7 +29,8 @@ from fastattn._roofline import Roofline, roofline
 from fastattn._version import __version__
 from fastattn.implementations import implementations
 
-if typing.TYPE_CHECKING:
+if TYPE_CHECKING:
+    from fastattn import wisdom
     from fastattn.tuner import TuningResult, tune
 
 __all__ = [
@@ -53,19 +55,18 @@ __all__ = [
     "machine",
     "roofline",
     "tune",
+    "wisdom",
 ]
 
-# `import fastattn` does without what these come from.
-_LATER = {"TuningResult": "fastattn.tuner", "tune": "fastattn.tuner"}
+# What few calls need is imported when it is first asked for: the module that a name is in.
+_LATER = {"TuningResult": "fastattn.tuner", "tune": "fastattn.tuner", "wisdom": "fastattn.wisdom"}
 
 
 def __getattr__(name: str) -> object:
-    """What is imported when it is first asked for."""
     if name not in _LATER:
         raise AttributeError(f"module 'fastattn' has no attribute {name!r}")
-    import importlib
-
-    return getattr(importlib.import_module(_LATER[name]), name)
+    module = importlib.import_module(_LATER[name])
+    return module if name == "wisdom" else getattr(module, name)
 
 
 def __dir__() -> list[str]:

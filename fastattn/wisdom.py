@@ -307,7 +307,7 @@ def _taken(entry: Entry) -> bool:
 def _write(file: _File, found: Iterable[Entry]) -> None:
     documents = [entry.document() for entry in found]
     whole = {"format": _FORMAT, "version": _VERSION, "entries": documents}
-    store.replace_file(os.fspath(file), keys.canonical(whole))
+    store.replace_file(os.fspath(file), keys.canonical(whole), "file")
 
 
 def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:

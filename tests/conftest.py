@@ -11,6 +11,7 @@ luck.  ``HYPOTHESIS_PROFILE=thorough`` draws new ones, and many more.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -24,6 +25,15 @@ _COMMON = {
 settings.register_profile("ci", max_examples=60, derandomize=True, **_COMMON)
 settings.register_profile("thorough", max_examples=2_000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wisdom_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user has tuned steers no test, and no test touches it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTATTN_WISDOM_DIR", str(tmp_path_factory.mktemp("wisdom") / "empty"))
+        patch.delenv("FASTATTN_WISDOM", raising=False)
+        yield
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -34,13 +34,14 @@ ROWS = (
     ("masks", "_geometry", "_problem"),
     ("implementations",),
     ("_wisdom", "_plan"),
-    ("_api",),
+    ("wisdom", "_api"),
     ("tuner",),
     ("_commands", "__main__"),
 )
 PLACES = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names)}
 NUMBAS = {"numba", "llvmlite"}
 OPTIONAL = {
+    "_wisdom.store": {"platformdirs"},
     "tuner.workload": {"ml_dtypes"},  # arrays of bfloat16
     "tuner.plot": {"matplotlib"},
     "_commands.live": {"rich"},
@@ -210,13 +211,13 @@ def test_all_is_what_is_public(name: str) -> None:
 
 
 def test_the_face_is_exact() -> None:
-    """``fastattn.__all__`` is every public name but modules, and the version."""
+    """``fastattn.__all__`` is every public name but modules, the version and `wisdom`."""
     public = {
         name
         for name, value in vars(fastattn).items()
         if not name.startswith("_")
         and not isinstance(value, types.ModuleType)
-        and name != "annotations"
+        and name not in ("annotations", "TYPE_CHECKING")
     }
     assert set(fastattn.__all__) == public | {"__version__", *fastattn._LATER}
     assert re.fullmatch(r"\d+\.\d+\.\d+", fastattn.__version__)

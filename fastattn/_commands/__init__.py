@@ -10,7 +10,7 @@ import argparse
 from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from fastattn._commands import explain, info, tune
+from fastattn._commands import explain, info, tune, wisdom
 
 __all__ = ["REGISTRY", "Command"]
 
@@ -33,4 +33,9 @@ class Command(Protocol):
         """Do it, and give what to print, whole or in parts; a refusal is a FastattnError."""
 
 
-REGISTRY: dict[str, Command] = {"info": info, "explain": explain, "tune": tune}
+REGISTRY: dict[str, Command] = {
+    "info": info,
+    "explain": explain,
+    "tune": tune,
+    "wisdom": wisdom,
+}

@@ -15,7 +15,7 @@ DTYPE_HELP = ", ".join(DTYPES)
 
 
 def axes(shape: str) -> tuple[int, ...]:
-    """Whole numbers of a shape.
+    """B, Hq, Hkv, Lq, Lk, D and, if it is given, Dv.
 
     Raises
     ------
@@ -23,11 +23,19 @@ def axes(shape: str) -> tuple[int, ...]:
         `shape` is not understood.
     """
     try:
-        return tuple(int(part) for part in shape.split(","))
+        found = tuple(int(part) for part in shape.split(","))
     except ValueError:
+        found = ()
+    if len(found) not in (6, 7) or min(found) < 0:
         raise ArgumentError(
-            teach("--shape", repr(shape), METAVAR, "write --shape 1,8,8,2048,2048,64")
-        ) from None
+            teach(
+                "--shape",
+                repr(shape),
+                f"6 or 7 whole numbers from 0 up: {METAVAR}",
+                "write --shape 1,8,8,2048,2048,64",
+            )
+        )
+    return found
 
 
 def arrays(shape: str, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -33,6 +33,7 @@ __all__ = [
     "write",
 ]
 
+_VARIABLE = "FASTATTN_WISDOM_DIR"
 _LAYOUT = "v1"
 _LARGEST_BYTES = 64 * 1024 * 1024
 _LEFTOVER = ".tmp"
@@ -153,17 +154,22 @@ def write(entry: Entry) -> str:
     return path
 
 
-def replace_file(path: str, text: str) -> None:
+def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
     """Write a file so that it is always whole: as it was, or as it is.
 
     Raises
     ------
     WisdomError
-        It cannot be written.
+        It cannot be written; the message names `argument`.
     """
+    path = os.path.realpath(path)
     beside, name = os.path.split(path)
     written = os.path.join(beside, f".{name}.{os.urandom(8).hex()}{_LEFTOVER}")
-    with _taught(path):
+    with _taught(path, argument):
+        if os.path.exists(path) and not os.path.isfile(path):  # a device's place is not ours
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            return
         try:
             with open(written, "x", encoding="utf-8") as file:
                 file.write(text)
@@ -217,16 +223,16 @@ def _listed(path: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def _taught(path: str) -> Iterator[None]:
+def _taught(path: str, argument: str = _VARIABLE) -> Iterator[None]:
     """Say of the system's refusals what to do about them."""
     try:
         yield
     except OSError as error:
         raise WisdomError(
             teach(
-                "FASTATTN_WISDOM_DIR",
+                argument,
                 f"{path}: {error.strerror}",
-                "a folder that can be read and written",
-                "see to its permissions, or name another folder",
+                "a place that can be read and written",
+                "see to its permissions, or name another",
             )
         ) from error

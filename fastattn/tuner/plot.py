@@ -87,7 +87,7 @@ def _search(axes: Any, result: TuningResult) -> None:
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="evaluations", ylabel="time / default's time", title=result.problem)
     axes.set_yscale("log")
-    _plain_ticks(axes.yaxis)
+    _plain_ticks(axes)
     axes.legend(frameon=False, fontsize=8)
     _tidy(axes)
 
@@ -115,12 +115,13 @@ def _finalists(axes: Any, result: TuningResult) -> None:
     _tidy(axes)
 
 
-def _plain_ticks(axis: Any) -> None:
-    """Numbers instead of powers of ten."""
-    from matplotlib.ticker import FuncFormatter
+def _plain_ticks(axes: Any) -> None:
+    """Whole numbers of evaluations; ratios instead of powers of ten."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-    axis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(FuncFormatter(lambda value, _: f"{value:.2g}"))
 
 
 def _tidy(axes: Any) -> None:

@@ -109,13 +109,13 @@ class Race:
 
     def outcomes(self) -> dict[Point, Outcome]:
         """By point; a point that no block was taken of is left out."""
-        found = {
-            point: Outcome(tuple(ratios), point in self._dropped, self._failures.get(point))
-            for point, ratios in self._ratios.items()
-            if ratios or point in self._failures
-        }
-        if self._control in self._wanted:
-            found[self._control] = Outcome((0.0,) * max(1, len(self.rounds)), False, None)
+        found = {}
+        for point, ratios in self._ratios.items():
+            if point == self._control:
+                found[point] = Outcome((0.0,) * max(1, len(self.rounds)), False, None)
+            elif ratios or point in self._failures:
+                failure = self._failures.get(point)
+                found[point] = Outcome(tuple(ratios), point in self._dropped, failure)
         return found
 
     def _left(self) -> list[Point]:
