@@ -25,7 +25,9 @@ from fastattn.tuner.strategies import Strategy, Trial
 
 __all__ = ["Event", "search"]
 
-_SEARCH_SHARE = 0.6  # of the time; the final has the rest
+# What the final is left of the time: the first share, and more if it needs that for its least
+# rounds of two finalists, up to the second.
+_FINAL_SHARES = (0.4, 0.7)
 _MOST_DRIFT = 0.05
 _MOST_VARIATION = 0.05
 _LEAST_CONTROLS = 9  # blocks, to tell drift from noise: three in each third
@@ -123,8 +125,9 @@ class _Run:
         self.interrupted = False
         self._space, self._source, self._strategy = space, source, strategy
         self._control, self._rng, self._final_rounds = control, rng, final_rounds
-        self._seconds, self._on_event, self._clock = seconds, on_event, clock
-        self._begin = clock()
+        self._limit, self._on_event, self._clock = seconds, on_event, clock
+        self._begin, self._spent_before = clock(), source.spent_seconds
+        self._blocks = 0
         self._cut_short = False
         self._optimiser_seconds = 0.0
         self._ratios: dict[Point, list[float]] = {}
@@ -139,13 +142,13 @@ class _Run:
         """Race what the strategy proposes, until it is done or the search's time is over."""
         batch = 0
         while trials := self._timed(self._strategy.ask):
-            if self._late(_SEARCH_SHARE):
+            if self._explored():
                 self._cut_short = True
                 return
             race = self._new_race(trials, incumbent=self._best()[0])
             self._race = race
             try:
-                race.run(lambda: self._late(_SEARCH_SHARE))
+                race.run(self._explored)
             finally:
                 scores = self._take(race, batch)
             for point, score in scores.items():
@@ -161,7 +164,7 @@ class _Run:
         self._entered = entered
         trials = [Trial(point, self._final_rounds) for point in entered]
         self._final = self._new_race(trials, drop=False)
-        self._final.run(lambda: self._late(1.0))
+        self._final.run(lambda: self._left() <= 0)
 
     def conclude(self) -> Search:
         """Decide by the rounds there are."""
@@ -201,11 +204,22 @@ class _Run:
         finally:
             self._optimiser_seconds += self._clock() - begin
 
-    def _late(self, share: float) -> bool:
-        return self._seconds is not None and self._clock() - self._begin > share * self._seconds
+    def _left(self) -> float:
+        """Seconds."""
+        return math.inf if self._limit is None else self._limit - (self._clock() - self._begin)
+
+    def _each(self) -> float:
+        """Seconds of a block so far."""
+        return (self._source.spent_seconds - self._spent_before) / max(1, self._blocks)
+
+    def _explored(self) -> bool:
+        """Whether what is left of the time belongs to the final."""
+        if self._limit is None:
+            return False
+        least, most = (share * self._limit for share in _FINAL_SHARES)
+        return self._left() <= max(least, min(most, 2 * LEAST_ROUNDS * self._each()))
 
     def _new_race(self, trials: Sequence[Trial], incumbent: float = 0.0, drop: bool = True) -> Race:
-        tell = None if self._on_event is None else self._tell
         return Race(
             self._source,
             trials,
@@ -213,11 +227,13 @@ class _Run:
             self._rng,
             incumbent=incumbent,
             drop=drop,
-            on_block=tell,
+            on_block=self._tell,
         )
 
     def _tell(self, point: Point) -> None:
-        assert self._on_event is not None
+        self._blocks += 1
+        if self._on_event is None:
+            return
         ratio, best = self._best()
         if self._final is not None:
             event = Event("final", len(self._final.rounds), point, best, math.exp(ratio))
@@ -265,11 +281,7 @@ class _Run:
         entered = [point for point in wanted if point not in failed]
         if len(entered) < 2:
             return ()
-        if self._seconds is None:
-            return tuple(entered)
-        left = self._seconds - (self._clock() - self._begin)
-        blocks = sum(len(row) for row in self._rounds)
-        each = self._source.spent_seconds / max(1, blocks)
+        left, each = self._left(), self._each()
         while len(entered) > 2 and left < LEAST_ROUNDS * len(entered) * each:
             entered.pop()
         return tuple(entered) if left > len(entered) * each else ()
