@@ -216,7 +216,7 @@ def test_short_time_has_fewer_finalists_not_fewer_rounds() -> None:
 
 def test_no_time_at_all() -> None:
     """One call takes longer than there is: the default, and no claim."""
-    times = {point: 10.0 for point in SPACE.points}
+    times = dict.fromkeys(SPACE.points, 10.0)
     found = _search(Machine(times), seconds=5.0)
     assert found.winner == CONTROL
     assert found.cut_short
