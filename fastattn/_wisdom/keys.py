@@ -157,8 +157,11 @@ def environment() -> dict[str, Any]:
     binding, _ = native()
     extension = None
     if binding is not None and binding.__file__ is not None:
-        with open(binding.__file__, "rb") as file:
-            extension = hashlib.file_digest(file, "sha256").hexdigest()
+        try:
+            with open(binding.__file__, "rb") as file:
+                extension = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError:  # replaced by another installation, say
+            extension = "unreadable"
     try:
         numba = metadata.version("numba")
     except metadata.PackageNotFoundError:
