@@ -6,11 +6,14 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import numpy as np
 
+from fastattn._geometry import Geometry
+from fastattn.tuner.guard import Load
 from fastattn.tuner.measure import TrialError
-from fastattn.tuner.space import Gene, Point, Space
+from fastattn.tuner.space import Gene, Point, Space, default_point
 
 BLOCK_SECONDS = 0.02
 
@@ -74,3 +77,35 @@ class Machine:
         seconds = self.times[point] * float(noise) * self.slowness(self.spent_seconds)
         self.spent_seconds += max(BLOCK_SECONDS, seconds)
         return seconds
+
+
+class Quiet(Machine):
+    """Stands in for `Live`: smaller `block_q` is faster, whatever the implementation."""
+
+    interrupt: ClassVar[int | None] = None
+    fault: ClassVar[str | None] = None
+    only_default: ClassVar[bool] = False
+    call_seconds: ClassVar[float] = 1e-3
+    preparation_seconds = 0.5
+
+    def __init__(self, space: Space, geometry: Geometry, seed: int = 0) -> None:
+        places = {gene.name: at for at, gene in enumerate(space.genes)}
+        block = places.get("block_q", places.get("block", 0))
+        times = {point: self.call_seconds * 1.2 ** point[block] for point in space.points}
+        failing = [] if self.fault is None else space.points
+        if self.only_default:
+            default = default_point(space, geometry)
+            failing = [point for point in space.points if point != default]
+        failures = dict.fromkeys(failing, (self.fault or "out of order", 0))
+        super().__init__(
+            times, noise=0.005, seed=seed, interrupt_at=self.interrupt, failures=failures
+        )
+        self.rounds.append([])
+
+    def warm_up(self) -> None:
+        """There is nothing to compile."""
+
+
+def quiet_load(others: float = 0.0) -> Load:
+    """What a guard tells of a machine on which others take that share."""
+    return Load(2, 0.1, others, 0.0, 0)

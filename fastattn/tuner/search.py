@@ -337,7 +337,7 @@ class _Run:
         found = []
         if self.interrupted:
             found.append("it was interrupted")
-        elif len(self._batches.keys() - {self._control}) == 0:
+        elif all(point == self._control or not ratios for point, ratios in self._ratios.items()):
             found.append("nothing was compared with the default")
         elif rounds < LEAST_ROUNDS:
             found.append(f"the final had time for {rounds} rounds of {self._final_rounds}")
