@@ -45,9 +45,17 @@ def test_winners_serve_calls(quiet: Path) -> None:
     stored = json.loads(result.remembered.read_text())
     assert result.problem.split()[0] in json.dumps(result.to_json())
     assert stored
-    again = fastattn.tune(SHAPE, budget=3, strategy="random", seed=5)
-    assert again.config.block_q == result.config.block_q
+    again = fastattn.tune(SHAPE, budget=2, strategy="random", seed=5)
+    assert (again.impl, again.config) == (result.impl, result.config)
     assert str(result.remembered) in str(result)
+
+
+def test_an_implementation_has_winners_of_its_own(quiet: Path) -> None:
+    """Tuning one says nothing of which is best."""
+    result = fastattn.tune(SHAPE, impl="numba")
+    q = np.zeros((1, 2, 64, 16), np.float32)
+    assert fastattn.explain(q, q, q, impl="numba").config.block_q == result.config.block_q
+    assert fastattn.explain(q, q, q).impl == "cython"
 
 
 def test_the_result_is_read(quiet: Path) -> None:
@@ -73,6 +81,9 @@ def test_the_result_is_read(quiet: Path) -> None:
     assert not result.interrupted
     ranked = [row.ratio for row in result.rows if row.seconds is not None]
     assert ranked == sorted(ranked)
+    assert [row.seconds is None for row in result.rows] == sorted(
+        row.seconds is None for row in result.rows
+    )
     assert sum("winner" in row.remark for row in result.rows) == 1
     assert sum("default" in row.remark for row in result.rows) == 1
     assert len(result.rows) == result.evaluations
