@@ -144,9 +144,9 @@ def test_a_default_that_fails(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("call_seconds", "budget", "seconds", "limit"),
     [
-        (0.01, 18, 30, 4.4),
-        (0.01, 4, 30, 4.4),
-        (0.01, 36, 30, 8.8),
+        (0.01, 18, 30, 4.2),
+        (0.01, 4, 30, 4.2),
+        (0.01, 36, 30, 8.4),
         (0.01, 18, 2, 2),
         (0.02, 18, 30, 30),
     ],
@@ -171,7 +171,8 @@ def test_time_limits(
     monkeypatch.setattr(run, "search", search)
     with pytest.raises(KeyboardInterrupt):
         fastattn.tune(SHAPE, budget=budget, seconds=seconds)
-    assert given == [pytest.approx(limit)]
+    assert given == [pytest.approx(limit, abs=0.2)]
+    assert given[0] < limit
 
 
 @pytest.mark.parametrize(
