@@ -2,7 +2,7 @@
 
 Start with `attention`; `explain` tells how a call is computed, `implementations` and
 `machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it,
-`wisdom` what was tuned.
+`tune` finds the best way, `wisdom` is what was found.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from fastattn.implementations import implementations
 
 if TYPE_CHECKING:
     from fastattn import wisdom
+    from fastattn.tuner import TuningResult, tune
 
 __all__ = [
     "ArgumentError",
@@ -44,6 +45,7 @@ __all__ = [
     "OutputError",
     "Roofline",
     "ShapeError",
+    "TuningResult",
     "UnavailableError",
     "WisdomError",
     "__version__",
@@ -52,12 +54,20 @@ __all__ = [
     "implementations",
     "machine",
     "roofline",
+    "tune",
     "wisdom",
 ]
 
+# What few calls need is imported when it is first asked for: the module that a name is in.
+_LATER = {"TuningResult": "fastattn.tuner", "tune": "fastattn.tuner", "wisdom": "fastattn.wisdom"}
+
 
 def __getattr__(name: str) -> object:
-    """Import what few calls need when it is first asked for."""
-    if name == "wisdom":
-        return importlib.import_module("fastattn.wisdom")
-    raise AttributeError(f"module 'fastattn' has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastattn' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    return module if name == "wisdom" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

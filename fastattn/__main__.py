@@ -14,13 +14,18 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, or 2 where the call is refused."""
+    """Run the command; the exit status is 0, 2 where the call is refused, 130 after Ctrl-C."""
     options = _parser().parse_args(arguments)
     try:
-        print(REGISTRY[options.command].run(options, _progress))
+        found = REGISTRY[options.command].run(options, _progress)
+        for text in [found] if isinstance(found, str) else found:
+            print(text, flush=True)
     except FastattnError as error:
         print(f"fastattn: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("fastattn: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -19,7 +19,7 @@ def test_nothing_heavy_is_imported() -> None:
         before = set(sys.modules)
         import fastattn
         heavy = {"numba", "llvmlite", "ml_dtypes", "scipy", "threadpoolctl", "argparse",
-                 "platformdirs", "rich", "matplotlib", "fastattn.wisdom"}
+                 "platformdirs", "rich", "matplotlib", "fastattn.wisdom", "fastattn.tuner"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         x = np.ones((3, 4), np.float32)
         fastattn.attention(x, x, x, impl="numpy")

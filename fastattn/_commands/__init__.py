@@ -1,16 +1,16 @@
 """Commands of ``fastattn``, one file each, and their registry.
 
-A command is a module that describes itself (`Command`).  It returns what is to be printed:
+A command is a module that describes itself (`Command`).  It gives what is to be printed:
 ``__main__`` prints.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
-from fastattn._commands import explain, info, wisdom
+from fastattn._commands import explain, info, tune, wisdom
 
 __all__ = ["REGISTRY", "Command"]
 
@@ -27,8 +27,15 @@ class Command(Protocol):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Describe its arguments."""
 
-    def run(self, options: argparse.Namespace, progress: Callable[[str], None]) -> str:
-        """Do it, and return what to print; a refusal is a FastattnError."""
+    def run(
+        self, options: argparse.Namespace, progress: Callable[[str], None]
+    ) -> str | Iterable[str]:
+        """Do it, and give what to print, whole or in parts; a refusal is a FastattnError."""
 
 
-REGISTRY: dict[str, Command] = {"info": info, "explain": explain, "wisdom": wisdom}
+REGISTRY: dict[str, Command] = {
+    "info": info,
+    "explain": explain,
+    "tune": tune,
+    "wisdom": wisdom,
+}

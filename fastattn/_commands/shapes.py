@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, UnavailableError, teach
+from fastattn._errors import ArgumentError, teach
+from fastattn.tuner import workload
 
 __all__ = ["DTYPE_HELP", "METAVAR", "arrays", "axes"]
 
@@ -47,26 +48,4 @@ def arrays(shape: str, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     UnavailableError
         `dtype` needs a package that is not installed.
     """
-    found = axes(shape)
-    batch, heads_q, heads_kv, length_q, length_k, dim, dim_v = (*found, found[5])[:7]
-    zero = np.zeros((), _dtype(dtype))
-    return (
-        np.broadcast_to(zero, (batch, heads_q, length_q, dim)),
-        np.broadcast_to(zero, (batch, heads_kv, length_k, dim)),
-        np.broadcast_to(zero, (batch, heads_kv, length_k, dim_v)),
-    )
-
-
-def _dtype(name: str) -> np.dtype:
-    if name == "bfloat16":
-        try:
-            import ml_dtypes
-        except ImportError:
-            raise UnavailableError(
-                teach("--dtype", name, DTYPE_HELP, "pip install ml_dtypes")
-            ) from None
-        dtype: np.dtype = np.dtype(ml_dtypes.bfloat16)
-        return dtype
-    if name not in DTYPES:
-        raise ArgumentError(teach("--dtype", repr(name), DTYPE_HELP, "correct the name"))
-    return np.dtype(name)
+    return workload.arrays(axes(shape), dtype)
