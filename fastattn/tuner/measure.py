@@ -156,7 +156,9 @@ class Live:
         if first >= _UNDROPPED_SECONDS:
             calls, total = 1, first
         else:
-            each = self._each.get(point) or max(self._repeat(call, 1), 1e-7)
+            each = self._each.get(point)
+            if each is None:
+                each = first if first >= _LONGEST_SECONDS else max(self._repeat(call, 1), 1e-7)
             calls = max(1, round(self._length(each) / each))
             total = self._repeat(call, calls)
         self.spent_seconds += self._clock() - begin
