@@ -23,8 +23,8 @@ __all__ = ["Model"]
 
 Array: TypeAlias = NDArray[np.float64]
 
-_OCTAVES = (None, 1.5, 3.0)  # over which an ordered gene's effect bends; None: a parabola
-_PAIRS = (0.1, 0.3, 1.0)  # weight of a pair's products against a single gene's features
+_OCTAVES = (None, 2.0)  # over which an ordered gene's effect bends; None: a parabola
+_PAIRS = (0.1, 0.5)  # weight of a pair's products against a single gene's features
 _RIDGES = (0.001, 0.01, 0.1)  # noise and ruggedness against the features
 
 
@@ -54,7 +54,7 @@ class Model:
 
         Notes
         -----
-        O(n^3 + n points) for n scores, times the number of models, 27.
+        O(n^3 + n points) for n scores, times the number of models, 12.
         """
         y = np.asarray(scores, dtype=np.float64)
         centre, spread, n = y.mean(), y.std() or 1.0, len(y)

@@ -14,7 +14,7 @@ from fastattn.tuner.strategies._model import Array, Model
 
 __all__ = ["Genetic"]
 
-_FIRST = 2.0  # the first population is so many times the budget's square root
+_FIRST = 1.5  # the first population is so many times the budget's square root
 _SPREAD_OVER = 24  # draws, of which the one farthest from the others is taken
 _UNLIKE = 0.7  # distance of unordered values, where that of an ordered gene's ends is 1
 _GENERATION = 4
