@@ -146,6 +146,15 @@ def test_wrong_results_are_never_timed(live: Any) -> None:
     assert source.spent_seconds == 0
 
 
+def test_what_writes_nothing_is_wrong(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the right result of another point is still there."""
+    source, _ = live(1e-3)
+    source.block(study().points[0])
+    monkeypatch.setattr(measure, "attention", lambda *arrays, **arguments: None)
+    with pytest.raises(TrialError, match="not written"):
+        source.block(study().points[2])
+
+
 @pytest.mark.parametrize("at", [1, 5])
 def test_errors_are_failures(live: Any, at: int) -> None:
     """Whether the first call raises or a later one; the collector works again."""
