@@ -221,5 +221,7 @@ def _carried(source: Table, target: Table) -> Point | None:
 
 def _apart(one: Table, other: Table) -> float:
     mine, its = one.metadata["workload"], other.metadata["workload"]
-    octaves = sum(abs(math.log2(a / b)) for a, b in zip(mine["shape"], its["shape"], strict=True))
+    octaves: float = sum(
+        abs(math.log2(a / b)) for a, b in zip(mine["shape"], its["shape"], strict=True)
+    )
     return octaves + 2 * sum(mine[name] != its[name] for name in ("dtype", "causal"))
