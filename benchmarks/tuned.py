@@ -25,6 +25,7 @@ from benchmarks import common, oracle, sampling
 from benchmarks.common import Profile
 
 SPACE, STRATEGY, BUDGET = "study", "genetic", 18
+BLOCKS, THREADS = (8, 16, 32, 64), (1, 2, 4, 8)  # and data types: the space's points
 TIMEOUT_SECONDS = 300.0
 
 Values = dict[str, Any]  # block, threads, dtype
@@ -74,10 +75,9 @@ def searched(dim: int, profile: Profile) -> dict[str, Any]:
     )
     values = {one.point: one.values for one in result.search.evaluations}
     winner, default = values[result.search.winner], values[result.search.control]
-    blocks, threads, dtypes = ((8, 16, 32, 64), (1, 2, 4, 8), common.DTYPES)
     everything = [
         {"block": block, "threads": count, "dtype": dtype}
-        for block, count, dtype in itertools.product(blocks, threads, dtypes)
+        for block, count, dtype in itertools.product(BLOCKS, THREADS, common.DTYPES)
     ]
     ratios = over(dim, everything, winner, profile)
     return {

@@ -252,6 +252,7 @@ def replay_all(known: argparse.Namespace) -> int:
                     replays=known.replays,
                     rival_replays=known.rival_replays,
                     processes=known.processes,
+                    known=sources(WORKLOADS, known.folder)[0],
                     neighbours=known.neighbours,
                     results=results,
                     tell=told,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import multiprocessing
 import os
+import signal
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -103,6 +104,7 @@ def run(
     replays: int,
     rival_replays: int,
     processes: int,
+    known: Sequence[str],
     neighbours: int,
     results: Results,
     tell: Tell = lambda done, total, words: None,
@@ -116,30 +118,31 @@ def run(
     replays, rival_replays : int
         Searches of each table by each of our strategies, and by each rival.
     processes : int
+    known : sequence of str
+        Of all tables whose winners a warm start may know.
     neighbours : int
-        Winners of other problems that a warm start knows.
+        How many of them it knows: those of the nearest problems.
     """
     counts = {name: rival_replays if name in RIVALS else replays for name in strategies}
     found = {source: load(source) for source in sources}
     # BLAS's threads would take each other's CPUs for matrices of 50 x 50.
     os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, "1"))
     spawned = multiprocessing.get_context("spawn")
-    with spawned.Pool(processes) as pool:
+    # Ctrl-C is this process' to hear.
+    with spawned.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         for setting in settings:
             mine = {s: table for s, table in found.items() if table.space.name == setting.space}
-            known = {
-                s: warm_start(table, list(mine.values()), neighbours) if setting.warm else ()
-                for s, table in mine.items()
-            }
+            near = [t for t in map(load, known) if setting.warm and t.space.name == setting.space]
+            starts = {s: warm_start(table, near, neighbours) for s, table in mine.items()}
 
             def measure(
                 wanted: Mapping[tuple[str, str], int],
-                known: Mapping[str, tuple[Point, ...]] = known,
+                starts: Mapping[str, tuple[Point, ...]] = starts,
                 words: str = setting.name,
             ) -> dict[tuple[str, str], list[Replayed]]:
                 """Replays by source and strategy, of the budgets that are wanted."""
                 chunks = [
-                    _Chunk(s, name, budget, known[s], range(at, min(at + _CHUNK, counts[name])))
+                    _Chunk(s, name, budget, starts[s], range(at, min(at + _CHUNK, counts[name])))
                     for (s, name), budget in wanted.items()
                     for at in range(0, counts[name], _CHUNK)
                 ]

@@ -12,7 +12,7 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -83,8 +83,8 @@ class Watched:
         The source's seconds when the strategy was asked for the last time.
     """
 
-    NAME = "watched"
-    SUMMARY = "another strategy, and what it led to"
+    NAME: ClassVar[str] = "watched"
+    SUMMARY: ClassVar[str] = "another strategy, and what it led to"
 
     def __init__(self, strategy: Strategy, source: Replay, control: Point) -> None:
         self.leaders: list[tuple[float, Point]] = []
@@ -224,4 +224,5 @@ def _apart(one: Table, other: Table) -> float:
     octaves: float = sum(
         abs(math.log2(a / b)) for a, b in zip(mine["shape"], its["shape"], strict=True)
     )
-    return octaves + 2 * sum(mine[name] != its[name] for name in ("dtype", "causal"))
+    other_kinds = sum(bool(mine[name] != its[name]) for name in ("dtype", "causal"))
+    return octaves + 2.0 * other_kinds

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -57,8 +57,8 @@ class Adaptor:
         Proposals that are asked for at once.
     """
 
-    NAME = "adaptor"
-    SUMMARY = "another library's optimiser"
+    NAME: ClassVar[str] = "adaptor"
+    SUMMARY: ClassVar[str] = "another library's optimiser"
 
     def __init__(
         self,

@@ -60,14 +60,16 @@ def multimodal(at: Array, rng: np.random.Generator) -> Array:
     depths = np.concatenate([[0.30], rng.uniform(0.15, 0.25, 5)])
     away = ((at[:, None] - centres) ** 2).sum(axis=2)
     valleys: Array = depths * np.exp(-away / 0.08)
-    return 0.4 - valleys.max(axis=1)
+    height: Array = 0.4 - valleys.max(axis=1)
+    return height
 
 
 def trap(at: Array, rng: np.random.Generator) -> Array:
     """A wide slope leads to the default's corner; the best lies in the corner opposite."""
     away = np.abs(at - at[-1]).mean(axis=1)
     hole = 0.35 * np.exp(-(((at - at[0]) ** 2).sum(axis=1)) / 0.06)
-    return 0.2 * away - hole + 0.01 * rng.uniform(0, 1, len(at))
+    height: Array = 0.2 * away - hole + 0.01 * rng.uniform(0, 1, len(at))
+    return height
 
 
 def rugged(at: Array, rng: np.random.Generator) -> Array:

@@ -87,9 +87,9 @@ class Table:
         its interquartile range.  Differences below it may be noise that was frozen into
         the table.
         """
-        good = np.argsort(self.ratios)[: max(2, len(self.space) // 10)]
-        good = [at for at in good if at != self.space.place(self.control)]
-        logs = np.log(self.seconds[good] / self.seconds[self.space.place(self.control)])
+        control = self.space.place(self.control)
+        best = np.argsort(self.ratios)[: max(2, len(self.space) // 10)]
+        logs = np.log(self.seconds[best[best != control]] / self.seconds[control])
         low, high = np.quantile(logs, (0.25, 0.75), axis=1)
         deviation = float(np.median(high - low)) / 1.349
         return 1.96 * math.sqrt(math.pi / 2 / len(self.processes)) * deviation
