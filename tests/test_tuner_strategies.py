@@ -17,9 +17,10 @@ from hypothesis import strategies as st
 
 from fastattn import ArgumentError
 from fastattn.tuner.space import Gene, Point, Space, study
-from fastattn.tuner.strategies import STRATEGIES, Strategy, make
+from fastattn.tuner.strategies import STRATEGIES, Strategy, _model, genetic_plain, make
 from fastattn.tuner.strategies._model import Model
 from fastattn.tuner.strategies.genetic import Genetic
+from fastattn.tuner.strategies.genetic_plain import GeneticPlain
 
 Score = Callable[[Point], float | None]
 names = pytest.mark.parametrize("name", STRATEGIES)
@@ -101,7 +102,7 @@ def test_promises(
     """Valid points, none twice, within the budget; failures are borne; equal tells, equal asks."""
     space = _space(*sizes, invalid=lambda point: sum(point) % 5 == 4)
     luck = random.Random(seed)
-    lengths = {p: None if luck.random() < fails else luck.random() for p in space.points}
+    lengths = {p: None if luck.random() < fails else luck.randrange(9) for p in space.points}
     start = [*luck.choices(space.points, k=remembered), (99,) * len(sizes)]
     strategy = make(name, space, budget, seed, start, blocks)
     spent, seen = 0, set()
@@ -236,16 +237,17 @@ def test_local_descends_into_the_valley() -> None:
 
 
 def test_local_starts_again() -> None:
-    """From the bottom of a valley to points far from what was seen."""
+    """From the bottom of a valley to a point far from what was seen, and on from there."""
     space = _space(9, 9, 2)
     batches = _play(make("local", space, 60, 0, [(0, 0, 0)]), lambda point: float(sum(point)))
-    known: set[Point] = set()
-    fresh = 0
-    for batch in batches:
-        around = {q for point in batch for q in space.neighbours(point)}
-        fresh += bool(known) and not around & known
+    following = iter(batches[1:])
+    known = {(0, 0, 0)}
+    for batch in following:
+        if not known & set(space.neighbours(batch[0])):
+            break
         known |= set(batch)
-    assert fresh >= 2
+    assert len(batch) == 1
+    assert set(next(following)) <= set(space.neighbours(batch[0]))
 
 
 @pytest.mark.parametrize("rugged", [0.0, 0.02])
@@ -311,6 +313,46 @@ def test_children_of_genetic() -> None:
     assert {child[2] for child in children} == {0, 1, 2, 3}
 
 
+def test_generation_of_genetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step from the best, children for half, and one from where most may be hoped for."""
+    space = _space(9, 9, 9, 2)
+    strategy = Genetic(space, 14, 0)
+    strategy.asked = [(0, 0, 0, 0), (0, 0, 2, 0), (0, 2, 0, 0)]
+    strategy.seen = set(strategy.asked)
+    strategy.scores = dict(zip(strategy.asked, (0.0, 1.0, 2.0), strict=True))
+    mean, deviation = -space.grid.sum(axis=1).astype(float), np.zeros(len(space))
+    deviation[space.place((4, 4, 4, 0))] = 100.0
+    monkeypatch.setattr(strategy._model, "fit", lambda places, scores: (mean, deviation))
+    step, *children, hope = (trial.point for trial in strategy.ask())
+    assert step in space.neighbours((0, 0, 0, 0))
+    assert len(children) == 2
+    assert all(max(child[:3]) <= 3 for child in children)
+    assert hope == (4, 4, 4, 0)
+
+
+@pytest.mark.parametrize("breeds", [Genetic, GeneticPlain])
+def test_the_better_are_selected(breeds: type[Genetic | GeneticPlain]) -> None:
+    """Of two that are drawn: the best three times as often as the worst of two."""
+    strategy = breeds(study(), 18, 0)
+    parents = [(0, 0, 0), (1, 1, 1)]
+    drawn = [strategy._selected(parents) for _ in range(400)]
+    assert 250 < drawn.count(parents[0]) < 350
+
+
+def test_generations_of_the_plain_genetic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Children have their parents' genes, but for mutations to any value."""
+    space = _space(9, 9, 9, 3)
+    plain = GeneticPlain(space, 18, 0)
+    mutants = [plain._child((4, 4, 4, 1), (4, 4, 4, 1)) for _ in range(1000)]
+    assert 200 < sum(mutant != (4, 4, 4, 1) for mutant in mutants) < 400
+    assert {mutant[0] for mutant in mutants} == set(range(9))
+    monkeypatch.setattr(genetic_plain, "_MUTATION", 0.0)
+    first, second, _ = _play(GeneticPlain(space, 18, 0), _valley(space, 0).get)
+    for child in second:
+        for at, value in enumerate(child):
+            assert value in {parent[at] for parent in first}
+
+
 def test_genetic_takes_little_time() -> None:
     """All decisions of 18 evaluations in a space of 1,000 points."""
     space = _space(10, 10, 5, 2)
@@ -351,8 +393,6 @@ def test_model_tells_what_it_is_told() -> None:
 
 def test_model_agrees_with_plain_ridge(monkeypatch: pytest.MonkeyPatch) -> None:
     """The equations of the kernel are those of ridge regression on explicit features."""
-    from fastattn.tuner.strategies import _model
-
     for name, only in (("_OCTAVES", (None,)), ("_PAIRS", (0.3,)), ("_RIDGES", (0.1,))):
         monkeypatch.setattr(_model, name, only)
     space = _space(5, 2, 3)
