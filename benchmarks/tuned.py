@@ -73,8 +73,17 @@ def searched(dim: int, profile: Profile) -> dict[str, Any]:
         seed=0,
         remember=False,
     )
-    values = {one.point: one.values for one in result.search.evaluations}
-    winner, default = values[result.search.winner], values[result.search.control]
+    winner = {
+        "block": result.config.block_q,
+        "threads": result.config.threads,
+        "dtype": result.dtype,
+    }
+    usable = fastattn.machine().usable_cpus
+    default = {
+        "block": 64,
+        "threads": max(count for count in THREADS if count <= usable),
+        "dtype": "float32",
+    }
     everything = [
         {"block": block, "threads": count, "dtype": dtype}
         for block, count, dtype in itertools.product(BLOCKS, THREADS, common.DTYPES)
