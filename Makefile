@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench roofline preview chart peers lint sanitize clean
+.PHONY: help test test-thorough bench roofline preview chart peers replay lint sanitize clean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
@@ -19,6 +19,7 @@ help:
 	@echo "make preview    serve the published pages"
 	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
+	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, build results and caches"
@@ -65,6 +66,13 @@ $(VENV)/.peers: $(VENV)/.installed
 
 peers: $(VENV)/.peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+$(VENV)/.rivals: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[tuner-rivals]"
+	@touch $@
+
+replay: $(VENV)/.rivals
+	$(BIN)/python -m benchmarks.tuner_replay $(or $(ARGS),replay)
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

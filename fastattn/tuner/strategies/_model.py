@@ -11,7 +11,7 @@ fitted and weighted by how well each foretells a score from the others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -35,6 +35,8 @@ class Model:
         columns = [(at, gene) for at, gene in enumerate(space.genes) if len(gene.values) > 1]
         self._columns = [space.grid[:, at] for at, _ in columns]
         self._tables = [[_table(gene, octaves) for _, gene in columns] for octaves in _OCTAVES]
+        self._own = _sums([table.diagonal()[c] for table, c in row] for row in self._genes())
+        self._crossed: dict[int, Array] = {}  # by place: inner products with that point's features
 
     def fit(self, places: Sequence[int], scores: Sequence[float]) -> tuple[Array, Array]:
         """Mean and standard deviation of every point's score.
@@ -82,30 +84,36 @@ class Model:
         (kernels, points, measured) and (kernels, points); the measured points' own are 1 on
         average.
         """
-        kernels, priors = [], []
+        for place in places:
+            if place not in self._crossed:
+                self._crossed[place] = _sums(
+                    [table[c[place]][c] for table, c in row] for row in self._genes()
+                )
+        single, pairs = np.stack([self._crossed[place] for place in places], axis=-1)
+        weights = np.array(_PAIRS)[:, None]
+        priors = self._own[0, :, None] + weights * self._own[1, :, None]
+        scales = priors[..., places].mean(axis=-1)[..., None]
+        kernels = single[:, None] + weights[..., None] * pairs[:, None]
+        kernels /= scales[..., None]
+        points, measured = kernels.shape[-2:]
+        return kernels.reshape(-1, points, measured), (priors / scales).reshape(-1, points)
+
+    def _genes(self) -> Iterator[list[tuple[Array, NDArray[np.intp]]]]:
+        """For each width: of each gene, its table and the value that each point has."""
         for tables in self._tables:
-            crossed = [
-                table[column[:, None], column[places]]
-                for table, column in zip(tables, self._columns, strict=True)
-            ]
-            own = [
-                table.diagonal()[column]
-                for table, column in zip(tables, self._columns, strict=True)
-            ]
-            for weight in _PAIRS:
-                prior = _combined(own, weight)
-                scale = prior[places].mean()
-                kernels.append(_combined(crossed, weight) / scale)
-                priors.append(prior / scale)
-        return np.array(kernels), np.array(priors)
+            yield list(zip(tables, self._columns, strict=True))
 
 
-def _combined(parts: Sequence[Array], weight: float) -> Array:
-    """A constant, the sum of the genes' parts, and `weight` times that of all pairs' products."""
-    total = np.sum(parts, axis=0)
-    pairs = (total * total - np.sum([part * part for part in parts], axis=0)) / 2
-    combined: Array = 1.0 + total + weight * pairs
-    return combined
+def _sums(rows: Iterable[Sequence[Array]]) -> Array:
+    """A constant and the sum of the genes' parts, and the sum of all pairs' products.
+
+    (2, widths, points), of the genes' parts for each width.
+    """
+    sums = []
+    for parts in rows:
+        total, squares = np.sum(parts, axis=0), np.sum([part * part for part in parts], axis=0)
+        sums.append((1.0 + total, (total * total - squares) / 2))
+    return np.moveaxis(np.array(sums), 1, 0)
 
 
 def _table(gene: Gene, octaves: float | None) -> Array:

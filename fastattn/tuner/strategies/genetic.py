@@ -58,11 +58,14 @@ class Genetic(Books):
     def _first(self, count: int) -> list[Point]:
         size = min(count, max(len(self.start), round(_FIRST * math.sqrt(self.budget))))
         points = list(dict.fromkeys([*self.start, *self._alternatives()]))[:size]
+        apart = np.full(len(self.space), np.inf)  # of each point from the nearest that is taken
+        for point in points:
+            np.minimum(apart, self._apart(point), out=apart)
         while len(points) < size:
             draws = self.drawn(_SPREAD_OVER, points)
-            points.append(
-                max(draws, key=lambda p: min((self._apart(p, q) for q in points), default=0))
-            )
+            points.append(max(draws, key=lambda point: apart[self.space.place(point)]))
+            np.minimum(apart, self._apart(points[-1]), out=apart)
+        return points
         return points
 
     def _alternatives(self) -> list[Point]:
@@ -75,12 +78,14 @@ class Genetic(Books):
             if mine != its and not gene.ordered
         ]
 
-    def _apart(self, one: Point, other: Point) -> float:
-        """Distance of two points: the sum over the genes."""
-        total = 0.0
-        for gene, a, b in zip(self.space.genes, one, other, strict=True):
-            if a != b:
-                total += abs(a - b) / (len(gene.values) - 1) if gene.ordered else _UNLIKE
+    def _apart(self, point: Point) -> Array:
+        """Distance of every point of the space from this one: the sum over the genes."""
+        total = np.zeros(len(self.space))
+        for gene, here, column in zip(self.space.genes, point, self.space.grid.T, strict=True):
+            if gene.ordered:
+                total += np.abs(column - here) / max(1, len(gene.values) - 1)
+            else:
+                total += _UNLIKE * (column != here)
         return total
 
     def _next(self, size: int) -> list[Point]:
