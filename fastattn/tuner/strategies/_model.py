@@ -24,6 +24,7 @@ __all__ = ["Model"]
 Array: TypeAlias = NDArray[np.float64]
 
 _OCTAVES = (None, 2.0)  # over which an ordered gene's effect bends; None: a parabola
+_JAGGED = 0.3  # share of an ordered gene's effect that its neighbours do not tell
 _PAIRS = (0.1, 0.5)  # weight of a pair's products against a single gene's features
 _RIDGES = (0.001, 0.01, 0.1)  # noise and ruggedness against the features
 
@@ -38,7 +39,7 @@ class Model:
         self._own = _sums([table.diagonal()[c] for table, c in row] for row in self._genes())
         self._crossed: dict[int, Array] = {}  # by place: inner products with that point's features
 
-    def fit(self, places: Sequence[int], scores: Sequence[float]) -> tuple[Array, Array]:
+    def fit(self, places: Sequence[int], scores: Sequence[float] | Array) -> tuple[Array, Array]:
         """Mean and standard deviation of every point's score.
 
         Parameters
@@ -120,11 +121,12 @@ def _table(gene: Gene, octaves: float | None) -> Array:
     """Inner products of the features of a gene's values."""
     if not gene.ordered:
         return np.eye(len(gene.values))
+    jagged = _JAGGED * np.eye(len(gene.values))
     at = np.log2(np.array(gene.values, dtype=np.float64))
     if octaves is not None:
         bumps: Array = np.exp(-0.5 * ((at[:, None] - at) / octaves) ** 2)
-        return bumps
+        return bumps + jagged
     line = at - at.mean()
     line /= np.abs(line).max()
     bend = line * line - (line * line).mean()
-    return np.outer(line, line) + np.outer(bend, bend)
+    return np.outer(line, line) + np.outer(bend, bend) + jagged

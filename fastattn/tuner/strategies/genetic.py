@@ -66,7 +66,6 @@ class Genetic(Books):
             points.append(max(draws, key=lambda point: apart[self.space.place(point)]))
             np.minimum(apart, self._apart(points[-1]), out=apart)
         return points
-        return points
 
     def _alternatives(self) -> list[Point]:
         """The first of `start`, with each other value of one unordered gene."""
@@ -90,8 +89,10 @@ class Genetic(Books):
 
     def _next(self, size: int) -> list[Point]:
         places = [self.space.place(point) for point in self.asked if point in self.scores]
-        scores = [self.scores[self.space.points[place]] for place in places]
-        mean, deviation = self._model.fit(places, scores)
+        scores = np.array([self.scores[self.space.points[place]] for place in places])
+        # How slow the slow ones are would drown what tells the fast ones apart.
+        excess = np.tanh(scores - scores.min())
+        mean, deviation = self._model.fit(places, excess)
         parents = self.ranked()[:_PARENTS]
         points: list[Point] = []
         for pool, forecast, share in (
