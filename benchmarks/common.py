@@ -25,6 +25,8 @@ DIMS = (64, 128, 256, 400, 512, 768, 1024)
 # One thread against one thread: asv.conf.json gives BLAS one, `bind` the others.
 THREADS = 1
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# What was tuned on a machine steers no measurement.
+UNTUNED = {"FASTATTN_WISDOM": "off"}
 
 
 @dataclass(frozen=True, slots=True)

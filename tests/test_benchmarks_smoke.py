@@ -32,7 +32,7 @@ sys.path.append(sys.argv[1])
 from benchmarks import run
 run.register_machine("test")
 """
-ONE_THREAD = dict.fromkeys(common.BLAS_VARIABLES, "1")
+SET = dict.fromkeys(common.BLAS_VARIABLES, "1") | common.UNTUNED
 
 
 def complaints(
@@ -111,7 +111,7 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     configuration = json5.loads((ROOT / "asv.conf.json").read_text())
     (folder / "asv.conf.json").write_text(json.dumps(configuration | changes))
-    environment = os.environ | ONE_THREAD | {"HOME": str(folder), common.PROFILE_VARIABLE: "smoke"}
+    environment = os.environ | SET | {"HOME": str(folder), common.PROFILE_VARIABLE: "smoke"}
     environment.pop("FASTATTN_ISA", None)
     selected = ("--python=same", "--set-commit-hash", commit.stdout.strip(), "--machine", "test")
     for command in (

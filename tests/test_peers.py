@@ -384,6 +384,7 @@ def test_a_cell_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_has_its_number_of_threads() -> None:
     found = timing.environment(3)
     assert {found[name] for name in (*common.BLAS_VARIABLES, "NPROC")} == {"3"}
+    assert found["FASTATTN_WISDOM"] == "off"
     assert found["PATH"] == os.environ["PATH"]
 
 

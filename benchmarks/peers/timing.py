@@ -48,7 +48,8 @@ def environment(threads: int) -> dict[str, str]:
     What chooses a library's kernels, or how its threads wait, stays as it is.
     """
     count = dict.fromkeys((*common.BLAS_VARIABLES, "NPROC"), str(threads))  # NPROC: XLA
-    return dict(os.environ) | count | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0"}
+    ours = count | common.UNTUNED
+    return dict(os.environ) | ours | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0"}
 
 
 def pin(threads: int) -> None:
