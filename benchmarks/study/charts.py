@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 import statistics
 from collections.abc import Callable
 from typing import Any
 
+from benchmarks import report
 from benchmarks.common import IMPLS
 from benchmarks.peers.results import Results
 from benchmarks.study import words
@@ -23,7 +25,7 @@ from benchmarks.study.picture import (
 )
 from benchmarks.study.published import STUDY
 from benchmarks.study.record import Estimate, Record
-from benchmarks.study.words import NAMES
+from benchmarks.study.words import NAMES, SHORT
 
 
 def figure_1(record: Record) -> list[Chart]:
@@ -43,7 +45,7 @@ def figure_1(record: Record) -> list[Chart]:
             "speedup",
             "Speed-up over NumPy",
             "Speed-up over NumPy against dim. "
-            + _ends(record, lambda d, i: words.times(record.speedup(d, i))),
+            + _ends(record, lambda d, i: words.times(record.speedup(d, i)), IMPLS[1:]),
             lambda figure: _speedup(figure, record, top),
         ),
         Chart(
@@ -56,21 +58,26 @@ def figure_1(record: Record) -> list[Chart]:
         Chart(
             "study-speedup",
             "The study’s speed-up, as printed",
-            "The study's speed-up over NumPy against dim, on the scale of ours: Numba between "
-            "1.32 and 3.16, Cython between 0.85 and 3.50.",
+            "The study's speed-up over NumPy against dim, on the scale of ours. "
+            + _ends(record, _printed, IMPLS[1:]),
             lambda figure: _study(figure, record, top),
         ),
     ]
 
 
-def _ends(record: Record, read: Callable[[int, str], str]) -> str:
+def _ends(record: Record, read: Callable[[int, str], str], impls: tuple[str, ...] = IMPLS) -> str:
     """What the lines do, from the smallest dim to the greatest."""
     first, last = record.dims()[0], record.dims()[-1]
     lines = (
         f"{NAMES[impl]}: {read(first, impl)} at {first}, {read(last, impl)} at {last}"
-        for impl in IMPLS
+        for impl in impls
     )
     return "; ".join(lines) + "."
+
+
+def _printed(dim: int, impl: str) -> str:
+    """The study's speed-up in words."""
+    return words.times(STUDY[dim].speedup(impl) if dim in STUDY else None)
 
 
 def _time(figure: Any, record: Record) -> None:
@@ -78,7 +85,7 @@ def _time(figure: Any, record: Record) -> None:
     axes.set_yscale("log")
     for impl in IMPLS:
         _line(axes, record.dims(), [record.seconds(dim, impl) for dim in record.dims()], impl)
-    ticks(axes.yaxis, lambda value: words.seconds(Estimate(value, value, value)).replace(".00", ""))
+    ticks(axes.yaxis, lambda value: re.sub(r"\.0+(?=\D)", "", report.seconds(value)))
     legend(axes)
 
 
@@ -145,7 +152,7 @@ def roofline(record: Record) -> Chart | None:
             axes.text(value + 0.012, at, f"{100 * value:.0f} %", va="center", fontsize=9)
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
-        axes.invert_yaxis()
+        axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_xlim(0, max(1.0, 1.08 * max(values)))
         axes.grid(axis="y", visible=False)
         axes.set_title("Fraction of peak, Cython on one thread", x=0)
@@ -191,7 +198,7 @@ def _torch(results: Results, threads: int) -> Chart:
                 axes.plot([value.low, value.high], [at, at], color=style["color"], linewidth=1.2)
             if rows:
                 axes.plot(
-                    [v.median for _, v in rows], [at for at, _ in rows], label=NAMES[name], **style
+                    [v.median for _, v in rows], [at for at, _ in rows], label=SHORT[name], **style
                 )
         axes.set_xscale("log")
         axes.set_yticks(range(len(cells)), cells)
@@ -269,7 +276,7 @@ def _search(axes: Any, dim: str, tuning: dict[str, Any]) -> None:
         if points:
             axes.plot(*zip(*points, strict=True), marker, color=COLOURS[colour][0], markersize=4)
     axes.set_yscale("log")
-    axes.set_title(f"dim {dim}", fontsize=10)
+    axes.set_title(f"dim {dim}", fontsize=9, pad=5)
     _span(axes, [1.0, *(score for score in scores if score is not None)], axis="y")
     ticks(axes.yaxis, lambda value: f"{value:g}×")
 

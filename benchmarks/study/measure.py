@@ -249,7 +249,7 @@ def _thread_counts() -> Sequence[int]:
     return tuple(dict.fromkeys((1, command.usable_cpus())))
 
 
-def largest_difference(one: Record, other: Record) -> dict[tuple[int, str], float]:
+def differences(one: Record, other: Record) -> dict[tuple[int, str], float]:
     """Speed-ups of one run over those of another, minus one, by dim and implementation."""
     found = {}
     for dim in sorted(set(one.dims()) & set(other.dims())):

@@ -134,10 +134,10 @@ def _torch(record: Record) -> Section:
 def _roofline(record: Record) -> Section:
     chart = charts.roofline(record)
     if chart is None:
-        return Section("roofline", "Of what the machine can do", ("Not measured.",))
+        return Section("roofline", "Against the peak", ("Not measured.",))
     return Section(
         "roofline",
-        "Of what the machine can do",
+        "Against the peak",
         (
             "Least time that the machine allows over the time taken: useful multiplications and "
             "additions at the FMA peak, or keys and values read once at streaming speed, "
@@ -150,10 +150,10 @@ def _roofline(record: Record) -> Section:
 
 def _tuner(record: Record) -> Section:
     if not record.tunings:
-        return Section("tuner", "The tuner’s searches", ("Not measured.",))
+        return Section("tuner", "The search", ("Not measured.",))
     return Section(
         "tuner",
-        "The tuner’s searches",
+        "The search",
         (
             "Time over that of the default (block 64, all CPUs, float32), in the order of "
             "measurement. Dots: measured; crosses: dropped early; line: the best so far. The "
@@ -175,7 +175,7 @@ def how(record: Record) -> list[str]:
         "thread of the process sleeps, and the turn’s first call, which wakes its own, is not "
         "timed. A time is the median of the turns, a speed-up the median of ratios within a "
         "repetition.",
-        f"{words.plural(record.wanted, 'process')} for each dim: values are medians over them, "
+        f"Processes for each dim: {record.wanted}. Values are medians over them, "
         "intervals exact ones of the median, at 95 % (the range, where there are fewer than six).",
         "Processes that others disturbed are measured again, at most once each; the quietest "
         "count, chosen without a look at their times.",
@@ -220,7 +220,7 @@ def warnings(record: Record) -> list[str]:
             "Measure again on a quiet machine."
         )
     if record.wanted < 6:
-        found.append(f"A short run: {words.plural(record.wanted, 'process')} for each dim.")
+        found.append(f"A short run: processes for each dim, {record.wanted}.")
     return found
 
 

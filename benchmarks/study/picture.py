@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 INCHES = (4.7, 3.3)
-PANEL_INCHES = (2.5, 2.1)
+PANEL_INCHES = (2.1, 1.8)
 
 # Variable of the stylesheet -> light, dark.  Okabe and Ito's hues, darker or lighter until
 # they stand out from the paper; told apart by markers and dashes too.
@@ -116,9 +116,8 @@ def ticks(axis: Any, text: Callable[[float], str]) -> None:
 
 
 def legend(axes: Any) -> None:
-    axes.legend(
-        loc="lower left", bbox_to_anchor=(-0.02, 0.985), ncols=3, borderaxespad=0, handlelength=2.2
-    )
+    box = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.985), "borderaxespad": 0}
+    axes.legend(**box, ncols=3, handlelength=2.2, columnspacing=1.4).set_in_layout(False)
     axes.set_title(axes.get_title(loc="left"), pad=26)
 
 

@@ -53,13 +53,12 @@ def answer(record: Record) -> str:
     if not dims:
         return "Nothing was measured yet."
     best = [dim for dim in dims if _fastest(record, dim) == "cython"]
-    range_ = f"dims {dims[0]} to {dims[-1]}" if len(dims) > 1 else f"dim {dims[0]}"
-    if len(best) == len(dims):
-        return f"Cython over C++ is the fastest of the three at all of {range_}."
-    if not best:
-        return f"Cython over C++ is the fastest of the three nowhere in {range_}."
+    ends = f"{dims[0]} to {dims[-1]}" if len(dims) > 1 else str(dims[0])
     at = words.listed([str(dim) for dim in best])
-    return f"Cython over C++ is the fastest of the three at {len(best)} of {len(dims)} dims: {at}."
+    where = f"at {len(best)} of {len(dims)} dims: {at}" if best else f"nowhere from {ends}"
+    if len(best) == len(dims):
+        where = f"at every dim from {ends}" if len(dims) > 1 else f"at dim {ends}"
+    return f"Cython over C++ is the fastest of the three {where}."
 
 
 def facts(record: Record) -> list[Fact]:
@@ -182,16 +181,18 @@ def tunings(record: Record) -> Table:
         rows.append(
             (
                 dim,
-                f"block {config.get('block_q', NOTHING)}, threads {config.get('threads', NOTHING)},"
-                f" {words.dtype(found['dtype'])}",
+                words.dtype(found["dtype"]),
+                str(config.get("block_q", NOTHING)),
+                str(config.get("threads", NOTHING)),
                 words.times(found["speedup"]),
                 NOTHING if math.isnan(low) else f"{low:.2f} to {high:.2f}",
                 f"{seen} of {valid}",
-                f"{found['tuning_seconds']:.1f} s",
+                f"{found['tuning_seconds']:.1f}{words.SPACE}s",
                 words.percent(lost),
             )
         )
-    columns = ("dim", "found", "over the default", "95 % interval", "measured", "took", "others")
+    columns = ("dim", "dtype", "block", "threads", "over the default", "95 % interval")
+    columns += ("measured", "took", "others")
     marked = frozenset(
         at
         for at, (_, found) in enumerate(sorted(record.tunings.items(), key=lambda p: int(p[0])))
