@@ -112,7 +112,7 @@ REFERENCES = {
 # An element with a reference to another host, and what only makes sense with one.
 _ELEMENT = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*>")
 _ADDRESS = re.compile(r"""\b(src|href)=["']((?:https?:)?//[^"']+)["']""")
-_REMOTE_ONLY = re.compile(r"""\s(?:integrity|crossorigin|referrerpolicy)="[^"]*\"""")
+_REMOTE_ONLY = re.compile(r"""\s+(?:integrity|crossorigin|referrerpolicy)="[^"]*\"""")
 _STYLE_ADDRESS = re.compile(r"""(?:url\(|@import\s)\s*["']?([^"')\s]+)""")
 
 

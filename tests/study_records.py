@@ -53,7 +53,8 @@ def synthetic(
             for impl in IMPLS:
                 each = base / (SPEEDUPS[impl] ** (1 + 0.2 * math.log2(dim / 64)))
                 noise = NOISE[impl] * 64 / dim + 0.002
-                one.samples[impl] = [each * (1 + abs(rng.gauss(0, noise))) for _ in range(repetitions)]
+                spread = (abs(rng.gauss(0, noise)) for _ in range(repetitions))
+                one.samples[impl] = [each * (1 + more) for more in spread]
                 one.errors[impl] = 0.7
             record.rounds.setdefault(str(dim), []).append(one)
     for at, name in enumerate(REGIMES | MASKED):

@@ -58,7 +58,7 @@ def figure_1(record: Record) -> list[Chart]:
         Chart(
             "study-speedup",
             "The study’s speed-up, as printed",
-            "The study's speed-up over NumPy against dim, on the scale of ours. "
+            "The study’s speed-up over NumPy against dim, on the scale of ours. "
             + _ends(record, _printed, IMPLS[1:]),
             lambda figure: _study(figure, record, top),
         ),
@@ -213,7 +213,7 @@ def _torch(results: Results, threads: int) -> Chart:
 
 
 def searches(record: Record) -> list[Chart]:
-    """The tuner's searches, a small picture a dim."""
+    """The tuner’s searches, a small picture a dim."""
     found = sorted(record.tunings.items(), key=lambda pair: int(pair[0]))
     return [
         Chart(
@@ -221,7 +221,7 @@ def searches(record: Record) -> list[Chart]:
             f"dim {dim}",
             f"Search at dim {dim}: {words.plural(len(_scores(tuning)), 'evaluation')}; the best "
             f"takes {words.times(min(filter(None, _scores(tuning)), default=None))} the "
-            "default's time.",
+            "default’s time.",
             lambda figure, dim=dim, tuning=tuning: _search(figure.subplots(), dim, tuning),
             PANEL_INCHES,
         )
@@ -247,7 +247,7 @@ def all_searches(record: Record) -> Chart | None:
 
     return Chart(
         "search",
-        "The tuner's searches",
+        "The tuner’s searches",
         " ".join(chart.text for chart in searches(record)),
         draw,
         (columns * PANEL_INCHES[0], rows * PANEL_INCHES[1]),

@@ -86,7 +86,7 @@ def _figure(record: Record) -> Section:
     return Section(
         "figure-1",
         "Over the dims",
-        ("Vertical strokes are 95 % intervals over the processes.",) if record.dims() else (),
+        ("Vertical strokes are intervals of 95 % over the processes.",) if record.dims() else (),
         charts=tuple(charts.figure_1(record)),
         numbers=(tables.speedups(record), tables.variations(record)) if record.dims() else (),
     )

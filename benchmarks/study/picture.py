@@ -155,6 +155,8 @@ def _tidied(text: str, chart: Chart, inline: bool) -> str:
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
+    if inline:  # it would be a style of the whole page
+        text = re.sub(r"<style\b.*?</style>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"""(?:url\(#|href="#)([^)"]+)""", text))
     text = re.sub(
         r'\sid="([^"]+)"',

@@ -135,7 +135,7 @@ def speedups(record: Record) -> Table:
     """Speed-ups with intervals, beside the study's."""
     columns = ["dim"]
     for impl in OTHERS:
-        columns += [NAMES[impl], "95 % interval", f"study’s {NAMES[impl]}"]
+        columns += [NAMES[impl], "interval", f"study’s {NAMES[impl]}"]
     rows = []
     for dim in record.dims():
         row = [str(dim)]
@@ -191,7 +191,7 @@ def tunings(record: Record) -> Table:
                 words.percent(lost),
             )
         )
-    columns = ("dim", "dtype", "block", "threads", "over the default", "95 % interval")
+    columns = ("dim", "dtype", "block", "threads", "over the default", "interval")
     columns += ("measured", "took", "others")
     marked = frozenset(
         at
@@ -283,9 +283,10 @@ def _exact(value: float) -> Estimate:
 
 
 def _fastest(record: Record, dim: int) -> str | None:
-    known = {impl: record.seconds(dim, impl) for impl in IMPLS}
-    found = {impl: value.median for impl, value in known.items() if value is not None}
-    return min(found, key=lambda impl: found[impl]) if found else None
+    """By speed-up: ratios are paired, times are not."""
+    found = {impl: record.speedup(dim, impl) for impl in IMPLS}
+    known = {impl: value.median for impl, value in found.items() if value is not None}
+    return max(known, key=lambda impl: known[impl]) if known else None
 
 
 def _marked(record: Record) -> frozenset[int]:
