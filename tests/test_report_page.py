@@ -134,10 +134,10 @@ def test_words_stand_out_from_the_paper(shown: Any) -> None:
     weak = {c: where for c, where in colours.items() if contrast(c, paper) < 4.5}
     assert weak == {}
     lines = shown.evaluate(
-        """() => [...new Set([...document.querySelectorAll('svg [style*="--cython"], '
-            + 'svg [style*="--numba"], svg [style*="--numpy"]')].flatMap(one =>
-                [getComputedStyle(one).stroke, getComputedStyle(one).fill]))]
-            .filter(colour => colour.startsWith('rgb('))"""
+        """() => [...new Set(['stroke', 'fill'].flatMap(what =>
+            ['numpy', 'numba', 'cython'].flatMap(impl =>
+                [...document.querySelectorAll(`svg [style*="${what}: var(--${impl}"]`)]
+                    .map(one => getComputedStyle(one)[what]))))]"""
     )
     assert len(lines) >= 3
     assert all(contrast(colour, paper) >= 3 for colour in lines), lines

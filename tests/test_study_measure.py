@@ -51,7 +51,7 @@ def test_a_round_times_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     settled = []
     monkeypatch.setattr(timing, "settle", lambda: settled.append(1))
     monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
-    found = turns.take(24, "float64", CONFIG, 0.01, seed=0)
+    found = turns.take(24, "float32", CONFIG, 0.01, seed=0)
     assert set(found.samples) == set(USABLE)
     lengths = {len(samples) for samples in found.samples.values()}
     assert len(lengths) == 1
