@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import common, report
+from benchmarks import common, report, vendor
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
@@ -231,9 +231,12 @@ def main() -> int:
         try:
             for _ in asv("publish", log=log, environment=environment):
                 pass
+            vendor.localise()
         except subprocess.CalledProcessError as error:
             print(f"asv publish failed; see {LOG}")
             status = status or error.returncode
+        except vendor.VendorError as error:
+            print(f"The pages load their scripts from public networks: {error}")
     return _conclude(commit, machine) or status
 
 

@@ -150,10 +150,12 @@ def take_turns(
     clock: Callable[[], float] = time.perf_counter,
     seed: int = 0,
     probes: Mapping[str, Callable[[], float]] | None = None,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, list[float]]:
     """Sample calls in turn; sample i of every name is of repetition i.
 
-    `probes` take turns with the calls; their samples are what they return.
+    `probes` take turns with the calls; their samples are what they return.  `around` is that
+    of `repetitions`.
     """
     if not calls:
         return {}
@@ -164,7 +166,7 @@ def take_turns(
     samples: dict[str, list[float]] = {name: [] for name in turns}
     with no_collection():
         end = clock() + profile.budget_seconds
-        taken = itertools.islice(repetitions(turns, seed), profile.repetitions)
+        taken = itertools.islice(repetitions(turns, seed, around), profile.repetitions)
         for done, repetition in enumerate(taken, start=1):
             for name, sample in repetition.items():
                 samples[name].append(sample)

@@ -1,6 +1,6 @@
 """The process that measures rounds for `record`, and says on standard output what it found.
 
-A first round of every point warms up and is not told.  Of what is told: after each round
+Of what is told: after each round
 ``seconds``, ``spent`` and ``failures``; now and then ``part``, the share of a round that is
 done; at the end ``load``, what else the CPUs did.
 """
@@ -81,7 +81,6 @@ def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
     turns = random.Random(request.process)
     source.warm_up()
     guard = Guard()
-    _round(space, source, turns, tell)
     each = 0.0
     for number in range(request.rounds):
         now = time.monotonic()

@@ -32,9 +32,9 @@ class Workload:
 _KERNEL = {
     "small": common.WORKLOADS["small"],
     "vit": common.WORKLOADS["vit"],
-    "bert": common.WORKLOADS["bert"],
-    "prefill-2k": common.WORKLOADS["prefill-2k"],
-    "causal-2k": common.WORKLOADS["causal-2k"],
+    "prefill-1k": Case(1, 2, 2, 1024, 1024, 64),
+    "causal-1k": Case(1, 4, 4, 1024, 1024, 64, causal=True),
+    "wide-1k": Case(1, 1, 1, 1024, 1024, 128),
     "decode": common.WORKLOADS["decode"],
     "few-rows": Case(1, 16, 4, 4, 2048, 128),
     "dim-256": common.dim_case(256, "float32"),
@@ -50,6 +50,6 @@ WORKLOADS = {
 # them is said of the second.  Fixed before any table was recorded.
 TUNING = (
     *("study-64", "study-256", "study-768"),
-    *("kernel-small", "kernel-bert", "kernel-prefill-2k", "kernel-decode", "kernel-dim-256"),
+    *("kernel-small", "kernel-vit", "kernel-prefill-1k", "kernel-decode", "kernel-dim-256"),
 )
 HELD_OUT = tuple(name for name in WORKLOADS if name not in TUNING)
