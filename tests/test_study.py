@@ -193,7 +193,8 @@ def all_charts(record: Record) -> list[picture.Chart]:
 def test_pictures_carry_words_and_both_palettes() -> None:
     pytest.importorskip("matplotlib")
     for chart in all_charts(synthetic((64, 128), rounds=2)):
-        inline, alone = picture.svg(chart), picture.svg(chart, inline=False)
+        drawn = picture.draw(chart)
+        inline, alone = (picture.dress(drawn, chart, inline=inline) for inline in (True, False))
         for text in (inline, alone):
             root = ElementTree.fromstring(text)
             assert root.get("role") == "img"
@@ -212,7 +213,7 @@ def test_pictures_carry_words_and_both_palettes() -> None:
 def test_pictures_are_the_same_each_time() -> None:
     pytest.importorskip("matplotlib")
     (one, *_), (two, *_) = (charts.figure_1(synthetic((64,), rounds=2)) for _ in range(2))
-    assert picture.svg(one) == picture.svg(two)
+    assert picture.draw(one) == picture.draw(two)
 
 
 def test_the_text_of_a_picture_tells_its_numbers() -> None:

@@ -196,6 +196,8 @@ def machine(record: Record) -> list[tuple[str, str]]:
         f"processes; at most {words.percent(load['most'])}), the hypervisor "
         f"{words.percent(load['stolen'])}"
     )
+    if record.roofline_load and record.roofline_load["others"] is not None:
+        others += f"; against the peak others took {words.percent(record.roofline_load['others'])}"
     if average is not None:
         others += f"; load average at the start {average:.1f}"
     return [
@@ -247,13 +249,19 @@ def render(record: Record, folder: Path) -> list[Path]:
         "mark": MARK,
     }
     folder.mkdir(parents=True, exist_ok=True)
+    drawn = {}
+    for section in found:
+        files = {chart.name for chart in section.pictures()}
+        for chart in dict.fromkeys((*section.charts, *section.pictures())):
+            png = folder / f"{chart.name}.png" if chart.name in files else None
+            drawn[chart.name] = picture.dress(text := picture.draw(chart, png), chart)
+            if png is not None:
+                alone = picture.dress(text, chart, inline=False)
+                png.with_suffix(".svg").write_text(alone, encoding="utf-8")
     style = picture.variables(":root") + (HERE / "page.css").read_text(encoding="utf-8")
     written = []
     for template, name in (("page.html.j2", "index.html"), ("page.md.j2", "report.md")):
-        text = environment.get_template(template).render(**values, style=style, svg=picture.svg)
+        text = environment.get_template(template).render(**values, style=style, drawn=drawn)
         written.append(folder / name)
         written[-1].write_text(text, encoding="utf-8")
-    for section in found:
-        for chart in section.pictures():
-            picture.save(chart, folder)
     return written

@@ -10,8 +10,7 @@ from __future__ import annotations
 import io
 import math
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -121,8 +120,8 @@ def legend(axes: Any) -> None:
     axes.set_title(axes.get_title(loc="left"), pad=26)
 
 
-@contextmanager
-def _drawn(chart: Chart) -> Iterator[Any]:
+def draw(chart: Chart, png: Path | None = None) -> str:
+    """A chart as Matplotlib's SVG, to be dressed; and as PNG."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -131,27 +130,18 @@ def _drawn(chart: Chart) -> Iterator[Any]:
         figure = Figure(figsize=chart.inches, layout="constrained")
         FigureCanvasAgg(figure)
         chart.draw(figure)
-        yield figure
-
-
-def svg(chart: Chart, inline: bool = True) -> str:
-    """A chart as SVG: for the page, or with a stylesheet of its own."""
-    with _drawn(chart) as figure:
         stream = io.StringIO()
         figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None})
-    return _tidied(stream.getvalue(), chart, inline)
+        if png is not None:
+            figure.savefig(png, dpi=160)
+    return stream.getvalue()
 
 
-def save(chart: Chart, folder: Path) -> None:
-    """Write a chart as SVG and as PNG."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{chart.name}.svg").write_text(svg(chart, inline=False), encoding="utf-8")
-    with _drawn(chart) as figure:
-        figure.savefig(folder / f"{chart.name}.png", dpi=160)
+def dress(text: str, chart: Chart, inline: bool = True) -> str:
+    """What `draw` gave, named for readers, in the page's colours and letters, its ids its own.
 
-
-def _tidied(text: str, chart: Chart, inline: bool) -> str:
-    """Matplotlib's SVG: named for readers, in the page's colours and letters, its ids its own."""
+    For the page, or for a file with a stylesheet of its own.
+    """
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
