@@ -100,6 +100,10 @@ def test_losses_and_missed_bars_are_printed(capsys: pytest.CaptureFixture[str]) 
     assert "*99.0" in printed
     assert "within 2 % on all tables together: bar 90.0 %, MISSED: mean 80.0 %" in printed
     assert "within 5 % on all tables together: bar 95.0 %, held: mean 100.0 %" in printed
+    assert "Too noisy" not in printed
+    results.about["resolutions"] = {"t": 0.15, "u": 0.5}
+    report.render(results)
+    assert "by their resolution: t 15.0 %\n" in capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
     assert rows["rival"][-2:] == ["behind", "behind"]
     assert rows["poor"][-2:] == ["ahead", "ahead"]
@@ -152,6 +156,7 @@ def test_replays_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     printed = capsys.readouterr().out
     assert "synthetic-6, equal evaluations, 2 held-out tables" in printed
     assert "synthetic-6, equal kernel-seconds" in printed
+    assert "by their resolution: noisy:1 " in printed
     results = Results.read(kept)
     assert results.settings() == [("synthetic-6", EVALUATIONS), ("synthetic-6", SECONDS)]
     found = {(c.equal, c.table, c.strategy): c for c in results.cells}

@@ -223,7 +223,8 @@ def replay_all(known: argparse.Namespace) -> int:
     found, absent = sources(known.tables, known.folder)
     if absent:
         print(f"Not recorded, left out: {', '.join(absent)}")
-    spaces = [load(source).space.name for source in found]
+    loaded = [load(source) for source in found]
+    spaces = [table.space.name for table in loaded]
     if known.settings:
         settings = [Setting.parse(name) for name in known.settings.split(",")]
     else:
@@ -233,7 +234,8 @@ def replay_all(known: argparse.Namespace) -> int:
     if not settings:
         print("There is no table for any of these settings: record some, or `--tables synthetic`.")
         return 1
-    results = Results(_about(known))
+    about = _about(known) | {"resolutions": {t.name: round(t.resolution, 5) for t in loaded}}
+    results = Results(about)
     status = 0
     with progress() as tell:
         part = [0]

@@ -9,7 +9,7 @@ import numpy as np
 
 from benchmarks.tuner_replay.campaign import OURS
 from benchmarks.tuner_replay.judge import Difference, difference, interval, paired, verdicts
-from benchmarks.tuner_replay.results import EVALUATIONS, NEAR, Cell, Results
+from benchmarks.tuner_replay.results import CLOSE, EVALUATIONS, NEAR, Cell, Results
 
 __all__ = ["Bar", "bars", "losses", "render", "table_text"]
 
@@ -50,6 +50,10 @@ def render(results: Results) -> None:
                 for text in _setting(results, setting, equal, held_out):
                     print(text)
     print(_LEGEND)
+    if unclear := [f"{name} {_percent(r, 1)}" for name, r in _resolutions(results) if r > CLOSE]:
+        print(
+            f"Too noisy to judge by {_percent(CLOSE, 0)}, by their resolution: {', '.join(unclear)}"
+        )
     for text in bars(results):
         print(text)
 
@@ -73,6 +77,13 @@ def _setting(results: Results, setting: str, equal: str, held_out: bool) -> Iter
     if OURS in {cell.strategy for cell in cells}:
         yield "\n".join(found) if found else f"{OURS} is behind no other on any of these tables."
     yield ""
+
+
+def _resolutions(results: Results) -> list[tuple[str, float]]:
+    """Of the tables that were replayed, as far as it was kept."""
+    tables = dict.fromkeys(cell.table for cell in results.cells)
+    kept = results.about.get("resolutions", {})
+    return [(name, kept[name]) for name in tables if name in kept]
 
 
 def _by_strategy(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
