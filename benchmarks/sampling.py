@@ -228,10 +228,10 @@ def _add(cell: Cell, values: dict[str, Any]) -> None:
             getattr(cell, name).append(value)
 
 
-# This file runs in a process of its own for each round.  The package is put together by
+# A round's process runs `child` of a module of this folder.  The package is put together by
 # hand, for on `sys.path` its parent folder would let the source tree hide the installed
 # fastattn.
-_CHILD = """
+CHILD = """
 import sys, types
 package = types.ModuleType("benchmarks")
 package.__path__ = [sys.argv[1]]
@@ -253,7 +253,7 @@ def _round(
         "threads": threads,
     }
     folder = str(Path(__file__).parent)
-    command = [sys.executable, "-c", _CHILD, folder, module, json.dumps(request)]
+    command = [sys.executable, "-c", CHILD, folder, module, json.dumps(request)]
     try:
         done = subprocess.run(
             command, capture_output=True, text=True, timeout=ROUND_TIMEOUT_SECONDS, check=False

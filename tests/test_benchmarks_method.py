@@ -186,7 +186,7 @@ def test_a_round_is_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_process_that_dies_or_hangs_fails_its_cells(
     monkeypatch: pytest.MonkeyPatch, code: str, reason: str
 ) -> None:
-    monkeypatch.setattr(sampling, "_CHILD", code)
+    monkeypatch.setattr(sampling, "CHILD", code)
     monkeypatch.setattr(sampling, "ROUND_TIMEOUT_SECONDS", 1.0)
     cells = sampling.measure(TINY, ("numpy",), profile(rounds=1))
     assert reason in cells["tiny", "numpy"].failed
