@@ -124,6 +124,7 @@ MASKED = {
     "window-4k": Case(1, 8, 8, 4096, 4096, 64, window=255),
     "causal-2k": WORKLOADS["causal-2k"],
 }
+HISTORY = ("dim-256", "dim-512", "dim-1024", "prefill-2k-128", "decode")  # of REGIMES
 LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory: its scores take 1 GiB
 SMALLEST = Case(1, 1, 1, 1, 1, 1)
 
@@ -146,6 +147,10 @@ class Profile:
         Turns of a process end here, but after three of them at the earliest.
     regimes, masked : tuple of str
         Rows that are held against the roofline.
+    history : tuple of str
+        Regimes that are held against NumPy.
+    history_rounds : int
+        Processes for each of them: more, for a step of a few per cent is to be seen.
     imports : int
         Fresh interpreters for each imported module.
     compiled : tuple of str
@@ -165,6 +170,8 @@ class Profile:
     compiled: tuple[str, ...]
     regimes: tuple[str, ...]
     masked: tuple[str, ...]
+    history: tuple[str, ...]
+    history_rounds: int
 
 
 _ALL = tuple(WORKLOADS)
@@ -183,6 +190,8 @@ PROFILES = {
         compiled=("float32",),
         regimes=("small",),
         masked=("blocks-2k",),
+        history=("small",),
+        history_rounds=2,
     ),
     "standard": Profile(
         dims=DIMS,
@@ -198,6 +207,8 @@ PROFILES = {
         compiled=("float32",),
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
+        history=HISTORY,
+        history_rounds=21,
     ),
     "full": Profile(
         dims=DIMS,
@@ -213,6 +224,8 @@ PROFILES = {
         compiled=DTYPES,
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
+        history=HISTORY,
+        history_rounds=21,
     ),
 }
 

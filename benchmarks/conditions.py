@@ -24,6 +24,7 @@ CASE_VARIABLE = "FASTATTN_BENCH_CASE"  # what is being measured, in words
 # Beyond these a measurement is disturbed.
 LOST_SHARE = 0.05
 STEAL_SHARE = 0.02
+DISTURBED_SHARE = 0.1  # of its measurements: beyond it a run is
 
 VARIABLES = (
     *common.BLAS_VARIABLES,
@@ -41,6 +42,13 @@ def cpus() -> list[int]:
     return list(range(os.cpu_count() or 1))
 
 
+def machine() -> str:
+    """The processor, in words."""
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(models or ['unknown CPU'])[0]}, {os.cpu_count()} CPUs"
+
+
 def facts() -> dict[str, Any]:
     """Interpreter, libraries, thread pools and CPUs of this process."""
     import numpy as np
@@ -48,7 +56,7 @@ def facts() -> dict[str, Any]:
     return {
         "python": platform.python_version(),
         "numpy": np.__version__,
-        "kernel": platform.release(),
+        "system": platform.platform(),
         "cpus": cpus(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
         "variables": {name: os.environ.get(name) for name in VARIABLES},
@@ -148,7 +156,7 @@ def gather(lines: list[str]) -> dict[str, Any]:
     -------
     dict
         "facts": different ones, in order; "measurements": case, seconds, shares and whether
-        it was disturbed; "disturbed": how many were.
+        it was disturbed; "disturbed": whether more than `DISTURBED_SHARE` of them were.
     """
     different: list[dict[str, Any]] = []
     measurements = []
@@ -161,8 +169,42 @@ def gather(lines: list[str]) -> dict[str, Any]:
             different.append(entry)
         shares = {n: round(getattr(disturbance, n), 4) for n in names}
         measurements.append({"case": case, **shares, "disturbed": disturbance.disturbed})
-    disturbed = sum(m["disturbed"] for m in measurements)
+    bad = sum(m["disturbed"] for m in measurements)
+    disturbed = bad > DISTURBED_SHARE * len(measurements)
     return {"facts": different, "measurements": measurements, "disturbed": disturbed}
+
+
+def path_of(results: Path, machine: str, commit: str) -> Path:
+    """Where the conditions of a commit's results are: beside them.  Not .json: asv's are that."""
+    return results / machine / f"{commit[:8]}.conditions"
+
+
+def store(found: dict[str, Any], results: Path, machine: str, commit: str) -> Path:
+    """Add a run's conditions to those of the commit's earlier runs."""
+    path = path_of(results, machine, commit)
+    runs = load(results, machine, commit)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"version": 1, "runs": [*runs, found]}, indent=1)
+    path.write_text(text + "\n", encoding="utf-8")
+    return path
+
+
+def load(results: Path, machine: str, commit: str) -> list[dict[str, Any]]:
+    """Conditions of the runs that a commit's results are of; [] where nobody recorded them."""
+    text = _read(str(path_of(results, machine, commit)))
+    runs: list[dict[str, Any]] = json.loads(text)["runs"] if text else []
+    return runs
+
+
+def warning(found: dict[str, Any]) -> str:
+    """Say that a run was disturbed."""
+    bad = [m for m in found["measurements"] if m["disturbed"]]
+    worst = max(bad, key=lambda m: max(m["lost_share"], m["steal_share"]))
+    share = 100 * max(worst["lost_share"], worst["steal_share"])
+    return (
+        f"DISTURBED: {len(bad)} of {len(found['measurements'])} measurements had to share their "
+        f"CPU; worst, {worst['case']}: others had {share:.0f} %.  Measure again on a quiet machine."
+    )
 
 
 def _read(path: str) -> str | None:

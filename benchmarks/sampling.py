@@ -19,6 +19,7 @@ import gc
 import itertools
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common, oracle
+from benchmarks import common, conditions, oracle
 from benchmarks.common import Case, Profile
 
 WARM_UP_SECONDS = 0.02
@@ -56,6 +57,8 @@ class Cell:
     time_over_peak, time_over_unmasked : list of float
         Median of a repetition's ratio to the roofline, and to the same call without masks
         (`roofline.measure` only).
+    time_over_control : list of float
+        Median of a repetition's ratio to like work by NumPy (`controls.measure` only).
     skipped, failed : str or None
         Why there is nothing.
     """
@@ -67,6 +70,7 @@ class Cell:
     error: list[float] = field(default_factory=list)
     time_over_peak: list[float] = field(default_factory=list)
     time_over_unmasked: list[float] = field(default_factory=list)
+    time_over_control: list[float] = field(default_factory=list)
     skipped: str | None = None
     failed: str | None = None
 
@@ -162,6 +166,7 @@ def take_turns(
     }
     turns = blocks(calls, numbers, clock) | dict(probes or {})
     samples: dict[str, list[float]] = {name: [] for name in turns}
+    watch = conditions.Watch()
     with no_collection():
         end = clock() + profile.budget_seconds
         taken = itertools.islice(repetitions(turns, seed), profile.repetitions)
@@ -171,6 +176,7 @@ def take_turns(
             # Only whole squares of orders are balanced.
             if done >= LEAST_REPETITIONS and done % len(turns) == 0 and clock() >= end:
                 break
+    conditions.record(watch.stop())
     return samples
 
 
@@ -189,7 +195,7 @@ def measure(
     for turn in range(profile.rounds):
         for key, case in cases.items():
             common.progress(f"round {turn + 1} of {profile.rounds}: {_words(key)}")
-            answer = _round(case, impls, profile, turn, module, threads)
+            answer = _round(case, impls, profile, turn, module, threads, _words(key))
             for impl, values in answer.items():
                 _add(cells[key, impl], values)
     return cells
@@ -242,7 +248,13 @@ importlib.import_module("benchmarks." + sys.argv[2]).child(sys.argv[3])
 
 
 def _round(
-    case: Case, impls: Sequence[str], profile: Profile, seed: int, module: str, threads: int
+    case: Case,
+    impls: Sequence[str],
+    profile: Profile,
+    seed: int,
+    module: str,
+    threads: int,
+    label: str,
 ) -> dict[str, dict[str, Any]]:
     """One round of one case in a fresh process."""
     request = {
@@ -256,7 +268,12 @@ def _round(
     command = [sys.executable, "-c", CHILD, folder, module, json.dumps(request)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ROUND_TIMEOUT_SECONDS, check=False
+            command,
+            env=os.environ | {conditions.CASE_VARIABLE: label},
+            capture_output=True,
+            text=True,
+            timeout=ROUND_TIMEOUT_SECONDS,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         return {impl: {"failed": f"no result in {ROUND_TIMEOUT_SECONDS:g} s"} for impl in impls}
@@ -299,6 +316,11 @@ def checked(
     return calls, answer
 
 
+def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratio within a repetition."""
+    return statistics.median(s / o for s, o in zip(samples, others, strict=True))
+
+
 def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[str, float]:
     """Reduce the samples of one process; `control` are the numpy implementation's."""
     values = {
@@ -306,6 +328,6 @@ def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[s
         "variation": statistics.stdev(samples) / statistics.mean(samples),
     }
     if control is not None:
-        ratio = statistics.median(s / c for s, c in zip(samples, control, strict=True))
-        values |= {"time_over_numpy": ratio, "speedup": 1 / ratio}
+        over = ratio(samples, control)
+        values |= {"time_over_numpy": over, "speedup": 1 / over}
     return values

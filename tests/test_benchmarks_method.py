@@ -271,7 +271,7 @@ def test_a_probe_takes_turns() -> None:
     samples = sampling.take_turns(calls, profile(), clock, probes={"peak": probe})
     assert len(samples["peak"]) == len(samples["cython"]) == 18
     assert max(samples["peak"]) / min(samples["peak"]) > 1.1
-    assert roofline._ratio(samples["cython"], samples["peak"]) == pytest.approx(2, rel=0.03)
+    assert sampling.ratio(samples["cython"], samples["peak"]) == pytest.approx(2, rel=0.03)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -112,7 +112,9 @@ def compare(
             kept.setdefault(name, [])
         most = round(rule.patience * wanted)
         for done in range(1, most + 1):
-            short = [n for n in open_ if n not in source.troubles and len(_values(kept[n])) < wanted]
+            short = [
+                n for n in open_ if n not in source.troubles and len(_values(kept[n])) < wanted
+            ]
             if not short:
                 return
             if end is not None and clock() >= end:

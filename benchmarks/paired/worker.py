@@ -6,6 +6,7 @@ It reads orders and writes answers, a line of JSON each, and knows nothing of th
 from __future__ import annotations
 
 import gc
+import importlib
 import json
 import os
 import resource
@@ -92,9 +93,7 @@ def child(request_json: str) -> None:
     output = _own_output()
     if request["cpus"] is not None:
         os.sched_setaffinity(0, request["cpus"])
-    import fastattn
-
-    where = Path(fastattn.__file__).resolve()
+    where = Path(importlib.import_module("fastattn").__file__ or "").resolve()
     if not where.is_relative_to(Path(request["path"]).resolve()):
         raise RuntimeError(f"fastattn comes from {where}, not from {request['path']}")
     gc.disable()

@@ -77,7 +77,7 @@ class Process:
         self.side = side
         folder = str(Path(__file__).parent.parent)
         request = json.dumps({"cpus": cpus and list(cpus), "path": str(side.folder)})
-        self._said = tempfile.TemporaryFile()  # noqa: SIM115: closed with the process
+        self._said = tempfile.TemporaryFile()  # noqa: SIM115
         command = [side.python, "-c", sampling.CHILD, folder, "paired.worker", request]
         self._process = subprocess.Popen(
             command,
@@ -188,7 +188,7 @@ class Workers:
         cells: Mapping[str, Cell],
         rule: Rule,
         folder: Path,
-        pace: Pace = Pace(),  # noqa: B008
+        pace: Pace = Pace(),
         cpus: Sequence[int] | None = None,
         threads: int = common.THREADS,
         seed: int = 0,
