@@ -10,15 +10,19 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench roofline preview chart peers lint sanitize clean
+.PHONY: help test test-thorough bench roofline preview report chart peers replay browser \
+        lint sanitize clean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
 	@echo "make bench      benchmark the current commit with asv, publish, print a table"
 	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
 	@echo "make preview    serve the published pages"
+	@echo "make report     the study's Table 1 and Figure 1 on this machine, as one page: report/"
 	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
+	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
+	@echo "make browser    a headless browser for the tests of pages"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, build results and caches"
@@ -44,6 +48,7 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		print(*project["optional-dependencies"]["bench"], sep="\n")' > $(VENV)/bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/bench.txt
+	-$(BIN)/python -m benchmarks.vendor
 	@touch $@
 
 bench: $(VENV)/.bench
@@ -55,6 +60,10 @@ roofline: $(VENV)/.installed
 preview: $(VENV)/.bench
 	$(BIN)/python -P -m asv preview
 
+# PyTorch is compared with where `make peers` has installed it.
+report: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.study $(ARGS)
+
 chart: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.chart docs/dims.svg
 
@@ -65,6 +74,20 @@ $(VENV)/.peers: $(VENV)/.installed
 
 peers: $(VENV)/.peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+$(VENV)/.rivals: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[tuner-rivals]"
+	@touch $@
+
+replay: $(VENV)/.rivals
+	$(BIN)/python -m benchmarks.tuner_replay $(or $(ARGS),replay)
+
+# The system's Chromium where this user may install it, else playwright's own.
+browser: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
+	command -v chromium >/dev/null || command -v google-chrome >/dev/null \
+		|| { apt-get update -qq && apt-get install -qq -y --no-install-recommends chromium; } \
+		|| $(BIN)/python -m playwright install chromium
 
 lint: $(VENV)/.installed
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 PROFILE_VARIABLE = "FASTATTN_BENCH_PROFILE"
 PROGRESS_VARIABLE = "FASTATTN_BENCH_PROGRESS"  # a file that `run` reads while asv works
+CPUS_VARIABLE = "FASTATTN_BENCH_CPUS"  # those that `run` may use, before asv pins benchmarks to one
 
 IMPLS = ("numpy", "numba", "cython")
 DTYPES = ("float32", "float64")
@@ -25,6 +26,8 @@ DIMS = (64, 128, 256, 400, 512, 768, 1024)
 # One thread against one thread: asv.conf.json gives BLAS one, `bind` the others.
 THREADS = 1
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+# What was tuned on a machine steers no measurement.
+UNTUNED = {"FASTATTN_WISDOM": "off"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +154,8 @@ class Profile:
         Regimes that are held against NumPy.
     history_rounds : int
         Processes for each of them: more, for a step of a few per cent is to be seen.
+    tuned : tuple of int
+        Dims that the tuner searches.
     imports : int
         Fresh interpreters for each imported module.
     compiled : tuple of str
@@ -172,6 +177,7 @@ class Profile:
     masked: tuple[str, ...]
     history: tuple[str, ...]
     history_rounds: int
+    tuned: tuple[int, ...]
 
 
 _ALL = tuple(WORKLOADS)
@@ -192,6 +198,7 @@ PROFILES = {
         masked=("blocks-2k",),
         history=("small",),
         history_rounds=2,
+        tuned=(64,),
     ),
     "standard": Profile(
         dims=DIMS,
@@ -209,6 +216,7 @@ PROFILES = {
         masked=tuple(MASKED),
         history=HISTORY,
         history_rounds=21,
+        tuned=DIMS[:5],
     ),
     "full": Profile(
         dims=DIMS,
@@ -226,6 +234,7 @@ PROFILES = {
         masked=tuple(MASKED),
         history=HISTORY,
         history_rounds=21,
+        tuned=DIMS,
     ),
 }
 
@@ -309,8 +318,10 @@ def inputs(case: Case) -> tuple[Any, Any, Any]:
     return q, k, v
 
 
-def bind(case: Case, impl: str, threads: int = THREADS) -> Callable[[], Any]:
+def bind(case: Case, impl: str, threads: int = THREADS, **fields: Any) -> Callable[[], Any]:
     """Make the public call of a case, implementation and thread count forced.
+
+    `fields` are further ones of its `Config`.
 
     Raises
     ------
@@ -322,7 +333,7 @@ def bind(case: Case, impl: str, threads: int = THREADS) -> Callable[[], Any]:
     for name in BLAS_VARIABLES:
         if os.environ.get(name) != str(THREADS):
             raise RuntimeError(f"set {name}={THREADS}, as asv.conf.json does")
-    config = None if impl == "numpy" else fastattn.Config(threads=threads)
+    config = None if impl == "numpy" else fastattn.Config(threads=threads, **fields)
     arguments: dict[str, Any] = {"causal": case.causal, "impl": impl, "config": config}
     if case.window is not None:
         arguments["window"] = (case.window, 0)

@@ -154,7 +154,7 @@ def main() -> int:
         parser.error(f"no regime {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
     if "numpy" in options.impl and options.threads != common.THREADS:
         parser.error(f"numpy is measured on {common.THREADS} thread")
-    os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)))
+    os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)) | common.UNTUNED)
     profile = replace(common.profile(), rounds=options.rounds)
     print(f"{options.threads} thread(s); fraction of peak: median and range over the rounds\n")
     print(f"{'regime':<20} {'impl':<7} {'ms':>9} {'GFLOP/s':>9} {'K,V GB/s':>9} {'of peak':>9}")

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import common, conditions, report
+from benchmarks import common, conditions, report, vendor
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
@@ -75,11 +75,14 @@ def ensure_home() -> None:
         os.environ["HOME"] = str(substitute)
 
 
+def usable_cpus() -> list[int]:
+    """CPUs that this process may use; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def affinity() -> list[str]:
     """Arguments that pin benchmarks to the last usable CPU: the first serves interrupts."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    usable = sorted(os.sched_getaffinity(0))
+    usable = usable_cpus()
     return ["--cpu-affinity", str(usable[-1])] if len(usable) > 1 else []
 
 
@@ -223,9 +226,12 @@ class Session:
         try:
             for _ in asv("publish", log=self.log, environment=self.environment):
                 pass
+            vendor.localise()
         except subprocess.CalledProcessError as error:
             print(f"asv publish failed; see {LOG}")
             return error.returncode
+        except vendor.VendorError as error:
+            print(f"The pages load their scripts from public networks: {error}")
         return 0
 
 
@@ -245,6 +251,7 @@ def session(machine: str | None) -> Iterator[Session]:
             "PATH": path,
             "PYTHONUNBUFFERED": "1",
             common.PROGRESS_VARIABLE: str(note),
+            common.CPUS_VARIABLE: ",".join(map(str, usable_cpus())),
             conditions.RECORD_VARIABLE: str(noted),
         }
         yield Session(name, log, environment, noted)
@@ -271,9 +278,7 @@ def main() -> int:
         commit = report.head(known.revision)
         changed = uncommitted() if known.revision == "HEAD" else []
         name = os.environ.get(common.PROFILE_VARIABLE) or "standard"
-        print(
-            f"Measuring {commit[:8]} on {here.machine}, profile {name}; all of asv's words: {LOG}"
-        )
+        print(f"Measuring {commit[:8]} on {here.machine}, profile {name}; asv's words: {LOG}")
         if changed:
             print(f"Not measured, for asv builds the commit: changes in {', '.join(changed)}")
         status = here.measure(commit, rest)

@@ -154,10 +154,12 @@ def take_turns(
     clock: Callable[[], float] = time.perf_counter,
     seed: int = 0,
     probes: Mapping[str, Callable[[], float]] | None = None,
+    around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, list[float]]:
     """Sample calls in turn; sample i of every name is of repetition i.
 
-    `probes` take turns with the calls; their samples are what they return.
+    `probes` take turns with the calls; their samples are what they return.  `around` is that
+    of `repetitions`.
     """
     if not calls:
         return {}
@@ -169,7 +171,7 @@ def take_turns(
     watch = conditions.Watch()
     with no_collection():
         end = clock() + profile.budget_seconds
-        taken = itertools.islice(repetitions(turns, seed), profile.repetitions)
+        taken = itertools.islice(repetitions(turns, seed, around), profile.repetitions)
         for done, repetition in enumerate(taken, start=1):
             for name, sample in repetition.items():
                 samples[name].append(sample)
@@ -264,6 +266,21 @@ def _round(
         "seed": seed,
         "threads": threads,
     }
+    try:
+        answer: dict[str, dict[str, Any]] = ask(module, request, ROUND_TIMEOUT_SECONDS, label)
+    except RuntimeError as error:
+        return {impl: {"failed": str(error)} for impl in impls}
+    return answer
+
+
+def ask(module: str, request: Mapping[str, Any], timeout_seconds: float, label: str = "") -> Any:
+    """What the function `child` of a module of this folder answers, in a fresh process.
+
+    Raises
+    ------
+    RuntimeError
+        It failed, or took too long.
+    """
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-c", CHILD, folder, module, json.dumps(request)]
     try:
@@ -272,16 +289,14 @@ def _round(
             env=os.environ | {conditions.CASE_VARIABLE: label},
             capture_output=True,
             text=True,
-            timeout=ROUND_TIMEOUT_SECONDS,
+            timeout=timeout_seconds,
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return {impl: {"failed": f"no result in {ROUND_TIMEOUT_SECONDS:g} s"} for impl in impls}
+        raise RuntimeError(f"no result in {timeout_seconds:g} s") from None
     if done.returncode != 0:
-        reason = f"process ended with {done.returncode}\n{done.stderr[-2000:]}"
-        return {impl: {"failed": reason} for impl in impls}
-    answer: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+        raise RuntimeError(f"process ended with {done.returncode}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def child(request_json: str) -> None:

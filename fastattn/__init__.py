@@ -1,10 +1,14 @@
 """Fast, exact scaled-dot-product attention for NumPy arrays on CPUs.
 
 Start with `attention`; `explain` tells how a call is computed, `implementations` and
-`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it.
+`machine` what this machine can do, `roofline` what it can do at most, `Config` how to steer it,
+`tune` finds the best way, `wisdom` is what was found.
 """
 
 from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
 
 from fastattn._api import attention, explain
 from fastattn._config import Config
@@ -17,12 +21,17 @@ from fastattn._errors import (
     OutputError,
     ShapeError,
     UnavailableError,
+    WisdomError,
 )
 from fastattn._machine import Machine, machine
 from fastattn._plan import Explanation
 from fastattn._roofline import Roofline, roofline
 from fastattn._version import __version__
 from fastattn.implementations import implementations
+
+if TYPE_CHECKING:
+    from fastattn import wisdom
+    from fastattn.tuner import TuningResult, tune
 
 __all__ = [
     "ArgumentError",
@@ -36,11 +45,29 @@ __all__ = [
     "OutputError",
     "Roofline",
     "ShapeError",
+    "TuningResult",
     "UnavailableError",
+    "WisdomError",
     "__version__",
     "attention",
     "explain",
     "implementations",
     "machine",
     "roofline",
+    "tune",
+    "wisdom",
 ]
+
+# What few calls need is imported when it is first asked for: the module that a name is in.
+_LATER = {"TuningResult": "fastattn.tuner", "tune": "fastattn.tuner", "wisdom": "fastattn.wisdom"}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'fastattn' has no attribute {name!r}")
+    module = importlib.import_module(_LATER[name])
+    return module if name == "wisdom" else getattr(module, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from fastattn._errors import ConfigError, teach
@@ -50,6 +50,9 @@ class Config:
     isa : str, optional
         Instruction set of the ``cython`` implementation, a name from
         ``fastattn.machine().isas``.
+    deterministic : bool, default False
+        Leave wisdom aside (`fastattn.wisdom`): what is not given here is settled by the
+        shipped defaults alone, so that equal calls give equal bits whatever was tuned.
 
     Raises
     ------
@@ -69,6 +72,7 @@ class Config:
     split_k: int | None = None
     threads: int | None = None
     isa: str | None = None
+    deterministic: bool = False
 
     def __post_init__(self) -> None:
         for row in TUNABLES:
@@ -98,12 +102,21 @@ class Config:
                     "take one of fastattn.machine().isas",
                 )
             )
+        if not isinstance(self.deterministic, bool):
+            raise ConfigError(
+                teach(
+                    "Config.deterministic",
+                    repr(self.deterministic),
+                    "True or False",
+                    "leave it out to let wisdom choose",
+                )
+            )
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{name}={value!r}" for name, value in self.given().items())
-        return f"Config({given})"
+        said = self.given() | ({"deterministic": True} if self.deterministic else {})
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
     def given(self) -> dict[str, int | str]:
-        """Fields that are not None, by name."""
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        """Fields of an implementation that are not None, by name."""
+        values = {name: getattr(self, name) for name in (*(row.name for row in TUNABLES), "isa")}
         return {name: value for name, value in values.items() if value is not None}

@@ -4,7 +4,12 @@
 ``FASTATTN_ISA``         instruction set of the ``cython`` implementation
                          where `Config.isa` is not given: a name from
                          ``fastattn.machine().isas``
-``FASTATTN_NUM_THREADS`` thread count where `Config.threads` is not given
+``FASTATTN_NUM_THREADS`` thread count where `Config.threads` is not given, and
+                         the most that wisdom may choose
+``FASTATTN_WISDOM``      ``off``: remembered configurations are not looked
+                         up; ``on`` or unset: they are
+``FASTATTN_WISDOM_DIR``  folder that holds them, in place of ``tuning`` in
+                         the user's cache folder for fastattn
 =======================  ====================================================
 
 They are read at each planning, and plans are remembered: set them before the
@@ -17,7 +22,7 @@ import os
 
 from fastattn._errors import ConfigError, teach
 
-__all__ = ["forced_isa", "forced_threads"]
+__all__ = ["forced_isa", "forced_threads", "wisdom_folder", "wisdom_is_on"]
 
 
 def forced_isa() -> str | None:
@@ -44,3 +49,18 @@ def forced_threads() -> int | None:
             )
         )
     return count
+
+
+def wisdom_folder() -> str | None:
+    """Folder in ``FASTATTN_WISDOM_DIR``, or None where it is unset or empty."""
+    return os.environ.get("FASTATTN_WISDOM_DIR") or None
+
+
+def wisdom_is_on() -> bool:
+    """Whether ``FASTATTN_WISDOM`` leaves look-up on."""
+    text = os.environ.get("FASTATTN_WISDOM") or "on"
+    if text not in ("on", "off"):
+        raise ConfigError(
+            teach("FASTATTN_WISDOM", repr(text), "'on' or 'off'", "correct or unset it")
+        )
+    return text == "on"

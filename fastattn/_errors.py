@@ -9,7 +9,8 @@
     |-- ArgumentTypeError     (TypeError)     a value of the wrong type
     |-- OutputError           (ValueError)    `out` cannot take the result
     |-- ConfigError           (ValueError)    a Config field that makes no sense here
-    `-- UnavailableError      (RuntimeError)  an implementation or ISA that cannot run here
+    |-- UnavailableError      (RuntimeError)  an implementation or ISA that cannot run here
+    `-- WisdomError           (OSError)       a file of wisdom that cannot be read or written
 
 Each message names the argument, what was received, what is accepted and how to
 mend the call.  A refused call has computed nothing and left `out` untouched.
@@ -26,6 +27,7 @@ __all__ = [
     "OutputError",
     "ShapeError",
     "UnavailableError",
+    "WisdomError",
     "teach",
 ]
 
@@ -60,6 +62,10 @@ class ConfigError(FastattnError, ValueError):
 
 class UnavailableError(FastattnError, RuntimeError):
     """An implementation or instruction set that cannot run on this machine."""
+
+
+class WisdomError(FastattnError, OSError):
+    """A file or folder of wisdom that cannot be read or written."""
 
 
 def teach(argument: str, received: object, accepted: str, remedy: str) -> str:

@@ -59,6 +59,12 @@ class Geometry:
         object.__setattr__(self, "lse_shape", lse_shape)
         object.__setattr__(self, "out_shape", (*lse_shape, self.dim_v))
 
+    def __str__(self) -> str:
+        return (
+            f"B={self.batch} Hq={self.heads_q} Hkv={self.heads_kv} Lq={self.length_q} "
+            f"Lk={self.length_k} D={self.dim} Dv={self.dim_v} {self.dtype.name}"
+        )
+
     @property
     def batch(self) -> int:
         """Product of the batch axes."""

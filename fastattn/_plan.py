@@ -10,6 +10,8 @@ from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, teach
 from fastattn._geometry import Geometry
 from fastattn._problem import Problem
+from fastattn._wisdom import Remembered, lookup
+from fastattn._wisdom.store import clear_when_changed
 from fastattn.implementations import REGISTRY, Implementation, load, refuse_name
 
 __all__ = ["Explanation", "Plan", "explain_plan", "plan"]
@@ -51,8 +53,13 @@ def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
 @functools.lru_cache(maxsize=4096)
 def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
     wanted = config or Config()
+    found = None
     if impl == "auto":
-        implementation, why = _preferred(wanted)
+        found = _remembered(geometry, impl, wanted)
+        if found is None:
+            implementation, why = _preferred(wanted)
+        else:
+            implementation, why = load(found.impl), f"auto: {found.why}"
     else:
         implementation, why = load(impl), "asked for"
         if (reason := implementation.missing()) is not None:
@@ -64,6 +71,7 @@ def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
                     f"impl='auto', or see to this: {reason}",
                 )
             )
+        found = _remembered(geometry, impl, wanted)
     given = wanted.given()
     if foreign := sorted(set(given) - implementation.TUNABLES):
         raise ConfigError(
@@ -79,10 +87,20 @@ def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
                 ),
             )
         )
+    known = dict.fromkeys(given, "asked for")
+    if found is not None:
+        wanted, known = found.config, dict.fromkeys(found.config.given(), found.why)
     settled, reasons = implementation.configure(geometry, wanted)
-    asked = dict.fromkeys(given, "asked for")
     run = implementation.prepare(geometry, settled)
-    return Plan(implementation, settled, {"impl": why, **reasons, **asked}, run)
+    return Plan(implementation, settled, {"impl": why, **reasons, **known}, run)
+
+
+clear_when_changed(_plan.cache_clear)
+
+
+def _remembered(geometry: Geometry, impl: str, config: Config) -> Remembered | None:
+    """What wisdom says, where the caller leaves everything to it."""
+    return None if config.given() or config.deterministic else lookup(geometry, impl)
 
 
 def _preferred(config: Config) -> tuple[Implementation, str]:
@@ -166,14 +184,10 @@ def explain_plan(problem: Problem, impl: str, config: Config | None) -> Explanat
         hides.append(f"window {g.window}")
     if problem.lengths is not None:
         hides.append("kv_lengths")
-    shape = (
-        f"B={g.batch} Hq={g.heads_q} Hkv={g.heads_kv} Lq={g.length_q} Lk={g.length_k} "
-        f"D={g.dim} Dv={g.dim_v} {g.dtype.name}"
-    )
     return Explanation(
         impl=chosen.implementation.NAME,
         config=chosen.config,
         reasons=dict(chosen.reasons),
         masks=tuple(hides),
-        problem=shape,
+        problem=str(g),
     )

@@ -11,10 +11,17 @@ luck.  ``HYPOTHESIS_PROFILE=thorough`` draws new ones, and many more.
 from __future__ import annotations
 
 import os
+import runpy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from processes import Command
 from targets import TARGETS
+
+from fastattn._wisdom import store
 
 _COMMON = {
     "deadline": None,  # a first call compiles
@@ -24,6 +31,43 @@ _COMMON = {
 settings.register_profile("ci", max_examples=60, derandomize=True, **_COMMON)
 settings.register_profile("thorough", max_examples=2_000, **_COMMON)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wisdom_of_the_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user has tuned steers no test, and no test touches it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTATTN_WISDOM_DIR", str(tmp_path_factory.mktemp("wisdom") / "empty"))
+        patch.delenv("FASTATTN_WISDOM", raising=False)
+        yield
+
+
+@pytest.fixture
+def wisdom_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A folder of wisdom for one test, not made yet; nothing is known from other tests."""
+    monkeypatch.setenv("FASTATTN_WISDOM_DIR", str(tmp_path / "wisdom"))
+    store.changed()
+    store.report.cache_clear()
+    yield tmp_path / "wisdom"
+    store.changed()
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Run ``python -m fastattn`` in this process: exit status, standard output and error."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fastattn", *arguments])
+        monkeypatch.delitem(sys.modules, "fastattn.__main__", raising=False)
+        status = 0
+        try:
+            runpy.run_module("fastattn", run_name="__main__", alter_sys=False)
+        except SystemExit as done:
+            status = done.code if isinstance(done.code, int) else int(done.code is not None)
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return run
 
 
 def pytest_configure(config: pytest.Config) -> None:

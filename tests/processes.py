@@ -1,4 +1,7 @@
-"""Python processes of their own, for what would take the tests down with it or is per process."""
+"""Python processes of their own, for what would take the tests down with it or is per process.
+
+`Command` is what the fixture `command` gives: a command run in this process.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Callable
+
+Command = Callable[..., tuple[int, str, str]]
 
 
 def run_python(code: str, *arguments: str, timeout_seconds: float = 120, **environment: str) -> str:

@@ -20,6 +20,7 @@ import pytest
 
 import fastattn
 from fastattn import masks
+from fastattn._commands import REGISTRY as COMMANDS
 from fastattn._config import TUNABLES
 from fastattn._dtypes import DTYPES, MASK_BOOL_CODE
 from fastattn.implementations import REGISTRY, load
@@ -33,11 +34,18 @@ ROWS = (
     ("masks", "_geometry", "_problem"),
     ("implementations",),
     ("_wisdom", "_plan"),
-    ("_api",),
-    ("tuner", "__main__"),
+    ("wisdom", "_api"),
+    ("tuner",),
+    ("_commands", "__main__"),
 )
 PLACES = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names)}
 NUMBAS = {"numba", "llvmlite"}
+OPTIONAL = {
+    "_wisdom.store": {"platformdirs"},
+    "tuner.workload": {"ml_dtypes"},  # arrays of bfloat16
+    "tuner.plot": {"matplotlib"},
+    "_commands.live": {"rich"},
+}
 
 
 def _modules() -> dict[str, Path]:
@@ -94,7 +102,8 @@ def test_imports_only_from_above(name: str) -> None:
     for other in _own(MODULES[name]):
         assert other in KNOWN, f"{name} imports {other}, which is not there"
         if name == "":
-            assert _place(other) <= _place("_api"), f"the face imports {other}"
+            later = set(fastattn._LATER.values())  # named for the type checker only
+            assert _place(other) <= _place("_api") or f"fastattn.{other}" in later, other
             continue
         assert other != "", f"{name} imports the package's face"
         package = name.partition(".")[0]
@@ -125,8 +134,7 @@ def test_foreign_packages(name: str) -> None:
     allowed = {"numpy", "fastattn", *sys.stdlib_module_names}
     if name.startswith("implementations.") and "numba" in name:
         allowed |= NUMBAS
-    if name == "__main__":
-        allowed |= {"ml_dtypes"}  # to explain a call of bfloat16
+    allowed |= OPTIONAL.get(name, set())
     assert roots <= allowed, roots - allowed
 
 
@@ -155,7 +163,18 @@ def test_only_the_command_prints(name: str) -> None:
         for node in ast.walk(_tree(MODULES[name]))
         if isinstance(node, ast.Call) and ast.unparse(node.func) in ("print", "sys.stdout.write")
     ]
-    assert not prints or name.split(".")[-1] == "__main__"
+    assert not prints or name == "__main__"
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_describes_itself(name: str) -> None:
+    """The module that the registry names has all that a command offers, and a file of its own."""
+    module = COMMANDS[name]
+    assert isinstance(module, types.ModuleType)
+    assert module.__name__ == f"fastattn._commands.{name}"
+    assert module.SUMMARY
+    assert list(inspect.signature(module.add_arguments).parameters) == ["parser"]
+    assert list(inspect.signature(module.run).parameters) == ["options", "progress"]
 
 
 @modules
@@ -192,15 +211,15 @@ def test_all_is_what_is_public(name: str) -> None:
 
 
 def test_the_face_is_exact() -> None:
-    """``fastattn.__all__`` is every public name but modules, and the version."""
+    """``fastattn.__all__`` is every public name but modules, the version and `wisdom`."""
     public = {
         name
         for name, value in vars(fastattn).items()
         if not name.startswith("_")
         and not isinstance(value, types.ModuleType)
-        and name != "annotations"
+        and name not in ("annotations", "TYPE_CHECKING")
     }
-    assert set(fastattn.__all__) == public | {"__version__"}
+    assert set(fastattn.__all__) == public | {"__version__", *fastattn._LATER}
     assert re.fullmatch(r"\d+\.\d+\.\d+", fastattn.__version__)
 
 
@@ -224,7 +243,7 @@ def test_public_docstrings(name: str) -> None:
     assert result.failed == 0
 
 
-@pytest.mark.parametrize("name", ["attention", "explain", "roofline"])
+@pytest.mark.parametrize("name", ["attention", "explain", "roofline", "tune"])
 def test_parameters_are_documented(name: str) -> None:
     """Each parameter of the public calls stands in the docstring."""
     function = getattr(fastattn, name)
@@ -269,8 +288,10 @@ def test_data_type_codes_are_those_of_the_kernels() -> None:
 
 
 def test_benchmarks_use_the_public_face_only() -> None:
-    """They measure what users call."""
+    """They measure what users call; replays run the tuner's own search, of which users see less."""
     for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+        if path.parent.name == "tuner_replay":
+            continue
         for node in ast.walk(_tree(path)):
             if isinstance(node, ast.Import):
                 assert not [a for a in node.names if a.name.startswith("fastattn.")], path

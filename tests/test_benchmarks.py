@@ -93,6 +93,11 @@ def test_environment_gives_blas_the_threads_of_the_suite(configuration: dict[str
     }
 
 
+def test_what_was_tuned_steers_no_benchmark(configuration: dict[str, Any]) -> None:
+    variables = configuration["matrix"]["env_nobuild"]
+    assert {name: [value] for name, value in common.UNTUNED.items()}.items() <= variables.items()
+
+
 def test_everything_in_the_environment_is_pinned(configuration: dict[str, Any]) -> None:
     assert [v for v in pins(configuration).values() if not re.fullmatch(r"\d+(\.\d+)+", v)] == []
 

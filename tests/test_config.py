@@ -56,10 +56,23 @@ def test_isa_is_a_name(value: Any) -> None:
     assert Config(isa="any").isa == "any"
 
 
+@pytest.mark.parametrize("value", [None, 0, 1, "yes", np.True_], ids=repr)
+def test_deterministic_is_a_flag(value: Any) -> None:
+    """It belongs to no implementation, so it is not among the given fields."""
+    with pytest.raises(ConfigError, match=r"Config\.deterministic.*To mend it"):
+        Config(deterministic=value)
+    config = Config(threads=2, deterministic=True)
+    assert config.given() == {"threads": 2}
+    assert config != Config(threads=2)
+    assert hash(config) != hash(Config(threads=2))
+    assert repr(config) == "Config(threads=2, deterministic=True)"
+
+
 def test_every_field_is_optional_and_named() -> None:
     """No positional fields: their order means nothing."""
-    assert Config() == Config(block_q=None, block_k=None, split_k=None, threads=None, isa=None)
-    assert {*ROWS, "isa"} == {field.name for field in dataclasses.fields(Config)}
+    nothing = {"block_q": None, "block_k": None, "split_k": None, "threads": None, "isa": None}
+    assert Config() == Config(**nothing, deterministic=False)
+    assert {*ROWS, "isa", "deterministic"} == {field.name for field in dataclasses.fields(Config)}
     with pytest.raises(TypeError):
         Config(64)  # type: ignore[misc]
     with pytest.raises(TypeError):
@@ -79,6 +92,7 @@ def _configs() -> st.SearchStrategy[Config]:
         row.name: st.integers(row.low, row.high) for row in TUNABLES
     }
     fields["isa"] = st.sampled_from(["baseline", "avx2"])
+    fields["deterministic"] = st.booleans()
     return st.fixed_dictionaries({}, optional=fields).map(lambda given_: Config(**given_))
 
 
@@ -86,4 +100,4 @@ def _configs() -> st.SearchStrategy[Config]:
 def test_repr_is_the_call_that_makes_it(config: Config) -> None:
     """What is printed can be pasted."""
     assert eval(repr(config)) == config
-    assert Config(**config.given()) == config
+    assert Config(**config.given(), deterministic=config.deterministic) == config

@@ -15,6 +15,7 @@ BASES = {
     "OutputError": ValueError,
     "ConfigError": ValueError,
     "UnavailableError": RuntimeError,
+    "WisdomError": OSError,
 }
 
 

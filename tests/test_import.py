@@ -18,12 +18,15 @@ def test_nothing_heavy_is_imported() -> None:
         import numpy as np
         before = set(sys.modules)
         import fastattn
-        heavy = {"numba", "llvmlite", "ml_dtypes", "scipy", "threadpoolctl", "argparse"}
+        heavy = {"numba", "llvmlite", "ml_dtypes", "scipy", "threadpoolctl", "argparse",
+                 "platformdirs", "rich", "matplotlib", "fastattn.wisdom", "fastattn.tuner"}
         assert not heavy & set(sys.modules), heavy & set(sys.modules)
         x = np.ones((3, 4), np.float32)
         fastattn.attention(x, x, x, impl="numpy")
         fastattn.implementations()
+        heavy -= {"platformdirs"}  # to look for wisdom
         assert not (heavy - before) & set(sys.modules), heavy & set(sys.modules)
+        assert fastattn.wisdom.__name__ == "fastattn.wisdom"
         """
     )
 

@@ -2,35 +2,14 @@
 
 from __future__ import annotations
 
-import runpy
 import subprocess
 import sys
-from collections.abc import Callable
 
 import pytest
+from processes import Command
 from targets import RUNNABLE
 
 import fastattn
-
-Command = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run ``python -m fastattn`` in this process: exit status, standard output and error."""
-
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["fastattn", *arguments])
-        monkeypatch.delitem(sys.modules, "fastattn.__main__", raising=False)
-        status = 0
-        try:
-            runpy.run_module("fastattn", run_name="__main__", alter_sys=False)
-        except SystemExit as done:
-            status = done.code if isinstance(done.code, int) else int(done.code is not None)
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return run
 
 
 def test_info(command: Command) -> None:

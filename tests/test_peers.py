@@ -322,6 +322,7 @@ def test_what_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert watch.share() is None  # no time has passed
     stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 120 0 0 160 0 0 0 20 0 0\n")
     assert watch.share() == pytest.approx(0.4)
+    assert watch.stolen() == pytest.approx(0.2)
     assert timing.Others(tmp_path / "absent").share() is None
 
 
@@ -384,6 +385,7 @@ def test_a_cell_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_has_its_number_of_threads() -> None:
     found = timing.environment(3)
     assert {found[name] for name in (*common.BLAS_VARIABLES, "NPROC")} == {"3"}
+    assert found["FASTATTN_WISDOM"] == "off"
     assert found["PATH"] == os.environ["PATH"]
 
 

@@ -141,8 +141,12 @@ class Results:
         stored = json.loads(path.read_text(encoding="utf-8"))
         if stored.pop("format") != FORMAT:
             raise ValueError(f"{path} is of another format: measure again")
-        entries = [Entry(**entry) for entry in stored.pop("entries")]
-        return cls(entries=entries, **stored)
+        return cls.of(stored)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Results:
+        """What `asdict` made of results."""
+        return cls(**{**stored, "entries": [Entry(**entry) for entry in stored["entries"]]})
 
 
 def fraction_of_limit(

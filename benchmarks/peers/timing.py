@@ -48,7 +48,8 @@ def environment(threads: int) -> dict[str, str]:
     What chooses a library's kernels, or how its threads wait, stays as it is.
     """
     count = dict.fromkeys((*common.BLAS_VARIABLES, "NPROC"), str(threads))  # NPROC: XLA
-    return dict(os.environ) | count | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0"}
+    ours = count | common.UNTUNED
+    return dict(os.environ) | ours | {"TF_CPP_MIN_LOG_LEVEL": "2", "PYTHONHASHSEED": "0"}
 
 
 def pin(threads: int) -> None:
@@ -192,17 +193,24 @@ class Others:
     def share(self) -> float | None:
         """Fraction of the CPUs' time since the start that others took; None if unknown.
 
-        Time that a hypervisor took is counted too.
+        Time that a hypervisor took is counted too; children that have ended are no others.
         """
+        return self._fraction(lambda busy, own, stolen: busy - own)
+
+    def stolen(self) -> float | None:
+        """Fraction that a hypervisor gave to other machines; None if unknown."""
+        return self._fraction(lambda busy, own, stolen: stolen)
+
+    def _fraction(self, part: Callable[[float, float, float], float]) -> float | None:
         now = self._look(self._stat)
         if now is None or self._start is None:
             return None
-        busy, own, total = (b - a for a, b in zip(self._start, now, strict=True))
-        return max(0.0, busy - own) / total if total else None
+        *parts, total = (b - a for a, b in zip(self._start, now, strict=True))
+        return max(0.0, part(*parts)) / total if total else None
 
     @staticmethod
-    def _look(stat: Path) -> tuple[float, float, float] | None:
-        """Seconds that the CPUs were busy, busy for this process, and there in all."""
+    def _look(stat: Path) -> tuple[float, float, float, float] | None:
+        """Seconds that the CPUs were not idle, worked for us, were stolen, and there in all."""
         try:
             lines = [line.split() for line in stat.read_text().splitlines()]
         except OSError:
@@ -211,8 +219,11 @@ class Others:
         tick = os.sysconf("SC_CLK_TCK")
         rows = [[int(field) / tick for field in line[1:9]] for line in lines if line[0] in names]
         total = sum(map(sum, rows))
+        stolen = sum(row[7] for row in rows if len(row) > 7)
         idle = sum(row[3] + row[4] for row in rows)  # idle, iowait
-        return total - idle, time.process_time(), total
+        children = os.times()
+        own = time.process_time() + children.children_user + children.children_system
+        return total - idle, own, stolen, total
 
 
 def _turns(

@@ -1,0 +1,259 @@
+"""index.html, report.md and the pictures beside them, from a record."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.study import charts, picture, tables, words
+from benchmarks.study.measure import median_load
+from benchmarks.study.picture import Chart
+from benchmarks.study.published import BLOG_TITLE, STUDY_TITLE
+from benchmarks.study.record import DISTURBED, Record
+from benchmarks.study.tables import Table
+
+HERE = Path(__file__).parent
+MARK = "†"
+
+
+@dataclass(frozen=True, slots=True)
+class Section:
+    """A part of the report.
+
+    Attributes
+    ----------
+    name : str
+        Of its anchor.
+    title : str
+    text : tuple of str
+        Paragraphs before, `notes` after.
+    tables : tuple of Table
+    charts : tuple of Chart
+    small : bool
+        The page lays the charts in narrow columns.
+    numbers : tuple of Table
+        What the charts show, folded on the page.
+    file : Chart or None
+        Stands for the charts in Markdown.
+    """
+
+    name: str
+    title: str
+    text: tuple[str, ...] = ()
+    tables: tuple[Table, ...] = ()
+    charts: tuple[Chart, ...] = ()
+    small: bool = False
+    numbers: tuple[Table, ...] = ()
+    notes: tuple[str, ...] = ()
+    file: Chart | None = None
+
+    def pictures(self) -> tuple[Chart, ...]:
+        """Charts that are files."""
+        return self.charts if self.file is None else (self.file,)
+
+
+def sections(record: Record) -> list[Section]:
+    """The report, in its order."""
+    return [
+        _grid(record),
+        _figure(record),
+        _study(record),
+        _torch(record),
+        _roofline(record),
+        _tuner(record),
+    ]
+
+
+def _grid(record: Record) -> Section:
+    if not record.dims():
+        return Section("table-1", "Three implementations", ("Not measured.",))
+    cpus = record.about["cpus"]
+    return Section(
+        "table-1",
+        "Three implementations",
+        (
+            "Q, K and V are dim × dim, one head. Block, threads and data type of Cython are those "
+            "that the genetic tuner found in the study’s space; NumPy and Numba compute in the "
+            f"same data type. Each may use the whole machine: {words.plural(cpus, 'CPU')}.",
+        ),
+        (tables.table_1(record),),
+        notes=("Bold: the fastest of the three.",),
+    )
+
+
+def _figure(record: Record) -> Section:
+    return Section(
+        "figure-1",
+        "Over the dims",
+        ("Vertical strokes are intervals of 95 % over the processes.",) if record.dims() else (),
+        charts=tuple(charts.figure_1(record)),
+        numbers=(tables.speedups(record), tables.variations(record)) if record.dims() else (),
+    )
+
+
+def _study(record: Record) -> Section:
+    means = {impl: tables.speedup_means(record, impl) for impl in tables.OTHERS}
+    text = " ".join(
+        f"{words.NAMES[impl]}: here {words.times(ours)}, in the study {words.times(study)}."
+        for impl, (ours, study) in means.items()
+    )
+    return Section(
+        "study",
+        "Beside the study",
+        (
+            f"{STUDY_TITLE} asked the same on another machine, with implementations of its own. "
+            "Only ratios travel between machines. Geometric mean of the speed-up over NumPy: "
+            + text,
+        ),
+        (tables.study_1(record),),
+    )
+
+
+def _torch(record: Record) -> Section:
+    if record.peers is None:
+        reason = record.peers_reason or "it was stopped before"
+        return Section("torch", "Beside PyTorch", (f"Not measured: {reason}.",))
+    text = (
+        f"The blog’s test ({BLOG_TITLE}): batch 4, heads 2, length 100, head size 32, uniform "
+        "inputs; hand-written attention against scaled_dot_product_attention. Here Cython runs "
+        "with its shipped configuration, and every library has the same threads.",
+    )
+    blog = tables.blog(record)
+    return Section(
+        "torch",
+        "Beside PyTorch",
+        text,
+        () if blog is None else (blog,),
+        tuple(charts.torch(record)),
+        numbers=tuple(tables.peers(record)),
+        notes=("Right of 1 Cython is faster. Strokes hold the middle 80 % of the repetitions.",),
+    )
+
+
+def _roofline(record: Record) -> Section:
+    chart = charts.roofline(record)
+    if chart is None:
+        return Section("roofline", "Against the peak", ("Not measured.",))
+    return Section(
+        "roofline",
+        "Against the peak",
+        (
+            "Least time that the machine allows over the time taken: useful multiplications and "
+            "additions at the FMA peak, or keys and values read once at streaming speed, "
+            "whichever is longer. Both limits are probed in turn with the calls.",
+        ),
+        charts=(chart,),
+        numbers=(tables.roofline(record),),
+    )
+
+
+def _tuner(record: Record) -> Section:
+    if not record.tunings:
+        return Section("tuner", "The search", ("Not measured.",))
+    return Section(
+        "tuner",
+        "The search",
+        (
+            "Time over that of the default (block 64, all CPUs, float32), in the order of "
+            "measurement. Dots: measured; crosses: dropped early; line: the best so far. The "
+            "space has block 8 to 64, threads 1 to 8, float32 and float64: 32 points.",
+        ),
+        (tables.tunings(record),),
+        tuple(charts.searches(record)),
+        small=True,
+        file=charts.all_searches(record),
+    )
+
+
+def how(record: Record) -> list[str]:
+    """How Table 1 was measured."""
+    cpus = words.plural(record.about["cpus"], "CPU")
+    return [
+        "Agreement first: a result that is further than rounding from a wider type is not timed.",
+        "In one process the three take turns in random, balanced order; before a turn every other "
+        "thread of the process sleeps, and the turn’s first call, which wakes its own, is not "
+        "timed. A time is the median of the turns, a speed-up the median of ratios within a "
+        "repetition.",
+        f"Processes for each dim: {record.wanted}. Values are medians over them, "
+        "intervals exact ones of the median, at 95 % (the range, where there are fewer than six).",
+        "Processes that others disturbed are measured again, at most once each; the quietest "
+        "count, chosen without a look at their times.",
+        f"Equal machines: each implementation may use {cpus}. NumPy’s BLAS has as many threads, "
+        "Numba chooses among them, Cython has the threads that were found.",
+        "The coefficient of variation is the standard deviation of the turns over their mean.",
+    ]
+
+
+def machine(record: Record) -> list[tuple[str, str]]:
+    """What was measured on, with, and beside what."""
+    about, load = record.about, median_load(record)
+    facts = about["machine"]
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
+    average = about.get("load_average")
+    others = (
+        f"others took {words.percent(load['others'])} of the CPUs’ time (median over Table 1’s "
+        f"processes; at most {words.percent(load['most'])}), the hypervisor "
+        f"{words.percent(load['stolen'])}"
+    )
+    if average is not None:
+        others += f"; load average at the start {average:.1f}"
+    return [
+        ("Processor", f"{facts['processor']}, {facts['usable_cpus']} of {facts['cpus']} CPUs"),
+        ("Instruction sets", facts["isas"].strip("()").replace("'", "").rstrip(",")),
+        ("System", about["system"]),
+        ("Versions", versions),
+        ("Commit", f"{about['commit']}, measured {about['date']}"),
+        ("Load", others),
+    ]
+
+
+def warnings(record: Record) -> list[str]:
+    """What a reader must know before the numbers."""
+    found = []
+    if record.interrupted:
+        found.append("The measurement was stopped: something is missing.")
+    if disturbed := record.disturbed():
+        found.append(
+            f"Disturbed: others took more than {100 * DISTURBED:.0f} % of the CPUs’ time at "
+            f"{words.plural(len(disturbed), 'dim')} of {len(record.dims())} ({MARK}). "
+            "Measure again on a quiet machine."
+        )
+    if record.wanted < 6:
+        found.append(f"A short run: processes for each dim, {record.wanted}.")
+    return found
+
+
+def render(record: Record, folder: Path) -> list[Path]:
+    """Write it all; the page and the Markdown."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE),
+        autoescape=lambda name: name is not None and ".html" in name,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    found = sections(record)
+    values: dict[str, Any] = {
+        "answer": tables.answer(record),
+        "facts": tables.facts(record),
+        "warnings": warnings(record),
+        "sections": found,
+        "how": how(record),
+        "machine": machine(record),
+        "mark": MARK,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    style = picture.variables(":root") + (HERE / "page.css").read_text(encoding="utf-8")
+    written = []
+    for template, name in (("page.html.j2", "index.html"), ("page.md.j2", "report.md")):
+        text = environment.get_template(template).render(**values, style=style, svg=picture.svg)
+        written.append(folder / name)
+        written[-1].write_text(text, encoding="utf-8")
+    for section in found:
+        for chart in section.pictures():
+            picture.save(chart, folder)
+    return written

@@ -1,0 +1,186 @@
+"""What was measured, the file it is kept in, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.peers.results import Results
+
+FORMAT = 1  # of the file
+CONFIDENCE = 0.95
+DISTURBED = 0.05  # of the CPUs' time: from here on it is said that others took it
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Median of values of processes, and its interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Median, and its exact interval of at least 95 %, whatever the values' distribution.
+
+    The interval lies between order statistics, as the sign test has it; with fewer than six
+    values, which cannot give one, it is their range.  None of no values.
+    """
+    if not values:
+        return None
+    ordered, count = sorted(values), len(values)
+    cut, tail = 0, 1.0
+    while 2 * tail / 2**count <= 1 - CONFIDENCE:
+        cut += 1
+        tail += math.comb(count, cut)
+    cut = max(0, cut - 1)
+    return Estimate(statistics.median(ordered), ordered[cut], ordered[count - 1 - cut])
+
+
+@dataclass(slots=True)
+class Round:
+    """What one process measured of one dim.
+
+    Attributes
+    ----------
+    samples : dict of str to list of float
+        Seconds of a call, by implementation; sample i of each is of repetition i.
+    errors : dict of str to float or None
+        Maximum error against a wider type, over the naive one.
+    reasons : dict of str to str
+        Why an implementation has no samples.
+    others, stolen : float or None
+        Share of the CPUs' time that was not to be had; of it, what the hypervisor took.
+    """
+
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, float | None] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    others: float | None = None
+    stolen: float | None = None
+
+    def ratio(self, above: str, below: str) -> float | None:
+        """Median over the repetitions of one time over another."""
+        pairs = zip(self.samples.get(above, []), self.samples.get(below, []), strict=False)
+        ratios = [a / b for a, b in pairs]
+        return statistics.median(ratios) if ratios else None
+
+    def seconds(self, impl: str) -> float | None:
+        """Median over the repetitions."""
+        samples = self.samples.get(impl)
+        return statistics.median(samples) if samples else None
+
+    def variation(self, impl: str) -> float | None:
+        """Coefficient of variation: standard deviation over mean."""
+        samples = self.samples.get(impl, [])
+        return statistics.stdev(samples) / statistics.mean(samples) if len(samples) > 1 else None
+
+
+@dataclass(slots=True)
+class Record:
+    """All of a run.
+
+    Attributes
+    ----------
+    about : dict
+        Machine, versions, commit; and what was asked for.
+    wanted : int
+        Rounds of each dim that count.
+    tunings : dict of str to dict
+        By dim: `fastattn.TuningResult.to_json`.
+    rounds : dict of str to list of Round
+        By dim.
+    roofline : dict of str to dict
+        By regime: ``time_over_peak`` and ``time``, a value a process, or why there is none.
+    roofline_load : dict or None
+        Shares of the CPUs' time, as in `Round`, while that was measured.
+    peers : dict or None
+        What `benchmarks.peers` keeps; `peers_reason` says why it is not there.
+    interrupted : bool
+        Something is missing because it was stopped.
+    """
+
+    about: dict[str, Any]
+    wanted: int
+    tunings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
+    roofline: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roofline_load: dict[str, float | None] | None = None
+    peers: dict[str, Any] | None = None
+    peers_reason: str | None = None
+    interrupted: bool = False
+
+    def dims(self) -> list[int]:
+        """Dims of which there is anything to show."""
+        return sorted(int(dim) for dim, rounds in self.rounds.items() if rounds)
+
+    def kept(self, dim: int) -> list[Round]:
+        """The rounds that count: the quietest, chosen without a look at their times."""
+        found = self.rounds.get(str(dim), [])
+        return sorted(found, key=lambda one: one.others or 0.0)[: self.wanted]
+
+    def _over_rounds(self, dim: int, read: Callable[[Round], float | None]) -> Estimate | None:
+        values = (read(one) for one in self.kept(dim))
+        return estimate([value for value in values if value is not None])
+
+    def seconds(self, dim: int, impl: str) -> Estimate | None:
+        """Seconds of a call."""
+        return self._over_rounds(dim, lambda one: one.seconds(impl))
+
+    def speedup(self, dim: int, impl: str, over: str = "numpy") -> Estimate | None:
+        """Time of `over` divided by that of `impl`, paired within repetitions."""
+        return self._over_rounds(dim, lambda one: one.ratio(over, impl))
+
+    def variation(self, dim: int, impl: str) -> Estimate | None:
+        """Coefficient of variation within a process."""
+        return self._over_rounds(dim, lambda one: one.variation(impl))
+
+    def disturbance(self, dim: int) -> float:
+        """Median share of the CPUs' time that was not to be had."""
+        return statistics.median(one.others or 0.0 for one in self.kept(dim))
+
+    def disturbed(self) -> list[int]:
+        """Dims whose rounds lost more than `DISTURBED`."""
+        return [dim for dim in self.dims() if self.disturbance(dim) > DISTURBED]
+
+    def peer_results(self) -> Results | None:
+        """What was measured beside torch."""
+        return None if self.peers is None else Results.of(self.peers)
+
+    def write(self, path: Path) -> None:
+        """Keep it all, raw samples included; an interruption leaves the old file or the new."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
+        part = path.with_suffix(".part")
+        part.write_text(text + "\n", encoding="utf-8")
+        os.replace(part, path)
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read what `write` kept.
+
+        Raises
+        ------
+        ValueError
+            The file is of another format.
+        """
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} is no record of this format: measure again")
+        rounds = {
+            dim: [Round(**one) for one in found] for dim, found in stored.pop("rounds").items()
+        }
+        return cls(rounds=rounds, **stored)
+
+
+def geometric_mean(values: Iterable[Estimate | None]) -> float:
+    """Geometric mean of the medians; NaN of none."""
+    found = [value.median for value in values if value is not None]
+    return statistics.geometric_mean(found) if found else math.nan

@@ -1,0 +1,86 @@
+"""One process: agreement with the oracle, then turns of the implementations.
+
+    python -m benchmarks.study.turns REQUEST
+
+All have the whole machine: as many BLAS threads as CPUs, which the environment says, Numba's
+own choice among them, and the configuration of ``cython`` as it was found.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Any
+
+from benchmarks import common, oracle, sampling
+from benchmarks.common import IMPLS
+from benchmarks.peers import timing
+from benchmarks.study.record import Round
+
+REPETITIONS = 60  # at most
+
+
+def take(dim: int, dtype: str, config: dict[str, Any], seconds: float, seed: int) -> Round:
+    """One round of a dim: q, k and v are dim x dim.
+
+    Parameters
+    ----------
+    config : dict
+        Fields of the `fastattn.Config` of ``cython``.
+    seconds : float
+        After so long no repetition is begun.
+    seed : int
+        Of the order of turns.
+    """
+    import fastattn
+
+    case = common.dim_case(dim, dtype)
+    arrays = common.inputs(case)
+    found = Round()
+    calls: dict[str, Callable[[], Any]] = {}
+    for impl in IMPLS:
+        reason = common.missing(case, impl)
+        if reason is not None:
+            found.reasons[impl] = reason
+            continue
+        settings = fastattn.Config(**config) if impl == "cython" else None
+        call = functools.partial(fastattn.attention, *arrays, impl=impl, config=settings)
+        try:
+            found.errors[impl] = oracle.relative_error(case, *arrays, call())
+        except Exception as error:
+            found.reasons[impl] = f"{type(error).__name__}: {error}"
+            traceback.print_exc()
+        else:
+            calls[impl] = call
+
+    @contextmanager
+    def around(name: str) -> Iterator[None]:
+        timing.settle()  # threads of the one before spin on, and would take this one's CPUs
+        calls[name]()  # wakes its own
+        yield
+
+    profile = replace(
+        common.profile(),
+        block_seconds=timing.TURN_SECONDS,
+        budget_seconds=seconds,
+        repetitions=REPETITIONS,
+    )
+    others = timing.Others()
+    found.samples = sampling.take_turns(calls, profile, seed=seed, around=around)
+    found.others, found.stolen = others.share(), others.stolen()
+    return found
+
+
+def main() -> int:
+    """Answer one request on standard output."""
+    print(json.dumps(asdict(take(**json.loads(sys.argv[1])))))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,80 @@
+"""``fastattn info``: what this machine is, and what can run on it."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from collections.abc import Callable
+
+import numpy as np
+
+from fastattn._errors import ArgumentError, teach
+from fastattn._machine import machine
+from fastattn._roofline import roofline
+from fastattn._version import __version__
+from fastattn.implementations import implementations, load
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "what this machine is, and what can run on it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whether to measure, and with what."""
+    parser.add_argument("--roofline", action="store_true", help="measure what it can do at most")
+    parser.add_argument("--isa", metavar="NAME", help="instruction set of the roofline")
+
+
+def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
+    """Version, machine, implementations and instruction sets; the roofline where asked for."""
+    if options.isa is not None and not options.roofline:
+        raise ArgumentError(
+            teach("--isa", options.isa, "it with --roofline", "add --roofline or leave it out")
+        )
+    measured = ["", *_roofline(options.isa, progress)] if options.roofline else []
+    here = machine()
+    caches = ", ".join(f"{name} {size // 1024} KiB" for name, size in here.caches_bytes.items())
+    usable = [
+        f"  {name:<9} {load(name).SUMMARY}" if reason is None else f"  {name:<9} no: {reason}"
+        for name, reason in implementations().items()
+    ]
+    isas = [f"  {name:<9} yes" for name in here.isas]
+    isas += [f"  {name:<9} no: {reason}" for name, reason in here.missing_isas.items()]
+    return "\n".join(
+        [
+            f"fastattn {__version__}, NumPy {np.__version__}",
+            "",
+            f"processor   {here.processor} ({here.architecture})",
+            f"caches      {caches or 'unknown'}",
+            f"CPUs        {here.cpus}, of which this process may use {here.usable_cpus}",
+            "",
+            "implementations, in the order impl='auto' prefers them",
+            *usable,
+            "",
+            "instruction sets of the cython implementation, best first",
+            *isas,
+            *measured,
+        ]
+    )
+
+
+def _roofline(isa: str | None, progress: Callable[[str], None]) -> list[str]:
+    """Table of the limits on 1, 2, 4, ... threads up to the usable CPUs."""
+    usable = machine().usable_cpus
+    counts = [*itertools.takewhile(lambda n: n < usable, (2**i for i in itertools.count())), usable]
+    rows = []
+    for threads in counts:
+        progress(f"roofline: {threads} of {usable} threads")
+        rows.append(roofline(isa, threads))
+    progress("")
+    words = [
+        f"  {roof.threads:7} {roof.fma_flops_per_second['float32'] / 1e9:16.1f}"
+        f" {roof.fma_flops_per_second['float64'] / 1e9:16.1f}"
+        f" {roof.stream_bytes_per_second / 1e9:12.1f} {roof.l2_bytes_per_second / 1e9:9.1f}"
+        for roof in rows
+    ]
+    return [
+        f"roofline of {rows[0].isa}: the most that all threads together reached",
+        "  threads  float32 GFLOP/s  float64 GFLOP/s  memory GB/s   L2 GB/s",
+        *words,
+    ]

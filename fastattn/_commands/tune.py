@@ -1,0 +1,173 @@
+"""``fastattn tune``: finds the best configurations for some problems, and remembers them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+from fastattn._commands import live, shapes
+from fastattn._errors import ArgumentError, teach
+from fastattn._machine import machine
+from fastattn._version import __version__
+from fastattn.implementations import REGISTRY
+from fastattn.tuner import TuningResult, tune
+from fastattn.tuner.plot import check_plot, draw
+from fastattn.tuner.run import space_of
+from fastattn.tuner.space import SPACES
+from fastattn.tuner.strategies import STRATEGIES
+from fastattn.tuner.workload import geometry_of, words_of
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "find the best configuration for a problem on this machine, and remember it"
+
+_SHOWN = "1,8,8,2048,2048,64"  # what a space is shown for where no shape is given
+_ROWS = 20
+_EPILOG = "\n".join(
+    ["strategies", *(f"  {name:<19} {one.SUMMARY}" for name, one in STRATEGIES.items())]
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Problems, how to search, and what to do with what is found."""
+    parser.epilog = _EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    add = parser.add_argument
+    add("--shape", action="append", default=[], metavar=shapes.METAVAR, help="may be repeated")
+    add("--dtype", default="float32", metavar="NAME", help=shapes.DTYPE_HELP)
+    add("--causal", action="store_true", help="causal, aligned bottom-right")
+    add(
+        "--space",
+        nargs="?",
+        const="",
+        metavar="NAME",
+        help=f"{', '.join(SPACES)} (default kernel); without a name or a shape: show what "
+        "there is to choose",
+    )
+    add("--strategy", default="auto", metavar="NAME", help="see below; default auto")
+    add("--impl", default="auto", metavar="NAME", help=f"auto, {', '.join(REGISTRY)}")
+    add("--budget", type=int, default=18, metavar="N", help="evaluations, default 18")
+    add("--seed", type=int, default=0, metavar="N", help="default 0")
+    add("--seconds", type=float, default=30.0, metavar="S", help="limit of a search, default 30")
+    add("--shard", default="1/1", metavar="I/N", help="only the I-th of N shares of the shapes")
+    add("--json", type=Path, metavar="FILE", help="write every measurement")
+    add("--plot", type=Path, metavar="FILE", help="draw the searches: .svg or .png")
+    add("--no-remember", action="store_true", help="leave what is remembered as it is")
+
+
+def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterator[str]:
+    """Results, shape by shape, as they come; Ctrl-C ends with what there is.
+
+    Raises
+    ------
+    FastattnError
+        An option is refused; this is seen before anything is measured.
+    """
+    if options.space == "" or not options.shape:
+        yield _spaces(options)
+        return
+    texts = _shard(options.shard, options.shape)
+    problems = [shapes.axes(text) for text in texts]
+    for axes in problems:
+        space_of(
+            options.space or "kernel",
+            geometry_of(axes, options.dtype, options.causal),
+            options.impl,
+        )
+    if options.plot is not None:
+        check_plot(options.plot)
+    results: list[TuningResult] = []
+    for text, axes in zip(texts, problems, strict=True):
+        with live.display(text, options.budget, progress) as on_event:
+            result = tune(
+                axes,
+                options.dtype,
+                causal=options.causal,
+                space=options.space or "kernel",
+                strategy=options.strategy,
+                budget=options.budget,
+                seed=options.seed,
+                impl=options.impl,
+                remember=not options.no_remember,
+                seconds=options.seconds,
+                progress=on_event,
+            )
+        results.append(result)
+        if options.json is not None:
+            _write(options.json, options.shard, results)
+        if options.plot is not None:
+            draw(results, options.plot)
+        yield f"{result}\n\n{_table(result)}\n"
+        if result.interrupted:
+            raise KeyboardInterrupt
+    if not texts:
+        yield f"shard {options.shard} has no shape"
+
+
+def _spaces(options: argparse.Namespace) -> str:
+    """Genes and values of the spaces, for the first shape or an example."""
+    if options.space is None:
+        raise ArgumentError(
+            teach("--shape", "none", f"at least one {shapes.METAVAR}", f"write --shape {_SHOWN}")
+        )
+    text = options.shape[0] if options.shape else _SHOWN
+    geometry = geometry_of(shapes.axes(text), options.dtype, options.causal)
+    lines = [f"for {words_of(geometry)} on this machine:"]
+    for name in [options.space] if options.space else SPACES:
+        space = space_of(name, geometry, options.impl)
+        lines += ["", f"{name}: {len(space)} points"]
+        lines += [
+            f"  {gene.name:<8} {', '.join(map(str, gene.values)):<40} {gene.meaning}"
+            for gene in space.genes
+        ]
+    return "\n".join(lines)
+
+
+def _shard(words: str, texts: Sequence[str]) -> list[str]:
+    """Every n-th shape, beginning with the i-th."""
+    first, slash, count = words.partition("/")
+    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
+        raise ArgumentError(
+            teach("--shard", repr(words), "I/N with 1 <= I <= N", "write --shard 1/4, ..., 4/4")
+        )
+    return list(texts[int(first) - 1 :: int(count)])
+
+
+def _write(path: Path, shard: str, results: Sequence[TuningResult]) -> None:
+    """Replace the file at once: whoever reads it finds whole results."""
+    document = {
+        "fastattn": __version__,
+        "machine": dataclasses.asdict(machine()),
+        "shard": shard,
+        "results": [result.to_json() for result in results],
+    }
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(document, indent=1) + "\n")
+    os.replace(part, path)
+
+
+def _table(result: TuningResult) -> str:
+    """The points measured, the best first."""
+    rows = result.rows[:_ROWS]
+    width = max([13, *(len(row.name) for row in rows)])
+    lines = [f"rank  {'configuration':<{width}}        time  ratio to the default (95 %)"]
+    for rank, row in enumerate(rows, start=1):
+        seconds = "" if row.seconds is None else _time(row.seconds)
+        ratio = "" if row.ratio is None else f"{row.ratio:.3f}"
+        if row.interval is not None and "default" not in row.remark:
+            ratio += " ({:.3f} to {:.3f})".format(*row.interval)
+        lines.append(f"{rank:4}  {row.name:<{width}}  {seconds:>10}  {ratio:<22}  {row.remark}")
+    if len(result.rows) > _ROWS:
+        lines.append(f"and {len(result.rows) - _ROWS} more")
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _time(seconds: float) -> str:
+    for unit, scale in (("s", 1.0), ("ms", 1e-3)):
+        if seconds >= scale:
+            return f"{seconds / scale:.3g} {unit}"
+    return f"{seconds / 1e-6:.3g} us"

@@ -1,0 +1,64 @@
+"""``fastattn wisdom``: what the tuner found, shown, carried and forgotten."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+
+from fastattn import wisdom
+from fastattn._commands import shapes
+from fastattn._errors import ArgumentError, teach
+
+__all__ = ["SUMMARY", "add_arguments", "run"]
+
+SUMMARY = "what the tuner found: show, carry and forget it"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """An action, and what it acts on."""
+    actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
+    actions.add_parser("show", help="what is remembered")
+
+    exported = actions.add_parser("export", help="write all of it to one file")
+    exported.add_argument("file", metavar="FILE")
+
+    imported = actions.add_parser("import", help="take in what was exported elsewhere")
+    imported.add_argument("file", metavar="FILE")
+
+    merged = actions.add_parser("merge", help="join exported files into one; the newest stays")
+    merged.add_argument("files", metavar="FILE", nargs="+")
+    merged.add_argument("-o", dest="out", metavar="FILE", required=True)
+
+    forgotten = actions.add_parser("forget", help="remove what is remembered")
+    which = forgotten.add_mutually_exclusive_group(required=True)
+    which.add_argument("--all", action="store_true", help="of every machine and build")
+    which.add_argument("--here", action="store_true", help="of this machine and build")
+    which.add_argument("--damaged", action="store_true", help="what cannot be read or run")
+    which.add_argument("--shape", metavar=shapes.METAVAR, help="of this machine, for such problems")
+    forgotten.add_argument("--dtype", metavar="NAME", help=f"of it, only {shapes.DTYPE_HELP}")
+
+
+def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
+    """Do it, and say what was done."""
+    return {
+        "show": lambda: wisdom.show(),
+        "export": lambda: f"{wisdom.export(options.file)} exported to {options.file}",
+        "import": lambda: _words(wisdom.import_(options.file)),
+        "merge": lambda: _words(wisdom.merge(*options.files, out=options.out)),
+        "forget": lambda: f"{_forget(options)} forgotten",
+    }[options.action]()
+
+
+def _forget(options: argparse.Namespace) -> int:
+    if options.damaged and options.dtype is not None:
+        raise ArgumentError(
+            teach("--dtype", options.dtype, "it without --damaged", "leave one of them out")
+        )
+    shape = None if options.shape is None else shapes.axes(options.shape)
+    return wisdom.forget(shape, options.dtype, everywhere=options.all, damaged=options.damaged)
+
+
+def _words(carried: wisdom.Carried) -> str:
+    lines = [f"refused: {reason}" for reason in carried.refused]
+    counts = f"{carried.added} added, {carried.kept} kept, {len(carried.refused)} refused"
+    return "\n".join([*lines, counts])

@@ -1,0 +1,238 @@
+"""Where entries lie: a folder for each machine and build, in it a file for each key.
+
+A file is written beside its place and moved there at once, and is never changed: a reader sees
+it whole, as it was or as it is, whoever else writes and whenever a writer is killed.  So
+there are no locks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import time
+from collections.abc import Callable, Iterator
+
+from fastattn import _env
+from fastattn._errors import WisdomError, teach
+from fastattn._wisdom import keys
+from fastattn._wisdom.entry import Entry, Unfit, parse
+
+__all__ = [
+    "changed",
+    "clear_when_changed",
+    "entries",
+    "files",
+    "folder",
+    "names",
+    "read",
+    "remove",
+    "remove_leftovers",
+    "replace_file",
+    "report",
+    "write",
+]
+
+_VARIABLE = "FASTATTN_WISDOM_DIR"
+_LAYOUT = "v1"
+_LARGEST_BYTES = 64 * 1024 * 1024
+_LEFTOVER = ".tmp"
+_LEFTOVER_SECONDS = 3600  # nobody takes so long to write an entry
+
+_CLEARED: list[Callable[[], None]] = []
+
+
+def clear_when_changed(cache_clear: Callable[[], None]) -> None:
+    """Have what follows from wisdom forgotten when this process changes it, and after a fork."""
+    _CLEARED.append(cache_clear)
+
+
+def changed() -> None:
+    """Forget what follows from wisdom."""
+    for cache_clear in _CLEARED:
+        cache_clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=changed)
+
+
+def folder() -> str:
+    """Folder of this layout, whether it is there or not."""
+    return os.path.join(_env.wisdom_folder() or _user_folder(), _LAYOUT)
+
+
+@functools.cache
+def _user_folder() -> str:
+    from platformdirs import user_cache_dir  # here and below: what may never be needed
+
+    return os.path.join(user_cache_dir("fastattn"), "tuning")
+
+
+def names(path: str) -> frozenset[str]:
+    """Names of the files in a folder; empty, and reported, where they cannot be listed."""
+    try:
+        return frozenset(os.listdir(path))
+    except FileNotFoundError:
+        return frozenset()
+    except OSError as error:
+        report(path, f"it cannot be listed: {error.strerror}", "see to its permissions")
+        return frozenset()
+
+
+def files() -> Iterator[str]:
+    """Paths of all files that should be entries, in a stable order.
+
+    Raises
+    ------
+    WisdomError
+        A folder cannot be listed.
+    """
+    root = folder()
+    if not os.path.isdir(root):
+        return
+    for environment in _listed(root):
+        below = os.path.join(root, environment)
+        if os.path.isdir(below):
+            for name in _listed(below):
+                if name.endswith(".json"):
+                    yield os.path.join(below, name)
+
+
+def entries() -> Iterator[tuple[str, Entry | Unfit]]:
+    """Path of each file, and what is in it."""
+    for path in files():
+        try:
+            yield path, read(path)
+        except FileNotFoundError:  # another process forgot it
+            continue
+        except Unfit as unfit:
+            yield path, unfit
+
+
+def read(path: str) -> Entry:
+    """Entry in a file of the store.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is gone.
+    Unfit
+        It holds no entry, or one that belongs elsewhere.
+    """
+    try:
+        if not os.path.isfile(path):
+            os.stat(path)
+            raise Unfit("it is no file")  # opening a pipe would wait
+        with open(path, "rb") as file:
+            data = file.read(_LARGEST_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise Unfit(f"it cannot be read: {error.strerror}") from None
+    if len(data) > _LARGEST_BYTES:
+        raise Unfit(f"it is larger than {_LARGEST_BYTES} bytes")
+    entry = parse(data)
+    if entry.place != tuple(path.split(os.sep)[-2:]):
+        raise Unfit("it belongs to another machine, build or problem")
+    return entry
+
+
+def write(entry: Entry) -> str:
+    """Put an entry in its place, whatever was there, and return the path.
+
+    Raises
+    ------
+    WisdomError
+        It cannot be written.
+    """
+    path = os.path.join(folder(), *entry.place)
+    with _taught(path):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+    replace_file(path, keys.canonical(entry.document()))
+    changed()
+    return path
+
+
+def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
+    """Write a file so that it is always whole: as it was, or as it is.
+
+    Raises
+    ------
+    WisdomError
+        It cannot be written; the message names `argument`.
+    """
+    path = os.path.realpath(path)
+    beside, name = os.path.split(path)
+    written = os.path.join(beside, f".{name}.{os.urandom(8).hex()}{_LEFTOVER}")
+    with _taught(path, argument):
+        if os.path.exists(path) and not os.path.isfile(path):  # a device's place is not ours
+            with open(path, "w", encoding="utf-8") as file:
+                file.write(text)
+            return
+        try:
+            with open(written, "x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(written, path)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                os.unlink(written)
+            raise
+
+
+def remove(path: str) -> None:
+    """Remove a file of the store; that it is gone already is as well.
+
+    Raises
+    ------
+    WisdomError
+        It cannot be removed.
+    """
+    with _taught(path), contextlib.suppress(FileNotFoundError):
+        os.unlink(path)
+    changed()
+
+
+def remove_leftovers() -> None:
+    """Remove what writers that were killed long ago left half written."""
+    root = folder()
+    for below, _, found in os.walk(root):
+        for name in found:
+            path = os.path.join(below, name)
+            with contextlib.suppress(OSError):
+                old = time.time() - os.stat(path).st_mtime > _LEFTOVER_SECONDS
+                if name.startswith(".") and name.endswith(_LEFTOVER) and old:
+                    os.unlink(path)
+
+
+@functools.cache
+def report(path: str, reason: str, remedy: str) -> None:
+    """Tell once per process of a file or folder that is passed over."""
+    import logging
+
+    log = logging.getLogger("fastattn")
+    log.addHandler(logging.NullHandler())
+    log.warning("wisdom passes over %s: %s; to mend it: %s", path, reason, remedy)
+
+
+def _listed(path: str) -> list[str]:
+    with _taught(path):
+        return sorted(os.listdir(path))
+
+
+@contextlib.contextmanager
+def _taught(path: str, argument: str = _VARIABLE) -> Iterator[None]:
+    """Say of the system's refusals what to do about them."""
+    try:
+        yield
+    except OSError as error:
+        raise WisdomError(
+            teach(
+                argument,
+                f"{path}: {error.strerror}",
+                "a place that can be read and written",
+                "see to its permissions, or name another",
+            )
+        ) from error

@@ -1,0 +1,224 @@
+"""Blocks of calls, timed: what a source of them is, and `Live`, the one on this machine.
+
+A block is the unit of all that is compared: the calls of one point, one after the other, as
+long as the machine's interruptions are short against it.
+"""
+
+from __future__ import annotations
+
+import functools
+import gc
+import itertools
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastattn._api import attention
+from fastattn._geometry import Geometry
+from fastattn.tuner.check import Expected, disagreement, expect
+from fastattn.tuner.settle import settle
+from fastattn.tuner.space import Candidate, Point, Space, candidate
+from fastattn.tuner.workload import numpy_dtype
+
+__all__ = ["Live", "Source", "TrialError", "block_seconds"]
+
+# A block's calls last so long together.  Ten calls average out the timer and the caches' luck
+# where a call takes microseconds, and 5 ms hold them; more would only meet more interruptions,
+# each of some milliseconds, and the median over blocks is what deals with those.  Calls of
+# milliseconds get 20 ms: several of them, in less time than a search has for a block.
+_SHORTEST_SECONDS = 0.005
+_LONGEST_SECONDS = 0.020
+_CALLS = 10
+# Threads start, or wake, in a block's first call, which is dropped for it; but not where it is so
+# long that this, some milliseconds where a CPU is taken, is 2 % of it at most.
+_UNDROPPED_SECONDS = 0.2
+
+
+class TrialError(Exception):
+    """A point that cannot be measured: it raises, or its result is wrong."""
+
+
+class Source(Protocol):
+    """Where blocks come from: this machine (`Live`), or a record of one.
+
+    `spent_seconds` counts the kernel's time so far, dropped calls included.
+    """
+
+    spent_seconds: float
+
+    def start_round(self) -> None:
+        """A new round of turns begins."""
+
+    def block(self, point: Point) -> float:
+        """Mean seconds of one call, over one block; raises TrialError."""
+
+
+def block_seconds(call_seconds: float) -> float:
+    """Length of a block of calls that take so long: 5 to 20 ms."""
+    return min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, _CALLS * call_seconds))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Inputs:
+    """Arrays of one data type, and what they should give."""
+
+    arrays: tuple[NDArray[Any], NDArray[Any], NDArray[Any]]
+    out: NDArray[Any]
+    expected: Expected
+
+
+class Live:
+    """Blocks of public calls on this machine.
+
+    Inputs are standard normal and made once for each data type; so is the result array, which
+    every call is given as `out`: an allocation of that size is no matter of the configuration.
+    A point's first block is preceded by a call that is not timed and whose result is checked
+    (`check`): what is wrong is never timed.
+
+    Parameters
+    ----------
+    space : Space
+    geometry : Geometry
+        Of arrays with one batch axis; a causal mask is aligned bottom-right.
+    seed : int
+        Of the inputs.
+    length : callable, optional
+        Seconds of a block, for the seconds of a call.
+
+    Attributes
+    ----------
+    spent_seconds : float
+        In blocks.
+    preparation_seconds : float
+        In making inputs, compiling, and checked calls.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        geometry: Geometry,
+        seed: int = 0,
+        *,
+        length: Callable[[float], float] = block_seconds,
+        clock: Callable[[], float] = time.perf_counter,
+        settle: Callable[[], object] = settle,
+    ) -> None:
+        self.spent_seconds = 0.0
+        self.preparation_seconds = 0.0
+        self._space, self._geometry, self._seed = space, geometry, seed
+        self._length, self._clock, self._settle = length, clock, settle
+        self._inputs: dict[str, _Inputs] = {}
+        self._calls: dict[Point, Callable[[], object]] = {}
+        self._failed: dict[Point, str] = {}
+        self._each: dict[Point, float] = {}
+
+    def start_round(self) -> None:
+        """A round is nothing to the machine."""
+
+    def warm_up(self) -> None:
+        """Compile, and load what is heavy: one tiny call of each implementation and type."""
+        begin = self._clock()
+        meant = [candidate(self._space, point, self._geometry) for point in self._space.points]
+        for impl, dtype in sorted({(one.impl, one.dtype) for one in meant}):
+            tiny = np.ones((2, 2), numpy_dtype(dtype))
+            attention(tiny, tiny, tiny, impl=impl)
+        self.preparation_seconds += self._clock() - begin
+
+    def block(self, point: Point) -> float:
+        """Mean seconds of one call, over one block.
+
+        Raises
+        ------
+        TrialError
+            The call raises, or its result is wrong.
+        """
+        call = self._checked(point)
+        self._settle()  # threads of the block before would take this one's CPUs
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            return self._block(point, call)
+        except Exception as error:
+            self._failed[point] = _words(error)
+            raise TrialError(self._failed[point]) from error
+        finally:
+            if collecting:
+                gc.enable()
+
+    def _block(self, point: Point, call: Callable[[], object]) -> float:
+        begin = self._clock()
+        call()
+        first = self._clock() - begin
+        if first >= _UNDROPPED_SECONDS:
+            calls, total = 1, first
+        else:
+            each = self._each.get(point)
+            if each is None:
+                each = first if first >= _LONGEST_SECONDS else max(self._repeat(call, 1), 1e-7)
+            calls = max(1, round(self._length(each) / each))
+            total = self._repeat(call, calls)
+        self.spent_seconds += self._clock() - begin
+        self._each[point] = total / calls
+        return total / calls
+
+    def _repeat(self, call: Callable[[], object], calls: int) -> float:
+        begin = self._clock()
+        for _ in itertools.repeat(None, calls):
+            call()
+        return self._clock() - begin
+
+    def _checked(self, point: Point) -> Callable[[], object]:
+        """The point's call, whose result is right."""
+        if point in self._failed:
+            raise TrialError(self._failed[point])
+        if point not in self._calls:
+            begin = self._clock()
+            try:
+                self._calls[point] = self._first(candidate(self._space, point, self._geometry))
+            except Exception as error:
+                self._failed[point] = _words(error)
+                raise TrialError(self._failed[point]) from error
+            finally:
+                self.preparation_seconds += self._clock() - begin
+        return self._calls[point]
+
+    def _first(self, meant: Candidate) -> Callable[[], object]:
+        inputs = self._inputs_of(meant.dtype)
+        causal = self._geometry.causal
+        call = functools.partial(
+            attention,
+            *inputs.arrays,
+            causal=causal,
+            align="bottom_right" if causal else None,
+            out=inputs.out,
+            impl=meant.impl,
+            config=meant.config,
+        )
+        inputs.out.fill(np.nan)
+        call()
+        if (fault := disagreement(inputs.out, inputs.expected)) is not None:
+            raise TrialError(fault)
+        return call
+
+    def _inputs_of(self, name: str) -> _Inputs:
+        if name not in self._inputs:
+            g, rng, dtype = self._geometry, np.random.default_rng(self._seed), numpy_dtype(name)
+            q, k, v = (
+                rng.standard_normal(shape, np.float32).astype(dtype, copy=False)
+                for shape in (
+                    (g.batch, g.heads_q, g.length_q, g.dim),
+                    (g.batch, g.heads_kv, g.length_k, g.dim),
+                    (g.batch, g.heads_kv, g.length_k, g.dim_v),
+                )
+            )
+            out = np.empty((*q.shape[:-1], g.dim_v), dtype)
+            self._inputs[name] = _Inputs((q, k, v), out, expect(q, k, v, g, rng))
+        return self._inputs[name]
+
+
+def _words(error: Exception) -> str:
+    return str(error) if isinstance(error, TrialError) else f"{type(error).__name__}: {error}"

@@ -1,0 +1,232 @@
+"""`tune`: the search for one problem on this machine, from its shape to what is remembered."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from fastattn import _wisdom
+from fastattn._errors import ArgumentError, FastattnError, UnavailableError, teach
+from fastattn._geometry import Geometry
+from fastattn.implementations import load
+from fastattn.tuner.guard import Guard, Load
+from fastattn.tuner.measure import Live, TrialError
+from fastattn.tuner.record import Search
+from fastattn.tuner.result import TuningResult, rows_of
+from fastattn.tuner.search import Event, search
+from fastattn.tuner.select import Standing
+from fastattn.tuner.space import SPACES, Point, Space, candidate, default_point, kernel
+from fastattn.tuner.strategies import make
+from fastattn.tuner.workload import geometry_of, words_of
+
+__all__ = ["space_of", "tune"]
+
+# A kernel of at most 10 ms is tuned by the budget of 18 within 5 seconds; what these leave of
+# them goes to loading Numba.
+_QUICK_CALL_SECONDS = 0.010
+_QUICK_SECONDS = 4.2
+_QUICK_BUDGET = 18
+_BLOCKS = 5  # of an evaluation
+_MOST_CONTENTION = 0.05
+
+
+def tune(
+    shape: Sequence[int],
+    dtype: str = "float32",
+    *,
+    causal: bool = False,
+    space: str = "kernel",
+    strategy: str = "auto",
+    budget: int = 18,
+    seed: int = 0,
+    impl: str = "auto",
+    remember: bool = True,
+    seconds: float = 30.0,
+    progress: Callable[[Event], None] | None = None,
+) -> TuningResult:
+    """Find the fastest configuration for a problem on this machine, and remember it.
+
+    Calls of `attention` never tune; they use what was remembered.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        (B, Hq, Hkv, Lq, Lk, D) or (B, Hq, Hkv, Lq, Lk, D, Dv).
+    dtype : str, default "float32"
+        float32, float64, float16 or bfloat16 (``ml_dtypes``).
+    causal : bool, default False
+        A causal mask, aligned bottom-right.
+    space : {"kernel", "study"}
+        "kernel": all that the implementations expose.  "study": block, threads and data type
+        of the study that fastattn grew from; its winners are not remembered, for the data type
+        is the caller's.
+    strategy : str, default "auto"
+        A name from ``fastattn tune --help``; "auto" measures every point where the budget
+        allows it.
+    budget : int, default 18
+        Evaluations: points, each measured in 5 blocks of calls unless it loses before.
+    seed : int, default 0
+        Of the strategy, the inputs and the order of turns.
+    impl : str, default "auto"
+        Implementation to tune; "auto" for all that can run.
+    remember : bool, default True
+        Whether to keep the winner for later calls.  It is not kept where the machine was too
+        unsteady to be sure of it.
+    seconds : float, default 30
+        Limit, without compilation.  Quick kernels take less: with the default budget, 5
+        seconds in all where a call takes at most 10 ms.
+    progress : callable, optional
+        Told an `Event` after each block of calls.
+
+    Returns
+    -------
+    TuningResult
+        ``print`` it to read it.
+
+    Raises
+    ------
+    FastattnError
+        An argument is refused, or the default cannot be measured.
+
+    Notes
+    -----
+    Points are compared by the median of paired, interleaved, randomly ordered blocks of public
+    calls with `out` given, on normal random inputs.  A winner other than the default is ahead
+    of it by more than the tie band (1 to 2 %) and by more than the measurements leave open.
+
+    Ctrl-C ends the search: what was found until then is returned, and not remembered.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> result = fastattn.tune((1, 2, 2, 32, 32, 16), impl="numpy", remember=False)
+    >>> result.impl
+    'numpy'
+    """
+    begin = time.perf_counter()
+    geometry = geometry_of(shape, dtype, causal)
+    target = space_of(space, geometry, impl)
+    _check_numbers(budget, seconds)
+    control = default_point(target, geometry)
+    known = _remembered(target, geometry, impl) if space == "kernel" else []
+    chosen = make(strategy, target, budget, seed, [control, *known], _BLOCKS)
+    source = Live(target, geometry, seed)
+    source.warm_up()
+    guard, ready = Guard(), time.perf_counter()
+    try:
+        if source.block(control) <= _QUICK_CALL_SECONDS:
+            seconds = min(seconds, _QUICK_SECONDS * max(1.0, budget / _QUICK_BUDGET))
+        found = search(
+            target,
+            source,
+            chosen,
+            control,
+            rng=np.random.default_rng(seed),
+            remembered=known,
+            seconds=seconds - (time.perf_counter() - ready),
+            on_event=progress,
+        )
+    except TrialError as error:
+        raise UnavailableError(
+            teach("impl", repr(impl), "one whose default can be measured", f"see to this: {error}")
+        ) from error
+    load_ = guard.load()
+    reasons = _reasons(found, load_, space, remember)
+    winner, decision = candidate(target, found.winner, geometry), found.decision
+    standing = found.standing(found.winner) or Standing(1.0, None)
+    interval = standing.interval
+    result = TuningResult(
+        problem=words_of(geometry),
+        space=space,
+        strategy=strategy,
+        seed=seed,
+        budget=budget,
+        impl=winner.impl,
+        config=winner.config,
+        dtype=winner.dtype,
+        speedup=1 / standing.ratio,
+        speedup_interval=None if interval is None else (1 / interval[1], 1 / interval[0]),
+        selection_bound=None if decision is None else decision.selection_bound,
+        exploration=(found.seen, found.valid),
+        variation=found.variation,
+        evaluations=len(found.evaluations),
+        tuning_seconds=time.perf_counter() - begin,
+        kernel_seconds=source.spent_seconds,
+        optimiser_seconds=found.optimiser_seconds,
+        preparation_seconds=source.preparation_seconds,
+        remembered=None,
+        not_remembered="; ".join(reasons) or None,
+        load=load_,
+        search=found,
+        rows=rows_of(target, geometry, found),
+    )
+    return result if reasons else _kept(result, geometry, impl)
+
+
+def space_of(name: str, geometry: Geometry, impl: str = "auto") -> Space:
+    """The space of that name for a problem.
+
+    Raises
+    ------
+    FastattnError
+        There is none, or `impl` cannot be tuned in it.
+    """
+    if name not in SPACES:
+        raise ArgumentError(
+            teach("space", repr(name), f"one of {list(SPACES)}", "correct the name")
+        )
+    if impl == "auto":
+        impls = None
+    elif (reason := load(impl).missing()) is not None:
+        raise UnavailableError(teach("impl", repr(impl), "one that can run here", reason))
+    else:
+        impls = [impl]
+    if name == "kernel":
+        return kernel(geometry, impls)
+    if impl not in ("auto", "cython"):
+        raise ArgumentError(
+            teach("impl", repr(impl), f"'cython' in the space {name!r}", "take the space 'kernel'")
+        )
+    return SPACES[name](geometry)
+
+
+def _check_numbers(budget: int, seconds: float) -> None:
+    if budget < 1:
+        raise ArgumentError(teach("budget", repr(budget), "1 or more", "the default is 18"))
+    if not seconds > 0:
+        raise ArgumentError(teach("seconds", repr(seconds), "above 0", "the default is 30"))
+
+
+def _remembered(space: Space, geometry: Geometry, impl: str) -> list[Point]:
+    """Where an earlier winner lies in the space."""
+    known = _wisdom.lookup(geometry, impl)
+    if known is None:
+        return []
+    settled, _ = load(known.impl).configure(geometry, known.config)
+    point = space.nearest({"impl": known.impl, **settled.given()})
+    return [] if point is None else [point]
+
+
+def _reasons(found: Search, load: Load, space: str, remember: bool) -> list[str]:
+    """Why the winner is not to be remembered; empty if it is."""
+    if not remember:
+        return ["not asked for"]
+    reasons = list(found.troubles)
+    if space != "kernel":
+        reasons.insert(0, f"winners of the space {space!r} never are")
+    if load.contention > _MOST_CONTENTION:
+        reasons.append(f"others took {100 * load.contention:.0f} % of the CPUs' time")
+    return reasons
+
+
+def _kept(result: TuningResult, geometry: Geometry, asked: str) -> TuningResult:
+    """The result, its winner remembered."""
+    evidence = result.to_json()
+    try:
+        path = _wisdom.remember(geometry, result.impl, result.config, evidence, asked=asked)
+    except FastattnError as error:
+        return dataclasses.replace(result, not_remembered=str(error))
+    return dataclasses.replace(result, remembered=path)

@@ -1,0 +1,130 @@
+"""A cheap model of log-time over a space: ridge regressions in closed form, averaged.
+
+A point's features belong to single genes, and to pairs of them as products.  They enter through
+their inner products, the kernel: for a handful of scores that is a handful of equations,
+however many features there are [1]_, section 2.2.  How smooth the genes' effects are, how much
+pairs weigh and how rugged the rest is differs from problem to problem, so several models are
+fitted and weighted by how well each foretells a score from the others.
+
+.. [1] Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastattn.tuner.space import Gene, Space
+
+__all__ = ["Model"]
+
+Array: TypeAlias = NDArray[np.float64]
+
+_OCTAVES = (None, 2.0)  # over which an ordered gene's effect bends; None: a parabola
+_PAIRS = (0.1, 0.5)  # weight of a pair's products against a single gene's features
+_RIDGES = (0.001, 0.01, 0.1)  # noise and ruggedness against the features
+
+
+class Model:
+    """Predicts the score of every point of a space from the scores of some."""
+
+    def __init__(self, space: Space) -> None:
+        columns = [(at, gene) for at, gene in enumerate(space.genes) if len(gene.values) > 1]
+        self._columns = [space.grid[:, at] for at, _ in columns]
+        self._tables = [[_table(gene, octaves) for _, gene in columns] for octaves in _OCTAVES]
+        self._own = _sums([table.diagonal()[c] for table, c in row] for row in self._genes())
+        self._crossed: dict[int, Array] = {}  # by place: inner products with that point's features
+
+    def fit(self, places: Sequence[int], scores: Sequence[float]) -> tuple[Array, Array]:
+        """Mean and standard deviation of every point's score.
+
+        Parameters
+        ----------
+        places : sequence of int
+            Indices of the measured points in `Space.points`.
+        scores : sequence of float
+            Theirs.
+
+        Returns
+        -------
+        mean, deviation : ndarray, (points,)
+
+        Notes
+        -----
+        O(n^3 + n points) for n scores, times the number of models, 12.
+        """
+        y = np.asarray(scores, dtype=np.float64)
+        centre, spread, n = y.mean(), y.std() or 1.0, len(y)
+        y = (y - centre) / spread
+        # Axes of what follows: kernel, ridge, and the measured points once or twice.
+        kernels, priors = self._kernels(np.asarray(places, dtype=np.intp))
+        known = kernels[:, places][:, None]
+        ridges = np.array(_RIDGES)[:, None, None] * np.eye(n)
+        inverses = np.linalg.inv(known + ridges)
+        solved = inverses @ y
+        # The error of each score's prediction from all others: [1]_, equation 5.12.
+        errors = solved / np.diagonal(inverses, axis1=-2, axis2=-1)
+        losses = n / 2 * np.log((errors**2).mean(axis=-1) + 1e-9)
+        weights = np.exp(losses.min() - losses)
+        weights /= weights.sum()
+        mean = np.einsum("kpn,kn->p", kernels, (weights[..., None] * solved).sum(axis=1))
+        best = np.unravel_index(losses.argmin(), losses.shape)
+        kernel, inverse = kernels[best[0]], inverses[best]
+        unexplained = priors[best[0]] - ((kernel @ inverse) * kernel).sum(axis=1)
+        size = y @ solved[best] / n
+        deviation = np.sqrt(size * np.maximum(unexplained, 0.0))
+        return centre + spread * mean, spread * deviation
+
+    def _kernels(self, places: NDArray[np.intp]) -> tuple[Array, Array]:
+        """Inner products of all points with those measured, and of each point with itself.
+
+        (kernels, points, measured) and (kernels, points); the measured points' own are 1 on
+        average.
+        """
+        for place in places:
+            if place not in self._crossed:
+                self._crossed[place] = _sums(
+                    [table[c[place]][c] for table, c in row] for row in self._genes()
+                )
+        single, pairs = np.stack([self._crossed[place] for place in places], axis=-1)
+        weights = np.array(_PAIRS)[:, None]
+        priors = self._own[0, :, None] + weights * self._own[1, :, None]
+        scales = priors[..., places].mean(axis=-1)[..., None]
+        kernels = single[:, None] + weights[..., None] * pairs[:, None]
+        kernels /= scales[..., None]
+        points, measured = kernels.shape[-2:]
+        return kernels.reshape(-1, points, measured), (priors / scales).reshape(-1, points)
+
+    def _genes(self) -> Iterator[list[tuple[Array, NDArray[np.intp]]]]:
+        """For each width: of each gene, its table and the value that each point has."""
+        for tables in self._tables:
+            yield list(zip(tables, self._columns, strict=True))
+
+
+def _sums(rows: Iterable[Sequence[Array]]) -> Array:
+    """A constant and the sum of the genes' parts, and the sum of all pairs' products.
+
+    (2, widths, points), of the genes' parts for each width.
+    """
+    sums = []
+    for parts in rows:
+        total, squares = np.sum(parts, axis=0), np.sum([part * part for part in parts], axis=0)
+        sums.append((1.0 + total, (total * total - squares) / 2))
+    return np.moveaxis(np.array(sums), 1, 0)
+
+
+def _table(gene: Gene, octaves: float | None) -> Array:
+    """Inner products of the features of a gene's values."""
+    if not gene.ordered:
+        return np.eye(len(gene.values))
+    at = np.log2(np.array(gene.values, dtype=np.float64))
+    if octaves is not None:
+        bumps: Array = np.exp(-0.5 * ((at[:, None] - at) / octaves) ** 2)
+        return bumps
+    line = at - at.mean()
+    line /= np.abs(line).max()
+    bend = line * line - (line * line).mean()
+    return np.outer(line, line) + np.outer(bend, bend)

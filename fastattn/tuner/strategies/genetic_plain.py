@@ -1,0 +1,47 @@
+"""The genetic algorithm as published: the baseline of `genetic`."""
+
+from __future__ import annotations
+
+import math
+
+from fastattn.tuner.space import Point
+from fastattn.tuner.strategies._base import Books
+
+__all__ = ["GeneticPlain"]
+
+_MUTATION = 0.1  # of each gene
+_TRIES = 50  # for a child that is new
+
+
+class GeneticPlain(Books):
+    """Random population, tournaments of two, uniform crossover, light mutation, generations.
+
+    `start` is not used and nothing is learned but the order of the scores.  A child that was
+    asked for before, or is not valid, is drawn anew.
+    """
+
+    NAME = "genetic-plain"
+    SUMMARY = "random population, crossover and mutation over generations"
+
+    def _propose(self, count: int) -> list[Point]:
+        size = min(count, max(4, round(math.sqrt(2 * self.budget))))
+        parents = self.ranked()[:size]
+        children: list[Point] = []
+        for _ in range(_TRIES * size):
+            if len(parents) < 2 or len(children) == size:
+                break
+            child = self._child(self._selected(parents), self._selected(parents))
+            if child in self.space and child not in self.seen and child not in children:
+                children.append(child)
+        return children + self.drawn(size - len(children), children)
+
+    def _selected(self, parents: list[Point]) -> Point:
+        """The better of two."""
+        return parents[min(self.random.randrange(len(parents)) for _ in range(2))]
+
+    def _child(self, mother: Point, father: Point) -> Point:
+        child = [self.random.choice(pair) for pair in zip(mother, father, strict=True)]
+        for at, gene in enumerate(self.space.genes):
+            if self.random.random() < _MUTATION:
+                child[at] = self.random.randrange(len(gene.values))
+        return tuple(child)

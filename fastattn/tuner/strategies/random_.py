@@ -1,0 +1,18 @@
+"""Points at random, without repetition: what any strategy has to beat."""
+
+from __future__ import annotations
+
+from fastattn.tuner.space import Point
+from fastattn.tuner.strategies._base import Books
+
+__all__ = ["Random"]
+
+
+class Random(Books):
+    """Any order is as likely as any other; `start` is not used."""
+
+    NAME = "random"
+    SUMMARY = "points at random, none twice"
+
+    def _propose(self, count: int) -> list[Point]:
+        return self.drawn(min(count, 6))

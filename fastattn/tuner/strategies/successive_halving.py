@@ -1,0 +1,60 @@
+"""Successive halving on repetitions: few blocks for many points, more for the better half."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastattn.tuner.space import Point, Space
+from fastattn.tuner.strategies._base import Books, Trial
+
+__all__ = ["SuccessiveHalving"]
+
+
+class SuccessiveHalving(Books):
+    """One block for each of many points, two for the better half of them, and so on.
+
+    All blocks together are those that other strategies spend: `budget` times `blocks`.  So
+    many points are taken that the last ones to be left get at least `blocks` blocks.
+    """
+
+    NAME = "successive-halving"
+    SUMMARY = "one block for many points, then twice as many for the better half, ..."
+
+    def __init__(
+        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+    ) -> None:
+        super().__init__(space, budget, seed, start, blocks)
+        self._blocks_left = budget * blocks
+        self._each = 1
+        self._rungs: dict[Point, int] = {}  # the last that a point took part in
+
+    def ask(self) -> list[Trial]:
+        if not self._rungs:
+            rungs = self.blocks.bit_length()
+            count = min(len(self.space), max(1, self._blocks_left // rungs))
+            points = self.start[:count]
+            points += self.drawn(count - len(points), points)
+        else:
+            self._each *= 2
+            points = self.ranked()[: len(self._last()) // 2]
+            points = points[: self._blocks_left // self._each]
+            if len(points) < 1 or len(self._last()) < 2:
+                return []
+        self.batches += 1
+        self.asked += [point for point in points if point not in self.seen]
+        self.seen.update(points)
+        self._rungs |= dict.fromkeys(points, self.batches)
+        self._blocks_left -= self._each * len(points)
+        return [Trial(point, self._each) for point in points]
+
+    def ranked(self) -> list[Point]:
+        """Who came further is better; then the score of the last race counts."""
+        return sorted(super().ranked(), key=lambda point: -self._rungs[point])
+
+    def state(self) -> dict[str, Any]:
+        return super().state() | {"rungs": [self._rungs[point] for point in self.asked]}
+
+    def _last(self) -> list[Point]:
+        """Points of the last race that have a score."""
+        return [p for p, rung in self._rungs.items() if rung == self.batches and p in self.scores]

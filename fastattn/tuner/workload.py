@@ -1,0 +1,110 @@
+"""A problem named by its shape and data type: its arrays, and its geometry."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastattn._dtypes import DTYPES
+from fastattn._errors import ArgumentError, UnavailableError, teach
+from fastattn._geometry import Geometry
+from fastattn._problem import normalise
+
+__all__ = ["arrays", "geometry_of", "numpy_dtype", "words_of"]
+
+
+def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+    """q, k and v that take no memory.
+
+    Parameters
+    ----------
+    shape : sequence of int
+        B, Hq, Hkv, Lq, Lk, D and, where it is another, Dv.
+    dtype : str
+        Name of a data type.
+
+    Raises
+    ------
+    ArgumentError
+        `shape` or `dtype` is not understood.
+    UnavailableError
+        `dtype` needs a package that is not installed.
+    """
+    try:
+        axes = [operator.index(axis) for axis in shape]
+    except TypeError:
+        axes = []
+    if len(axes) not in (6, 7) or min(axes) < 0:
+        raise ArgumentError(
+            teach(
+                "shape",
+                repr(shape),
+                "6 or 7 whole numbers from 0 up: B, Hq, Hkv, Lq, Lk, D and, if it differs, Dv",
+                "write (1, 8, 8, 2048, 2048, 64)",
+            )
+        )
+    batch, heads_q, heads_kv, length_q, length_k, dim, dim_v = (*axes, axes[5])[:7]
+    zero = np.zeros((), numpy_dtype(dtype))
+    return (
+        np.broadcast_to(zero, (batch, heads_q, length_q, dim)),
+        np.broadcast_to(zero, (batch, heads_kv, length_k, dim)),
+        np.broadcast_to(zero, (batch, heads_kv, length_k, dim_v)),
+    )
+
+
+def geometry_of(shape: Sequence[int], dtype: str, causal: bool) -> Geometry:
+    """Geometry of a call of that shape; a causal mask is aligned bottom-right.
+
+    Raises
+    ------
+    FastattnError
+        The call would be refused, or there is nothing to compute.
+    """
+    align = "bottom_right" if causal else None
+    geometry = normalise(
+        *arrays(shape, dtype),
+        mask=None,
+        causal=causal,
+        window=None,
+        align=align,
+        scale=None,
+        softcap=None,
+        kv_lengths=None,
+        sinks=None,
+        return_lse=False,
+        out=None,
+    ).geometry
+    if geometry.multiply_adds == 0:
+        raise ArgumentError(
+            teach("shape", repr(shape), "axes above 0", "there is nothing to compute or to tune")
+        )
+    return geometry
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's data type of that name."""
+    if name == "bfloat16":
+        try:
+            import ml_dtypes
+        except ImportError:
+            raise UnavailableError(
+                teach("dtype", name, ", ".join(DTYPES), "pip install ml_dtypes")
+            ) from None
+        dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+        return dtype
+    if name not in DTYPES:
+        raise ArgumentError(teach("dtype", repr(name), ", ".join(DTYPES), "correct the name"))
+    return np.dtype(name)
+
+
+def words_of(geometry: Geometry) -> str:
+    """The problem in the field's terms."""
+    g = geometry
+    return (
+        f"B={g.batch} Hq={g.heads_q} Hkv={g.heads_kv} Lq={g.length_q} Lk={g.length_k} D={g.dim} "
+        f"Dv={g.dim_v} {g.dtype.name}" + (" causal" if g.causal else "")
+    )

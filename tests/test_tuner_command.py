@@ -1,0 +1,252 @@
+"""The command ``fastattn tune``: what it shows, writes and draws."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from processes import Command, run_python
+from simulated import Quiet, quiet_load
+
+import fastattn
+from fastattn.tuner import run
+from fastattn.tuner.guard import Guard
+from fastattn.tuner.strategies import STRATEGIES
+
+SHAPE = "1,2,2,64,64,16"
+
+
+@pytest.fixture(autouse=True)
+def _quiet(monkeypatch: pytest.MonkeyPatch, wisdom_folder: Path) -> None:
+    """A machine without noise on which small blocks are fast."""
+    monkeypatch.setattr(run, "Live", Quiet)
+    monkeypatch.setattr(Guard, "load", lambda _: quiet_load())
+
+
+def test_results(command: Command) -> None:
+    """For each shape what was found, and a table with the winner and the default."""
+    status, out, err = command("tune", "--shape", SHAPE, "--shape", "2,2,1,32,48,8,4", "--causal")
+    assert status == 0, err
+    assert "Lq=64 Lk=64 D=16 Dv=16 float32 causal" in out
+    assert "B=2 Hq=2 Hkv=1 Lq=32 Lk=48 D=8 Dv=4 float32 causal" in out
+    assert out.count("rank  configuration") == 2
+    winner = next(line for line in out.splitlines() if line.endswith("  winner"))
+    rank, name, *fields = winner.split()
+    assert int(rank) >= 1
+    assert name in fastattn.implementations()
+    assert fields[0].startswith("block_q=")
+    assert " to 0." in winner
+    default = next(line for line in out.splitlines() if "default" in line and "1.000" in line)
+    assert "(" not in default
+    assert len(fastattn.wisdom.entries()) == 2
+
+
+def test_not_remembered(command: Command) -> None:
+    """Where it is asked to leave it."""
+    status, out, _ = command("tune", "--shape", SHAPE, "--no-remember")
+    assert status == 0
+    assert "no: not asked for" in out
+    assert not fastattn.wisdom.entries()
+
+
+def test_options_arrive(command: Command, tmp_path: Path) -> None:
+    """Each is what `fastattn.tune` is given, and the file tells of it."""
+    file = tmp_path / "found.json"
+    status, _, err = command(
+        *("tune", "--shape", SHAPE, "--dtype", "float64", "--space", "study", "--budget", "5"),
+        *("--strategy", "random", "--seed", "7", "--impl", "cython", "--json", str(file)),
+    )
+    assert status == 0, err
+    document = json.loads(file.read_text())
+    assert document["machine"]["usable_cpus"] == fastattn.machine().usable_cpus
+    [result] = document["results"]
+    assert result["problem"].endswith("float64")
+    assert result["space"] == "study"
+    assert result["strategy"] == "random"
+    assert (result["seed"], result["budget"], result["evaluations"]) == (7, 5, 5)
+    assert len(result["search"]["evaluations"]) == 5
+    assert list(tmp_path.iterdir()) == [file]
+
+
+def test_long_tables_end(command: Command) -> None:
+    """Twenty rows, and how many more there are."""
+    status, out, _ = command("tune", "--shape", SHAPE, "--budget", "30")
+    assert status == 0
+    assert "and 10 more" in out
+
+
+def test_shards(command: Command, tmp_path: Path) -> None:
+    """Together they are all shapes, each once."""
+    shapes = [f"1,1,1,{length},{length},8" for length in (16, 32, 64, 128, 256)]
+    arguments = [word for shape in shapes for word in ("--shape", shape)]
+    seen = []
+    for shard in ("1/3", "2/3", "3/3"):
+        file = tmp_path / "found.json"
+        status, _, err = command(
+            "tune", *arguments, "--budget", "2", "--shard", shard, "--json", str(file)
+        )
+        assert status == 0, err
+        document = json.loads(file.read_text())
+        assert document["shard"] == shard
+        seen.append([result["problem"].split()[3] for result in document["results"]])
+    assert seen == [["Lq=16", "Lq=128"], ["Lq=32", "Lq=256"], ["Lq=64"]]
+    assert len(fastattn.wisdom.entries()) == len(shapes)
+    status, out, _ = command("tune", "--shape", SHAPE, "--shard", "2/2")
+    assert status == 0
+    assert "no shape" in out
+
+
+def test_interrupted(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Ctrl-C shows and writes what there is; no other shape is begun."""
+    monkeypatch.setattr(Quiet, "interrupt", 30)
+    file = tmp_path / "found.json"
+    status, out, err = command(
+        "tune", "--shape", SHAPE, "--shape", "1,1,1,8,8,8", "--json", str(file)
+    )
+    assert status == 130
+    assert out.count("rank  configuration") == 1
+    assert "it was interrupted" in out
+    assert "interrupted" in err
+    assert len(json.loads(file.read_text())["results"]) == 1
+    assert not fastattn.wisdom.entries()
+
+
+@pytest.mark.parametrize("shape", [(), ("--shape", "1,4,4,1,4096,64")])
+def test_spaces(command: Command, shape: tuple[str, ...]) -> None:
+    """Genes, values, meanings and numbers of points."""
+    status, out, _ = command("tune", *shape, "--space")
+    assert status == 0
+    assert "study: 32 points" in out
+    assert "kernel: " in out
+    assert "block    8, 16, 32, 64" in out
+    assert "instruction set" in out
+    assert ("split_k" in out) == bool(shape)
+    if not shape:
+        assert "study" not in command("tune", "--space", "kernel")[1]
+
+
+@pytest.mark.parametrize("suffix", [".svg", ".png"])
+def test_plot(
+    command: Command, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A picture of every search; one that was interrupted, too."""
+    file = tmp_path / f"found{suffix}"
+    status, _, err = command("tune", "--shape", SHAPE, "--plot", str(file))
+    assert status == 0, err
+    data = file.read_bytes()
+    if suffix == ".svg":
+        text = data.decode()
+        assert "best so far" in text
+        assert "Lq=64" in text
+        assert "(winner)" in text
+    else:
+        assert data.startswith(b"\x89PNG")
+    monkeypatch.setattr(Quiet, "interrupt", 25)
+    assert command("tune", "--shape", SHAPE, "--plot", str(file))[0] == 130
+    assert file.read_bytes() != data
+
+
+def test_plot_of_failures(
+    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be measured is drawn, and told of in the table."""
+    monkeypatch.setattr(Quiet, "only_default", True)
+    file = tmp_path / "found.svg"
+    status, out, _ = command("tune", "--shape", SHAPE, "--plot", str(file))
+    assert status == 0
+    assert "out of order" in out
+    assert "nothing was compared" in out
+    assert "failed" in file.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        ((), "--shape"),
+        (("--shape", "1,2"), "shape"),
+        (("--shape", "1,2,2,4,4,x"), "shape"),
+        (("--shape", "1,2,2,0,4,4"), "nothing to compute"),
+        (("--shape", SHAPE, "--dtype", "int8"), "dtype"),
+        (("--shape", SHAPE, "--space", "outer"), "space"),
+        (("--shape", SHAPE, "--strategy", "hope"), "strategy"),
+        (("--shape", SHAPE, "--impl", "cuda"), "impl"),
+        (("--shape", SHAPE, "--budget", "0"), "budget"),
+        (("--shape", SHAPE, "--seconds", "-1"), "seconds"),
+        (("--shape", SHAPE, "--shard", "3/2"), "shard"),
+        (("--shape", SHAPE, "--shard", "0/2"), "shard"),
+        (("--shape", SHAPE, "--shard", "half"), "shard"),
+        (("--shape", SHAPE, "--plot", "found.gif"), "--plot"),
+        (("--shape", SHAPE, "--shape", "1,3,2,4,4,4"), "3 query heads"),
+    ],
+    ids=lambda value: " ".join(value[2:] or value) if isinstance(value, tuple) else value,
+)
+def test_errors(command: Command, arguments: tuple[str, ...], word: str) -> None:
+    """Exit status 2 before anything is measured, the fault on standard error."""
+    status, out, err = command("tune", *arguments)
+    assert status == 2
+    assert word in err
+    assert not out
+    assert "Traceback" not in err
+
+
+def test_help(command: Command) -> None:
+    """Names every strategy."""
+    status, out, _ = command("tune", "--help")
+    assert status == 0
+    assert all(name in out for name in STRATEGIES)
+
+
+def _without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in list(sys.modules):
+        if name.split(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
+
+
+def test_without_matplotlib(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture is refused before anything is measured; the rest needs none."""
+    _without(monkeypatch, "matplotlib")
+    status, out, err = command("tune", "--shape", SHAPE, "--plot", "found.svg")
+    assert (status, out) == (2, "")
+    assert "fastattn[tuner]" in err
+    assert command("tune", "--shape", SHAPE)[0] == 0
+
+
+@pytest.mark.parametrize("rich", [False, True])
+@pytest.mark.parametrize("looking_on", [False, True])
+def test_progress(
+    command: Command, monkeypatch: pytest.MonkeyPatch, rich: bool, looking_on: bool
+) -> None:
+    """Only for who looks on; plain lines without rich."""
+    if rich:
+        module: ModuleType = pytest.importorskip("rich.console")
+        monkeypatch.setattr(module.Console, "is_terminal", looking_on)
+    else:
+        _without(monkeypatch, "rich")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: looking_on, raising=False)
+    status, _, err = command("tune", "--shape", SHAPE)
+    assert status == 0
+    assert bool(err) == looking_on
+    if looking_on:
+        assert "preparing" in err
+        assert "search: " in err
+
+
+def test_in_a_process() -> None:
+    """Live, as a user runs it; Ctrl-C from outside ends it with 130."""
+    run_python(
+        """
+        import os, signal, threading, sys
+        os.environ["FASTATTN_WISDOM_DIR"] = sys.argv[1]
+        from fastattn.__main__ import main
+        small = ["tune", "--impl", "cython", "--no-remember", "--shape", "1,1,1,16,16,8"]
+        assert main([*small, "--budget", "2"]) == 0
+        threading.Timer(1.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+        large = ["tune", "--impl", "cython", "--shape", "1,8,8,1024,1024,64", "--budget", "99"]
+        assert main(large) == 130
+        """,
+        "/nonexistent",
+    )

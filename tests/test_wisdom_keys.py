@@ -1,0 +1,198 @@
+"""Classes of problems, neighbours, and what identifies a machine and build."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import run_python
+from remembered import geometry
+
+import fastattn
+from fastattn._wisdom import keys
+
+counts = st.one_of(st.integers(1, 5000), st.integers(1, 2**62))
+shapes = st.tuples(
+    st.integers(1, 5),
+    st.sampled_from([1, 2, 3, 4, 6, 8, 12]),
+    st.integers(1, 4),
+    st.integers(1, 300),
+    st.integers(1, 300),
+    st.integers(1, 40),
+    st.integers(1, 40),
+).map(lambda s: (s[0], s[1] * s[2], s[2], *s[3:]))
+bands = st.one_of(
+    st.none(),
+    st.tuples(st.one_of(st.none(), st.integers(0, 99)), st.one_of(st.none(), st.integers(0, 99))),
+)
+
+
+@given(count=counts)
+def test_every_count_is_in_one_bucket(count: int) -> None:
+    """That of the nearest half octave, exactly; buckets follow each other without gap."""
+    found = keys.bucket(count)
+    # 2^(b - 1/2) <= n^2 < 2^(b + 1/2), in whole numbers
+    assert 2 ** (2 * found) <= 2 * count**4 < 2 ** (2 * found + 2)
+    assert abs(found - 2 * math.log2(count)) < 0.5 + 1e-9
+    assert keys.bucket(count + 1) - found in ((0, 2) if count == 1 else (0, 1))
+
+
+def test_powers_of_two_lie_in_the_middle() -> None:
+    """So that 1000, 1024 and 1100 are one class, and octaves are two buckets apart."""
+    assert [keys.bucket(2**n) for n in range(63)] == list(range(0, 126, 2))
+    assert keys.bucket(1000) == keys.bucket(1024) == keys.bucket(1100)
+    assert keys.bucket(800) < keys.bucket(1024) < keys.bucket(1300)
+
+
+@given(shape=shapes, causal=st.booleans(), window=bands, threads=st.integers(1, 64))
+def test_key(
+    shape: tuple[int, ...],
+    causal: bool,
+    window: tuple[int | None, int | None] | None,
+    threads: int,
+) -> None:
+    """Follows from the class alone, and tells apart what it should."""
+    problem = geometry(shape, causal=causal, window=window)
+    key = keys.key_of(problem, "auto", threads, None)
+    assert key == keys.key_of(geometry(shape, "float32", causal, window), "auto", threads, None)
+    assert key.dim, key.dim_v == shape[5:]
+    assert 2 ** (key.group - 1) < shape[1] // shape[2] <= 2**key.group
+    assert key.heads == keys.bucket(shape[0] * shape[2])
+    others = {
+        key,
+        keys.key_of(problem, "cython", threads, None),
+        keys.key_of(problem, "auto", threads + 1, None),
+        keys.key_of(problem, "auto", threads, "avx2"),
+        keys.key_of(geometry(shape, "float64", causal, window), "auto", threads, None),
+        keys.key_of(geometry(shape, "float32", not causal, window), "auto", threads, None),
+        keys.key_of(geometry(shape, "float32", causal, (1000, 3)), "auto", threads, None),
+    }
+    assert len(others) == 7
+    assert len({keys.digest(other.document()) for other in others}) == 7
+
+
+@given(shape=shapes, other=shapes)
+def test_neighbours_are_symmetric(shape: tuple[int, ...], other: tuple[int, ...]) -> None:
+    """And within an octave in each size, all else being equal; nearest first, each once."""
+    here, there = (keys.key_of(geometry((*s[:5], 8, 8)), "auto", 1, None) for s in (shape, other))
+    near, back = [key for key, _ in keys.candidates(here)], dict(keys.candidates(there))
+    assert near[0] == here
+    assert len(near) == len(set(near)) == 125
+    assert (there in near) == (here in back)
+    sizes = ("heads", "length_q", "length_k")
+    apart = {name: abs(getattr(here, name) - getattr(there, name)) for name in sizes}
+    assert (there in near) == (max(apart.values()) <= 2 and here.group == there.group)
+    steps = [sum(abs(getattr(here, n) - getattr(key, n)) for n in sizes) for key in near]
+    assert steps == sorted(steps)
+    assert [key for key, same in keys.candidates(here) if same] == [here]
+
+
+def test_what_was_found_for_auto_may_serve_one_implementation() -> None:
+    """After its own, at each distance; never the other way round."""
+    auto = keys.key_of(geometry(), "auto", 1, None)
+    asked = replace(auto, asked="numba")
+    found = list(keys.candidates(asked))
+    assert found[:2] == [(asked, True), (auto, True)]
+    assert [key.asked for key, _ in found] == ["numba", "auto"] * 125
+    assert {key.asked for key, _ in keys.candidates(auto)} == {"auto"}
+
+
+def test_caps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the environment forces, else the usable CPUs."""
+    assert keys.caps() == (fastattn.machine().usable_cpus, None)
+    monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
+    monkeypatch.setenv("FASTATTN_ISA", "avx2")
+    assert keys.caps() == (3, "avx2")
+
+
+X86 = """processor\t: 0
+vendor_id\t: GenuineIntel
+cpu family\t: 6
+model\t\t: 143
+model name\t: Some Xeon
+stepping\t: 8
+
+processor\t: 1
+model\t\t: 9
+"""
+ARM = """processor       : 0
+BogoMIPS        : 50.00
+CPU implementer : 0x41
+CPU architecture: 8
+CPU variant     : 0x3
+CPU part        : 0xd0c
+CPU revision    : 1
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "name"), [(X86, "GenuineIntel-6-143-8"), (ARM, "0x41-8-0x3-0xd0c-1")]
+)
+def test_cpu(tmp_path: Path, text: str, name: str) -> None:
+    """Of the first processor."""
+    (tmp_path / "cpuinfo").write_text(text)
+    assert keys.cpu(tmp_path / "cpuinfo") == name
+
+
+def test_cpu_that_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What Python knows."""
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "abacus")
+    assert keys.cpu(tmp_path / "nothing") == "abacus"
+    (tmp_path / "cpuinfo").write_text("strange\n")
+    assert keys.cpu(tmp_path / "cpuinfo") == "abacus"
+
+
+def test_environment_tells_builds_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the bytes of the extension; without it there is none, nor Numba where that is missing."""
+
+    def binding_of(path: Path) -> SimpleNamespace:
+        return SimpleNamespace(__file__=str(path))
+
+    seen = set()
+    missing = keys.environment()["numba"] is None
+    for content in (b"one", b"two", None):
+        binding = None
+        if content is not None:
+            (tmp_path / "native.so").write_bytes(content)
+            binding = binding_of(tmp_path / "native.so")
+        monkeypatch.setattr(keys, "native", lambda binding=binding: (binding, None))
+        found = keys.environment.__wrapped__()
+        assert (found["extension"] is None) == (content is None)
+        assert (found["numba"] is None) == missing
+        seen.add(keys.digest(found))
+    assert len(seen) == 3
+
+    (tmp_path / "native.so").unlink()
+    monkeypatch.setattr(keys, "native", lambda: (binding_of(tmp_path / "native.so"), None))
+    assert keys.environment.__wrapped__()["extension"] == "unreadable"
+
+    def version(name: str) -> str:
+        raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
+
+    monkeypatch.setattr("importlib.metadata.version", version)
+    assert keys.environment.__wrapped__()["numba"] is None
+
+
+def test_the_same_in_every_process() -> None:
+    """Digests depend on no hash seed, and a fork does not keep what may have changed."""
+    code = """
+        import os
+        from fastattn._wisdom import keys
+        first, cpu = keys.here(), keys.environment()["cpu"]
+        keys.here.cache_clear()
+        keys.environment()["cpu"] = "changed"
+        assert keys.here() != first
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if keys.here() == first and keys.environment()["cpu"] == cpu else 1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        print(first)
+        """
+    found = {run_python(code, PYTHONHASHSEED=seed).strip() for seed in "12"}
+    assert found == {keys.here()}

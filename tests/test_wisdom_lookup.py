@@ -1,0 +1,420 @@
+"""What wisdom says of a call, what plans make of it, and what they do not."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import remembered
+from processes import run_python
+from remembered import IMPL, SHAPE, WINNER, arrays, empty, geometry
+
+import fastattn
+from fastattn import Config, ConfigError, _plan, _wisdom
+from fastattn._wisdom import keys, store
+from fastattn.implementations import load
+
+DEFAULT_WHY = "auto: the first choice" if IMPL == "cython" else "auto: cython cannot run here"
+
+
+def _explain(shape: tuple[int, ...] = SHAPE, **arguments: Any) -> fastattn.Explanation:
+    return fastattn.explain(*empty(shape), align="bottom_right", **arguments)
+
+
+def test_exact(wisdom_folder: Path) -> None:
+    """`attention` runs what was remembered, and `explain` says of each field where it is from."""
+    default = _explain()
+    assert DEFAULT_WHY in default.reasons["impl"]
+    remembered.remember()
+    explained = _explain()
+    why = "tuned here on B=1 Hq=4 Hkv=2 Lq=64 Lk=64 D=16 Dv=16 float32"
+    assert explained.reasons["impl"] == f"auto: {why}"
+    for name, value in WINNER.given().items():
+        assert getattr(explained.config, name) == value
+        assert explained.reasons[name] == why
+    for name in set(default.config.given()) - set(WINNER.given()):
+        assert explained.reasons[name] == default.reasons[name]
+    assert explained.config != default.config
+    assert why in str(explained)
+    asked = _explain(impl=IMPL)
+    assert asked.config == explained.config
+    assert asked.reasons["impl"] == "asked for"
+    assert asked.reasons["block_q"] == why
+    assert np.allclose(
+        fastattn.attention(*arrays()), fastattn.attention(*arrays(), impl="numpy"), atol=1e-5
+    )
+
+
+def test_where_the_caller_says_more(wisdom_folder: Path) -> None:
+    """A field, or `deterministic`, or an implementation without fields: the defaults alone."""
+    default = _explain()
+    remembered.remember()
+    for config in (Config(deterministic=True), Config(threads=default.config.threads)):
+        explained = _explain(config=config)
+        assert explained.config == default.config
+        assert "tuned" not in str(explained)
+    assert _explain(config=Config()).config.block_q == WINNER.block_q
+    assert _explain(impl="numpy").config == Config()
+    other = _explain(causal=True)
+    assert "tuned" not in str(other)
+
+
+def test_deterministic_gives_the_bits_of_the_default(wisdom_folder: Path) -> None:
+    """Whatever was tuned."""
+    q, k, v = arrays((1, 2, 2, 32, 2048, 32, 32))
+    default = fastattn.attention(q, k, v)
+    remembered.remember((1, 2, 2, 32, 2048, 32, 32), Config(block_q=8, block_k=24, threads=1))
+    tuned = fastattn.attention(q, k, v)
+    assert (tuned != default).any()
+    assert np.allclose(tuned, default, atol=1e-5)
+    same = fastattn.attention(q, k, v, config=Config(deterministic=True))
+    assert same.tobytes() == default.tobytes()
+
+
+def test_neighbour(wisdom_folder: Path) -> None:
+    """Within an octave in each size, and `explain` says that it is borrowed."""
+    remembered.remember()
+    for shape, origin in (
+        ((1, 4, 2, 60, 70, 16, 16), "exact"),
+        ((1, 4, 2, 128, 64, 16, 16), "neighbour"),
+        ((1, 4, 2, 32, 128, 16, 16), "neighbour"),
+        ((2, 4, 2, 64, 64, 16, 16), "neighbour"),
+        ((1, 4, 2, 256, 64, 16, 16), None),
+        ((4, 4, 2, 64, 64, 16, 16), None),
+        ((1, 4, 2, 64, 15, 16, 16), None),
+        ((1, 4, 2, 64, 64, 17, 16), None),
+        ((1, 4, 2, 64, 64, 16, 17), None),
+        ((1, 4, 1, 64, 64, 16, 16), None),
+    ):
+        found = _wisdom.lookup(geometry(shape), "auto")
+        assert (found.origin if found else None) == origin, shape
+    explained = _explain((1, 4, 2, 128, 64, 16, 16))
+    why = "borrowed from a neighbour: tuned here on B=1 Hq=4 Hkv=2 Lq=64 Lk=64"
+    assert explained.reasons["impl"].startswith(f"auto: {why}")
+    assert explained.reasons["block_q"].startswith(why)
+
+
+def test_the_nearest_serves(wisdom_folder: Path) -> None:
+    """The own bucket before any neighbour, then by distance."""
+    for length, rows in ((128, 8), (90, 16)):
+        remembered.remember((1, 4, 2, length, 64, 16, 16), Config(block_q=rows))
+    found = _wisdom.lookup(geometry(), "auto")
+    assert found is not None
+    assert (found.origin, found.config.block_q) == ("neighbour", 16)
+    remembered.remember((1, 4, 2, 64, 64, 16, 16), Config(block_q=24))
+    found = _wisdom.lookup(geometry(), "auto")
+    assert found is not None
+    assert (found.origin, found.config.block_q) == ("exact", 24)
+
+
+def test_what_the_default_chooses_too_follows_the_shape(wisdom_folder: Path) -> None:
+    """A winner serves its own problem as it is, others with what is special in it."""
+    default = _explain().config
+    fields: dict[str, Any] = default.given() | {"block_q": default.block_q * 2}
+    remembered.remember(config=Config(**fields))
+    own = _wisdom.lookup(geometry(), "auto")
+    assert own is not None
+    assert own.config == Config(**fields)
+    for length in (60, 120):
+        found = _wisdom.lookup(geometry((1, 4, 2, length, length, 16, 16)), "auto")
+        assert found is not None
+        assert found.config == Config(block_q=fields["block_q"])
+
+
+@pytest.mark.skipif(IMPL != "cython", reason="only cython splits keys")
+def test_one_part_stays_one_part(wisdom_folder: Path) -> None:
+    """Where the winner did not split the keys, nor does the one that borrows from it."""
+    many, more = (1, 2, 2, 1, 6000, 16, 16), (1, 2, 2, 1, 6500, 16, 16)
+    assert _explain(many).config.split_k < 6000
+    remembered.remember(many, Config(split_k=6000))
+    assert _explain(many).config.split_k == 6000
+    assert _explain(more).config.split_k == 6500
+    remembered.remember(many, Config(split_k=2000))
+    assert _explain(more).config.split_k == 2000
+
+
+def test_one_implementation_was_asked_for(wisdom_folder: Path) -> None:
+    """What was found for it alone comes first and serves nobody else."""
+    remembered.remember(config=Config(block_q=16), asked=IMPL)
+    assert "tuned" not in str(_explain())
+    assert _explain(impl=IMPL).config.block_q == 16
+    remembered.remember(config=Config(block_q=24))
+    assert _explain().config.block_q == 24
+    assert _explain(impl=IMPL).config.block_q == 16
+    others = [n for n, reason in fastattn.implementations().items() if not reason and n != IMPL]
+    for other in others:
+        assert "tuned" not in str(_explain(impl=other))
+
+
+def test_forced_by_the_environment(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads and instruction set keep their force: wisdom under other limits is other wisdom."""
+    remembered.remember()
+    monkeypatch.setenv("FASTATTN_NUM_THREADS", str(fastattn.machine().usable_cpus + 1))
+    _plan._plan.cache_clear()
+    assert "tuned" not in str(_explain())
+    remembered.remember(config=Config(block_q=48))
+    assert _explain().config.block_q == 48
+    with pytest.raises(ConfigError, match="more threads than its limit"):
+        remembered.remember(config=Config(threads=fastattn.machine().usable_cpus + 2))
+    monkeypatch.delenv("FASTATTN_NUM_THREADS")
+    for isa in fastattn.machine().isas[-1:]:
+        monkeypatch.setenv("FASTATTN_ISA", isa)
+        _plan._plan.cache_clear()
+        explained = _explain(impl="cython")
+        assert explained.config.isa == isa
+        assert "tuned" not in str(explained)
+        with pytest.raises(ConfigError, match="instruction set"):
+            _wisdom.remember(geometry(), "cython", Config(isa="other"), {})
+
+
+def test_off(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not looked up; what is no switch is refused."""
+    remembered.remember()
+    for text, tuned in (("off", False), ("on", True), ("", True)):
+        monkeypatch.setenv("FASTATTN_WISDOM", text)
+        _plan._plan.cache_clear()
+        assert ("tuned" in str(_explain())) == tuned
+    monkeypatch.setenv("FASTATTN_WISDOM", "perhaps")
+    _plan._plan.cache_clear()
+    with pytest.raises(ConfigError, match="FASTATTN_WISDOM.*'on' or 'off'.*To mend it"):
+        _explain()
+
+
+@pytest.mark.parametrize(
+    ("shape", "impl", "config", "evidence", "asked", "reason"),
+    [
+        ((0, 4, 2, 64, 64, 16, 16), IMPL, WINNER, {}, "auto", "its problem is none"),
+        (SHAPE, "fortran", WINNER, {}, "auto", "fortran"),
+        (SHAPE, "numpy", WINNER, {}, "auto", "numpy has no Config"),
+        (SHAPE, IMPL, WINNER, {}, "numpy", "where numpy was asked for"),
+        (SHAPE, IMPL, Config(threads=1024), {}, "auto", "more threads"),
+        (SHAPE, IMPL, WINNER, {"x": float("nan")}, "auto", "JSON"),
+        (SHAPE, IMPL, WINNER, {"x": np.float32(1)}, "auto", "JSON"),
+        (SHAPE, "cython", Config(isa="abacus"), {}, "auto", "abacus|cannot be imported"),
+    ],
+)
+def test_what_cannot_be_remembered(
+    wisdom_folder: Path,
+    shape: tuple[int, ...],
+    impl: str,
+    config: Config,
+    evidence: dict[str, Any],
+    asked: str,
+    reason: str,
+) -> None:
+    """Refused with the reason; nothing is written."""
+    with pytest.raises(ConfigError, match=f"`config`.*{reason}"):
+        _wisdom.remember(geometry(shape), impl, config, evidence, asked=asked)
+    assert not wisdom_folder.exists()
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def _changed(**changes: Any) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.write_text(json.dumps(remembered.document(path, **changes)))
+
+    return change
+
+
+def _of_another_problem(path: Path) -> None:
+    other = remembered.remember((9, 4, 2, 999, 999, 16, 16))
+    path.write_bytes(other.read_bytes())
+    other.unlink()
+
+
+def _pipe(path: Path) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+DAMAGE: dict[str, Callable[[Path], object]] = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": _truncate,
+    "binary": lambda path: path.write_bytes(bytes(range(256))),
+    "deep": lambda path: path.write_bytes(b"[" * 10**6),
+    "other JSON": lambda path: path.write_text('{"winner": 1}'),
+    "no object": lambda path: path.write_text("[1, null]"),
+    "pipe": _pipe,
+    "other version": _changed(version=2),
+    "other processor": _changed(environment__cpu="Z80-1"),
+    "other build": _changed(environment__extension="0" * 64),
+    "other abi": _changed(environment__tuning_abi=keys.TUNING_ABI + 1),
+    "other limits": _changed(key__threads=fastattn.machine().usable_cpus + 1),
+    "other problem": _of_another_problem,
+    "no such field": _changed(winner__config={"speed": 11}),
+    "no such implementation": _changed(winner__impl="fortran"),
+    "too many threads": _changed(winner__config={"threads": 1000}),
+    "cannot run here": _changed(winner={"impl": "cython", "config": {"isa": "abacus"}}),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damage_is_a_miss(
+    wisdom_folder: Path, caplog: pytest.LogCaptureFixture, damage: str
+) -> None:
+    """The default computes; one warning names the file and the remedy, which mends it."""
+    default = _explain()
+    path = remembered.remember()
+    DAMAGE[damage](path)
+    with caplog.at_level(logging.WARNING, logger="fastattn"):
+        for _ in range(3):
+            store.changed()
+            assert _explain() == default
+            fastattn.attention(*arrays())
+    (record,) = caplog.records
+    assert record.name == "fastattn"
+    assert str(path) in record.getMessage()
+    assert "fastattn wisdom forget --damaged" in record.getMessage()
+    assert fastattn.wisdom.forget(damaged=True) == 1
+    assert not path.exists()
+    remembered.remember()
+    assert "tuned" in str(_explain())
+
+
+def test_winner_that_runs_no_more(
+    wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its implementation is gone, though the build is the same."""
+    path = remembered.remember()
+    monkeypatch.setattr(load(IMPL), "missing", lambda: "it has gone")
+    with caplog.at_level(logging.WARNING, logger="fastattn"):
+        assert _wisdom.lookup(geometry(), "auto") is None
+        assert _wisdom.lookup(geometry((1, 4, 2, 60, 64, 16, 16)), "auto") is None
+    assert [str(path) in r.getMessage() and "gone" in r.getMessage() for r in caplog.records] == [
+        True
+    ]
+
+
+def test_the_next_best_is_found_behind_a_damaged_one(wisdom_folder: Path) -> None:
+    """A neighbour, that is."""
+    remembered.remember((1, 4, 2, 128, 64, 16, 16), Config(block_q=24))
+    remembered.remember().write_text("")
+    store.changed()
+    found = _wisdom.lookup(geometry(), "auto")
+    assert found is not None
+    assert found.origin == "neighbour"
+
+
+def test_a_folder_that_is_none(wisdom_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A file in the place of a machine's folder is told; `remember` teaches."""
+    remembered.here().parent.mkdir(parents=True)
+    remembered.here().write_text("")
+    with caplog.at_level(logging.WARNING, logger="fastattn"):
+        assert _wisdom.lookup(geometry(), "auto") is None
+    assert "cannot be listed" in caplog.text
+    with pytest.raises(fastattn.WisdomError, match="FASTATTN_WISDOM_DIR.*To mend it"):
+        remembered.remember()
+
+
+def test_entries_that_go_away(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look into the folder and the file: a miss, and nothing to tell of."""
+    path = remembered.remember()
+    name = path.name
+    path.unlink()
+    monkeypatch.setattr(store, "names", lambda folder: frozenset({name}))
+    monkeypatch.setattr(store, "report", None)
+    store.changed()
+    assert _wisdom.lookup(geometry(), "auto") is None
+
+
+def test_nothing_to_compute(wisdom_folder: Path) -> None:
+    """Has no wisdom, though one query has."""
+    remembered.remember((1, 4, 2, 1, 64, 16, 16))
+    assert _wisdom.lookup(geometry((1, 4, 2, 1, 64, 16, 16)), "auto") is not None
+    assert _wisdom.lookup(geometry((1, 4, 2, 0, 64, 16, 16)), "auto") is None
+
+
+def test_without_a_folder_there_is_one_stat(
+    wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No digest, no listing, no environment."""
+    asked = []
+    real = os.path.isdir
+
+    def isdir(path: str) -> bool:
+        asked.append(path)
+        return real(path)
+
+    monkeypatch.setattr(os.path, "isdir", isdir)
+    for name in ("digest", "environment", "key_of", "here"):
+        monkeypatch.setattr(keys, name, None)
+    for name in ("names", "read"):
+        monkeypatch.setattr(store, name, None)
+    assert _wisdom.lookup(geometry(), "auto") is None
+    assert asked == [str(wisdom_folder / "v1")]
+
+
+def test_a_warm_call_does_not_look_up(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do its neighbours in the bucket read the folder again."""
+    remembered.remember()
+    x = arrays()
+    fastattn.attention(*x)
+    monkeypatch.setattr(store, "names", None)
+    assert "tuned" in str(_explain((1, 4, 2, 63, 65, 16, 16)))
+    monkeypatch.setattr(_plan, "lookup", None)
+    fastattn.attention(*x)
+    with pytest.raises(TypeError):
+        fastattn.attention(*arrays((1, 4, 2, 62, 65, 16, 16)))
+
+
+def test_a_warm_plan_takes_less_than_five_microseconds(wisdom_folder: Path) -> None:
+    """The whole of `plan`, in the quietest of many short times."""
+    from fastattn._problem import normalise
+
+    remembered.remember()
+    nothing: tuple[Any, ...] = (None,) * 6
+    problem = normalise(*arrays(), None, False, *nothing, False, None)
+    assert "tuned" in _plan.plan(problem, "auto", None).reasons["impl"]
+    best = sys.float_info.max
+    for _ in range(200):
+        start = time.perf_counter()
+        for _ in range(20):
+            _plan.plan(problem, "auto", None)
+        best = min(best, (time.perf_counter() - start) / 20)
+    assert best < 5e-6
+
+
+def test_this_process_sees_what_it_changes(wisdom_folder: Path) -> None:
+    """At once, in calls of the same kind."""
+    assert "tuned" not in str(_explain())
+    remembered.remember(config=Config(block_q=16))
+    assert _explain().config.block_q == 16
+    remembered.remember(config=Config(block_q=24))
+    assert _explain().config.block_q == 24
+    fastattn.wisdom.forget()
+    assert "tuned" not in str(_explain())
+
+
+def test_a_forked_child_looks_again(wisdom_folder: Path) -> None:
+    """What its parent knew is not kept."""
+    run_python(
+        f"""
+        import os, shutil, sys
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        import fastattn, remembered
+
+        def tuned():
+            return "tuned" in str(fastattn.explain(*remembered.empty(remembered.SHAPE)))
+
+        path = remembered.remember()
+        assert tuned()
+        path.unlink()
+        assert tuned(), "plans are kept"
+        child = os.fork()
+        if child == 0:
+            os._exit(1 if tuned() else 0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        """,
+        FASTATTN_WISDOM_DIR=str(wisdom_folder),
+    )

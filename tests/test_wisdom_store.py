@@ -1,0 +1,406 @@
+"""Files of wisdom: whole whoever writes and whenever a writer dies, and never trusted."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import remembered
+from hypothesis import given
+from hypothesis import strategies as st
+from processes import run_python
+
+from fastattn import WisdomError
+from fastattn._wisdom import keys, store
+from fastattn._wisdom.entry import Entry, Unfit, from_document, parse
+
+CHILDREN = """
+    import os, random, signal, sys, time
+    sys.path.insert(0, {tests!r})
+    import remembered
+    from fastattn import Config
+    from fastattn._wisdom import store
+    from fastattn._wisdom.entry import Entry
+
+    def write(length, number, size=0):
+        remembered.remember((1, 4, 2, length, 64, 16, 16), evidence=dict(
+            writer=number, pad="x" * size))
+
+    def sound():
+        found = [entry for _, entry in store.entries()]
+        assert all(isinstance(entry, Entry) for entry in found), found
+        return found
+
+    def fork(work, *arguments):
+        child = os.fork()
+        if child == 0:
+            try:
+                work(*arguments)
+            finally:
+                if sys.exc_info()[0] is not None:
+                    sys.excepthook(*sys.exc_info())
+                    os._exit(1)
+                os._exit(0)
+        return child
+
+    def leftovers():
+        return [n for _, _, names in os.walk(store.folder()) for n in names if n.endswith(".tmp")]
+"""
+
+
+def _run(code: str, folder: Path) -> str:
+    children = CHILDREN.format(tests=str(Path(__file__).parent))
+    return run_python("\n".join((_plain(children), _plain(code))), FASTATTN_WISDOM_DIR=str(folder))
+
+
+def _plain(code: str) -> str:
+    return "\n".join(line[4:] for line in code.splitlines())
+
+
+@pytest.mark.slow
+def test_a_hundred_writers(wisdom_folder: Path) -> None:
+    """Each its own entry, and all the same: nothing is lost, a reader sees only whole ones."""
+    code = """
+    def work(number):
+        write(4 ** (1 + number % 10), number)
+        write(3, number)
+
+    write(3, -1)
+    children = [fork(work, number) for number in range(100)]
+    alive = set(children)
+    while alive:
+        sound()
+        for child in list(alive):
+            done, status = os.waitpid(child, os.WNOHANG)
+            if done:
+                assert status == 0
+                alive.remove(child)
+    by_length = {entry.geometry.length_q: entry.evidence["writer"] for entry in sound()}
+    assert sorted(by_length) == [3, *(4**n for n in range(1, 11))], by_length
+    assert by_length.pop(3) in range(100)
+    assert all(4 ** (1 + n % 10) == length for length, n in by_length.items())
+    assert not leftovers()
+    """
+    _run(code, wisdom_folder)
+
+
+@pytest.mark.slow
+def test_writers_that_are_killed(wisdom_folder: Path) -> None:
+    """At any moment: every file is whole, the old or the new, and what they leave is swept."""
+    code = """
+    begun, begin = os.pipe()
+
+    def work(number):
+        os.write(begin, b".")
+        while True:
+            write(random.choice((4, 16, 64)), number, 100_000)
+
+    random.seed(0)
+    for length in (4, 16, 64):
+        write(length, -1)
+
+    def both_seen():
+        return leftovers() and any(entry.evidence["writer"] >= 0 for entry in sound())
+
+    killed = 0
+    while killed < 40 or (killed < 400 and not both_seen()):
+        child = fork(work, killed)
+        os.read(begun, 1)
+        time.sleep(random.uniform(0, 0.02 * (1 + killed // 40)))
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+        assert len(sound()) == 3
+        killed += 1
+    assert both_seen(), "no writer was killed while it wrote, or none could write"
+    store.remove_leftovers()
+    assert leftovers(), "they may still be written"
+    for below, _, names in os.walk(store.folder()):
+        for name in names:
+            os.utime(os.path.join(below, name), (0, 0))
+    store.remove_leftovers()
+    assert not leftovers()
+    assert len(sound()) == 3
+    """
+    _run(code, wisdom_folder)
+
+
+@pytest.mark.slow
+def test_where_nothing_may_be_written() -> None:
+    """`remember` and `forget` teach, look-up works; what cannot be read is a miss that is told."""
+    code = """
+    import logging
+    from fastattn import WisdomError, _wisdom, wisdom
+
+    said = []
+    logging.getLogger("fastattn").addFilter(lambda record: said.append(record.getMessage()))
+    geometry, path = remembered.geometry(), str(remembered.remember())
+    above = os.path.dirname(path)
+
+    def as_nobody(work):
+        if os.getuid() == 0:
+            os.setgroups([])
+            os.setgid(65534)
+            os.setuid(65534)
+        work()
+
+    def done(work):
+        assert os.waitpid(fork(as_nobody, work), 0)[1] == 0
+
+    def read_only():
+        assert _wisdom.lookup(geometry, "auto").config == remembered.WINNER
+        for act in (remembered.remember, wisdom.forget):
+            try:
+                act()
+            except WisdomError as error:
+                assert "Permission denied" in str(error) and "To mend it" in str(error)
+            else:
+                raise AssertionError(act)
+        assert len(wisdom.entries()) == 1 and not leftovers()
+
+    def unreadable():
+        assert _wisdom.lookup(geometry, "auto") is None
+        (text,) = said
+        assert "cannot be read: Permission denied" in text and path in text, text
+
+    def unlistable():
+        assert _wisdom.lookup(geometry, "auto") is None
+        (text,) = said
+        assert "cannot be listed: Permission denied" in text, text
+        try:
+            wisdom.entries()
+        except WisdomError as error:
+            assert "Permission denied" in str(error)
+        else:
+            raise AssertionError
+
+    os.chmod(above, 0o555)
+    done(read_only)
+    os.chmod(path, 0)
+    done(unreadable)
+    os.chmod(above, 0)
+    done(unlistable)
+    os.chmod(above, 0o755)
+    """
+    with tempfile.TemporaryDirectory() as folder:  # pytest's own are closed to others
+        Path(folder).chmod(0o755)
+        _run(code, Path(folder))
+
+
+def test_truncated_at_every_length(wisdom_folder: Path) -> None:
+    """What is cut short is no entry."""
+    path = remembered.remember()
+    whole = path.read_bytes()
+    assert isinstance(store.read(str(path)), Entry)
+    for length in range(len(whole)):
+        path.write_bytes(whole[:length])
+        with pytest.raises(Unfit):
+            store.read(str(path))
+
+
+@pytest.mark.parametrize("data", [b"[" * 100_000, b"\xff\xfe\x00", b'{"a": 1e999}', b"NaN", b""])
+def test_what_is_no_json(data: bytes) -> None:
+    """Deep, binary, infinite, empty."""
+    with pytest.raises(Unfit):
+        parse(data)
+
+
+values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-1, 70)
+    | st.integers(-(2**70), 2**70)
+    | st.floats(allow_nan=True)
+    | st.sampled_from(["auto", "cython", "float32", "float64", "avx2", "2026-01-01T00:00:00Z"])
+    | st.text(max_size=3),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["impl", "config", "threads", "isa", "x"]), inner, max_size=3
+        )
+    ),
+    max_leaves=6,
+)
+
+
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """An entry as it is written down."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FASTATTN_WISDOM_DIR", str(tmp_path_factory.mktemp("sound")))
+        return remembered.document()
+
+
+@given(data=st.data())
+def test_whatever_is_changed(sound: dict[str, Any], data: st.DataObject) -> None:
+    """A part replaced, added or left out: unfit, or an entry that says just what was read."""
+    said = json.loads(json.dumps(sound))
+    inner = [said, *(part for part in said.values() if isinstance(part, dict))]
+    part = data.draw(st.sampled_from(inner))
+    name = data.draw(st.sampled_from([*part, "extra"]))
+    if data.draw(st.booleans()):
+        part[name] = data.draw(values)
+    else:
+        part.pop(name, None)
+    try:
+        entry = from_document(said)
+    except Unfit:
+        return
+    assert keys.canonical(entry.document()) == keys.canonical(said)
+    assert entry.rank
+    assert entry.words
+
+
+@given(document=values)
+def test_random_json_is_no_entry(document: Any) -> None:
+    """Nor does it break anything."""
+    with pytest.raises(Unfit):
+        from_document(document)
+
+
+CHANGES: list[tuple[dict[str, Any], str]] = [
+    ({"format": "fastattn wisdom"}, "format"),
+    ({"version": 2}, "version 2"),
+    ({"version": True}, "version = True"),
+    ({"date": "yesterday"}, "date is 'yesterday'"),
+    ({"date": "2026-1-1T00:00:00Z"}, "date"),
+    ({"evidence": []}, "evidence"),
+    ({"environment__cpu": 3}, "environment has cpu = 3"),
+    ({"key__threads": 0}, "limits"),
+    ({"key__threads": True}, "limits"),
+    ({"key__threads": 10**6}, "limits"),
+    ({"key__isa": 2}, "limits"),
+    ({"key__asked": "fortran"}, "limits"),
+    ({"key__asked": ["auto"]}, "limits"),
+    ({"key__length_q": 3}, "not that of its problem"),
+    ({"key__causal": 0}, "not that of its problem"),
+    ({"key__more": 0}, "not that of its problem"),
+    ({"problem__length_q": 10**6}, "not that of its problem"),
+    ({"problem__length_q": 0}, "its problem is none"),
+    ({"problem__length_q": 2**63}, "its problem is none"),
+    ({"problem__length_q": 64.0}, "length_q = 64.0"),
+    ({"problem__heads_q": 3}, "its problem is none"),
+    ({"problem__dtype": "int8"}, "its problem is none"),
+    ({"problem__window": [1]}, "its problem is none"),
+    ({"problem__window": [1, -1]}, "its problem is none"),
+    ({"problem__window": [1, "x"]}, "its problem is none"),
+    ({"winner__impl": "fortran"}, "fortran"),
+    ({"winner__impl": "numpy"}, "numpy has no Config.block_k"),
+    ({"winner__config": {"block_q": 0}}, "Config.block_q"),
+    ({"winner__config": {"block_q": "64"}}, "Config.block_q"),
+    ({"winner__config": {"deterministic": True}}, "no Config.deterministic"),
+    ({"winner__config": {"__class__": 1}}, "no Config.__class__"),
+    ({"winner__config": {"threads": 1024}}, "more threads than its limit"),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason"), CHANGES, ids=[str(c)[1:-1] for c, _ in CHANGES])
+def test_what_is_wrong_is_told(sound: dict[str, Any], changes: dict[str, Any], reason: str) -> None:
+    """Each for itself."""
+    said = json.loads(json.dumps(sound))
+    for name, value in changes.items():
+        part, *inner = name.split("__", 1)
+        if inner:
+            said[part][inner[0]] = value
+        else:
+            said[part] = value
+    with pytest.raises(Unfit, match=reason):
+        from_document(said)
+
+
+def test_limits_of_a_winner(sound: dict[str, Any]) -> None:
+    """It is of the implementation and instruction set that were asked for."""
+    said = json.loads(json.dumps(sound))
+    said["key"]["asked"] = "numba" if remembered.IMPL != "numba" else "cython"
+    with pytest.raises(Unfit, match="was asked for"):
+        from_document(said)
+    said = json.loads(json.dumps(sound))
+    said["winner"] = {"impl": "cython", "config": {"isa": "avx2"}}
+    said["key"]["isa"] = "baseline"
+    with pytest.raises(Unfit, match="instruction set baseline"):
+        from_document(said)
+    said["key"]["isa"] = "avx2"
+    assert from_document(said).config.isa == "avx2"
+
+
+def test_files(wisdom_folder: Path) -> None:
+    """Only what should be an entry; nothing where there is no folder."""
+    assert list(store.files()) == []
+    path = remembered.remember()
+    assert path.parent == remembered.here()
+    (path.parent / ".x.tmp").write_text("")
+    (path.parent / "notes.txt").write_text("")
+    (wisdom_folder / "v1" / "stray.json").write_text("")
+    assert list(store.files()) == [str(path)]
+    assert (os.stat(path).st_mode & 0o777) == 0o666 & ~_umask()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def test_a_file_that_goes_away(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process forgot it: no entry, and nothing to complain of."""
+    path = remembered.remember()
+    monkeypatch.setattr(store, "files", lambda: iter([str(path)]))
+    path.unlink()
+    assert list(store.entries()) == []
+    store.remove(str(path))
+
+
+def test_what_is_no_file_or_too_large(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipe is not waited for, nor is memory filled."""
+    path = remembered.remember()
+    monkeypatch.setattr(store, "_LARGEST_BYTES", 100)
+    with pytest.raises(Unfit, match="larger than 100"):
+        store.read(str(path))
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(Unfit, match="no file"):
+        store.read(str(path))
+
+
+def test_replace_file(tmp_path: Path) -> None:
+    """Through a link, into a device, and nothing is left of what fails."""
+    (tmp_path / "file").write_text("old")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    store.replace_file(str(tmp_path / "link"), "new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "new"
+    store.replace_file(os.devnull, "gone")
+    assert not os.path.isfile(os.devnull)
+    with pytest.raises(WisdomError, match="`file`.*No such file"):
+        store.replace_file(str(tmp_path / "no" / "file"), "new", "file")
+    with pytest.raises(WisdomError, match="directory"):
+        store.replace_file(str(tmp_path), "new")
+    with pytest.raises(UnicodeEncodeError):
+        store.replace_file(str(tmp_path / "file"), "\ud800")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
+    assert (tmp_path / "file").read_text() == "new"
+
+
+def test_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Below the user's cache, unless the environment names another."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.delenv("FASTATTN_WISDOM_DIR")
+    store._user_folder.cache_clear()
+    try:
+        found = Path(store.folder())
+        assert found.parts[-2:] == ("tuning", "v1")
+        assert "fastattn" in found.parts
+        assert not list(tmp_path.iterdir())
+    finally:
+        store._user_folder.cache_clear()
+
+
+def test_dates_do_not_run_backwards(wisdom_folder: Path) -> None:
+    """UTC, to the second."""
+    before = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    date = remembered.document()["date"]
+    assert before <= date <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
