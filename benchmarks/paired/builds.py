@@ -124,19 +124,23 @@ class Builder:
         if not list(folder.glob("*.whl")):
             self._say(f"building {commit[:8]} with {flags}")
             folder.mkdir(parents=True, exist_ok=True)
-            os.environ[FLAGS_VARIABLE] = flags
-            try:
-                self._build(commit, folder)
-            finally:
-                del os.environ[FLAGS_VARIABLE]
+            self._build(commit, folder, flags)
         return _only_wheel(folder)
 
-    def _build(self, commit: str, folder: Path) -> None:
-        """Run asv.conf.json's build command."""
+    def _build(self, commit: str, folder: Path, flags: str = "") -> None:
+        """Run asv.conf.json's build command; flags that the shell holds are not for us."""
         one: Any = self._environment
         one.checkout_project(self._repository, commit)
         one._set_build_dirs(one._build_root, str(folder))
-        one._build_project(self._repository, commit, one._build_root)
+        before = os.environ.pop(FLAGS_VARIABLE, None)
+        try:
+            if flags:
+                os.environ[FLAGS_VARIABLE] = flags
+            one._build_project(self._repository, commit, one._build_root)
+        finally:
+            os.environ.pop(FLAGS_VARIABLE, None)
+            if before is not None:
+                os.environ[FLAGS_VARIABLE] = before
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:

@@ -70,7 +70,20 @@ def clopper_pearson(found: int, trials: int, confidence: float = 0.95) -> tuple[
 
 
 def _at_most(most: int, trials: int, p: float) -> float:
-    return math.fsum(math.comb(trials, k) * p**k * (1 - p) ** (trials - k) for k in range(most + 1))
+    """Probability of at most `most` in so many trials; by logarithms, for counts are large."""
+    if not 0 < p < 1:
+        return float(p <= 0 or most >= trials)
+    log_p, log_q, all_ = math.log(p), math.log1p(-p), math.lgamma(trials + 1)
+    return math.fsum(
+        math.exp(
+            all_
+            - math.lgamma(k + 1)
+            - math.lgamma(trials - k + 1)
+            + k * log_p
+            + (trials - k) * log_q
+        )
+        for k in range(most + 1)
+    )
 
 
 def _root(rising: Callable[[float], float]) -> float:

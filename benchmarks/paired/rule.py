@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 
 from benchmarks.paired import exact
 
-OUTLIER_DEVIATIONS = 5.0  # from the median of both sides' turns, in robust standard deviations
-OUTLIER_LEAST = 0.03  # but never a turn that is nearer to the median than this
+OUTLIER_DEVIATIONS = 5.0  # of a pair's sum from their median, in robust standard deviations
+OUTLIER_LEAST = 0.03  # but never a sum that is nearer to the median than this
 LEAST_PAIRS = 4
 
 
@@ -113,16 +113,17 @@ def disturbed(pairs: Sequence[tuple[Turn, Turn]]) -> list[bool]:
 
     The rule cannot see the ratio: each of its questions has the same answer when base and
     head change places.  It asks for stolen time; for a process that had to wait, where the
-    turn's time has the wait in it; and for a turn far above all turns of both sides.
+    turn's time has the wait in it; and whether both together took far longer than most pairs.
+    Sums, for they have one peak however far apart the sides are.
     """
-    seconds = [turn.seconds for pair in pairs for turn in pair]
-    middle = statistics.median(seconds)
-    deviation = 1.4826 * statistics.median(abs(s - middle) for s in seconds)
+    sums = [a.seconds + b.seconds for a, b in pairs]
+    middle = statistics.median(sums)
+    deviation = 1.4826 * statistics.median(abs(s - middle) for s in sums)
     limit = middle + max(OUTLIER_DEVIATIONS * deviation, OUTLIER_LEAST * middle)
     return [
         a.steal_ticks + b.steal_ticks > 0
         or ((a.by_wall or b.by_wall) and a.switches + b.switches > 0)
-        or max(a.seconds, b.seconds) > limit
+        or a.seconds + b.seconds > limit
         for a, b in pairs
     ]
 
@@ -187,11 +188,13 @@ def judge(
     band = math.log1p(rule.band)
     middle = statistics.median(values)
     interval = exact.sign_interval(values, rule.confidence)
-    word = "unresolved"
+    word, why = "unresolved", "the rounds differ too much"
     if interval.coverage >= rule.confidence and interval.within(band):
         word = "same"
     elif p is not None and p <= rule.alpha and abs(middle) > band:
         word = "worse" if middle > 0 else "better"
+    elif p is not None and p <= rule.alpha:
+        why = "a difference of about the band's width"
     return Verdict(
         word,
         math.exp(middle),
@@ -201,5 +204,5 @@ def judge(
         p,
         len(values),
         screened,
-        (reason or "the rounds differ too much") if word == "unresolved" else "",
+        (reason or why) if word == "unresolved" else "",
     )
