@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from benchmarks import common, sampling
+from benchmarks.common import Case, Profile
 from benchmarks.compared import Cells, Compared
 
 PROFILE = common.profile()
@@ -14,12 +15,19 @@ class DimGrid(Compared):
     param_names = ("dim", "impl", "dtype")
     params = (PROFILE.dims, common.IMPLS, PROFILE.dtypes)
 
+    @staticmethod
+    def cases(profile: Profile) -> dict[tuple[int, str], Case]:
+        """What a profile has of the grid, by dim and data type."""
+        return {
+            (dim, dtype): common.dim_case(dim, dtype)
+            for dim in profile.dims
+            for dtype in profile.dtypes
+        }
+
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> Cells:
         """Measure the grid."""
-        dims, _, dtypes = self.params
-        cases = {(dim, dtype): common.dim_case(dim, dtype) for dim in dims for dtype in dtypes}
-        return sampling.measure(cases, common.IMPLS, PROFILE)
+        return sampling.measure(self.cases(PROFILE), common.IMPLS, PROFILE)
 
 
 class Workloads(Compared):
@@ -28,11 +36,16 @@ class Workloads(Compared):
     param_names = ("workload", "impl", "dtype")
     params = (PROFILE.workloads, common.IMPLS, PROFILE.workload_dtypes)
 
+    @staticmethod
+    def cases(profile: Profile) -> dict[tuple[str, str], Case]:
+        """What a profile has of the table, by name and data type."""
+        return {
+            (name, dtype): common.WORKLOADS[name].of(dtype)
+            for name in profile.workloads
+            for dtype in profile.workload_dtypes
+        }
+
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> Cells:
         """Measure the workloads."""
-        names, _, dtypes = self.params
-        cases = {
-            (name, dtype): common.WORKLOADS[name].of(dtype) for name in names for dtype in dtypes
-        }
-        return sampling.measure(cases, common.IMPLS, PROFILE)
+        return sampling.measure(self.cases(PROFILE), common.IMPLS, PROFILE)

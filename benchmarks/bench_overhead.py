@@ -55,10 +55,15 @@ class Call:
     param_names = ("impl",)
     params = (common.IMPLS,)
 
+    @staticmethod
+    def cases(profile: common.Profile) -> dict[str, common.Case]:
+        """The one case, in every profile."""
+        return {"smallest call": common.SMALLEST}
+
     @common.benchmark(version="1", timeout=600)
     def setup_cache(self) -> dict[tuple[Any, str], sampling.Cell]:
         """Measure in turns."""
-        return sampling.measure({"smallest call": common.SMALLEST}, common.IMPLS, PROFILE)
+        return sampling.measure(self.cases(PROFILE), common.IMPLS, PROFILE)
 
     @common.benchmark(version="1", unit="seconds")
     def track_time(self, cells: dict[tuple[Any, str], sampling.Cell], impl: str) -> Any:

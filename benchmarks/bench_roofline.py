@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks import common, roofline, sampling
+from benchmarks.common import Case, Profile
 
 PROFILE = common.profile()
 IMPLS = ("cython",)  # append: a value is part of a result's name
@@ -17,11 +18,15 @@ class Regimes:
     param_names = ("regime", "impl")
     params = (PROFILE.regimes, IMPLS)
 
+    @staticmethod
+    def cases(profile: Profile) -> dict[str, Case]:
+        """What a profile has of the table, by name."""
+        return {name: common.REGIMES[name] for name in profile.regimes}
+
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> Cells:
         """Measure in turns with the probe."""
-        cases = {name: common.REGIMES[name] for name in PROFILE.regimes}
-        return roofline.measure(cases, IMPLS, PROFILE)
+        return roofline.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
     @common.benchmark(version="1", unit="times the peak's time")
     def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:
@@ -35,11 +40,15 @@ class Masked:
     param_names = ("regime", "impl")
     params = (PROFILE.masked, IMPLS)
 
+    @staticmethod
+    def cases(profile: Profile) -> dict[str, Case]:
+        """What a profile has of the table, by name."""
+        return {name: common.MASKED[name] for name in profile.masked}
+
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> Cells:
         """Measure in turns with the probe and the same call without a mask."""
-        cases = {name: common.MASKED[name] for name in PROFILE.masked}
-        return roofline.measure(cases, IMPLS, PROFILE)
+        return roofline.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
     @common.benchmark(version="1", unit="times the peak's time")
     def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:

@@ -127,6 +127,7 @@ MASKED = {
     "window-4k": Case(1, 8, 8, 4096, 4096, 64, window=255),
     "causal-2k": WORKLOADS["causal-2k"],
 }
+HISTORY = ("dim-256", "dim-512", "dim-1024", "prefill-2k-128", "decode")  # of REGIMES
 LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory: its scores take 1 GiB
 SMALLEST = Case(1, 1, 1, 1, 1, 1)
 
@@ -149,6 +150,10 @@ class Profile:
         Turns of a process end here, but after three of them at the earliest.
     regimes, masked : tuple of str
         Rows that are held against the roofline.
+    history : tuple of str
+        Regimes that are held against NumPy.
+    history_rounds : int
+        Processes for each of them: more, for a step of a few per cent is to be seen.
     tuned : tuple of int
         Dims that the tuner searches.
     imports : int
@@ -170,6 +175,8 @@ class Profile:
     compiled: tuple[str, ...]
     regimes: tuple[str, ...]
     masked: tuple[str, ...]
+    history: tuple[str, ...]
+    history_rounds: int
     tuned: tuple[int, ...]
 
 
@@ -189,6 +196,8 @@ PROFILES = {
         compiled=("float32",),
         regimes=("small",),
         masked=("blocks-2k",),
+        history=("small",),
+        history_rounds=2,
         tuned=(64,),
     ),
     "standard": Profile(
@@ -205,6 +214,8 @@ PROFILES = {
         compiled=("float32",),
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
+        history=HISTORY,
+        history_rounds=21,
         tuned=DIMS[:5],
     ),
     "full": Profile(
@@ -221,6 +232,8 @@ PROFILES = {
         compiled=DTYPES,
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
+        history=HISTORY,
+        history_rounds=21,
         tuned=DIMS,
     ),
 }

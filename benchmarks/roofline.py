@@ -115,15 +115,12 @@ def child(request_json: str) -> None:
     samples = sampling.take_turns(calls, profile, seed=request["seed"], probes=probes)
     for impl in agreed:
         answer[impl] |= sampling.summary(samples[impl], None)
-        answer[impl]["time_over_peak"] = _ratio(samples[impl], samples["peak"])
+        answer[impl]["time_over_peak"] = sampling.ratio(samples[impl], samples["peak"])
         if f"{impl} unmasked" in samples:
-            answer[impl]["time_over_unmasked"] = _ratio(samples[impl], samples[f"{impl} unmasked"])
+            answer[impl]["time_over_unmasked"] = sampling.ratio(
+                samples[impl], samples[f"{impl} unmasked"]
+            )
     print(json.dumps(answer))
-
-
-def _ratio(samples: Sequence[float], others: Sequence[float]) -> float:
-    """Median of the ratio within a repetition."""
-    return statistics.median(s / o for s, o in zip(samples, others, strict=True))
 
 
 def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:

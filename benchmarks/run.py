@@ -18,11 +18,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import common, report, vendor
+from benchmarks import common, conditions, report, vendor
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
@@ -183,6 +184,79 @@ def _last_line(path: Path) -> str:
     return lines[-1] if lines else ""
 
 
+@dataclass(frozen=True, slots=True)
+class Session:
+    """Where asv runs, and as what machine.
+
+    Attributes
+    ----------
+    machine : str
+        Name in the results.
+    log : text stream
+        Gets all that asv says.
+    environment : mapping
+        Of asv.
+    conditions : Path
+        What measurements append their conditions to.
+    """
+
+    machine: str
+    log: IO[str]
+    environment: Mapping[str, str]
+    conditions: Path
+
+    def measure(self, commit: str, arguments: list[str]) -> int:
+        """Build and measure a commit, store its results' conditions; asv's exit status."""
+        self.conditions.write_text("")
+        selected = [f"{commit}^!", "--machine", self.machine, "--show-stderr", *affinity()]
+        status = measure([*selected, *arguments], self.log, self.environment)
+        lines = self.conditions.read_text(encoding="utf-8").splitlines()
+        if status in (0, 2) and lines:  # 2: some benchmark failed, the others are stored
+            self._keep(commit, lines)
+        return status
+
+    def _keep(self, commit: str, lines: list[str]) -> None:
+        found = conditions.gather(lines)
+        path = conditions.store(found, report.RESULTS, self.machine, commit)
+        if found["disturbed"]:
+            print(conditions.warning(found), f"Marked so in {path}.", sep="\n")
+
+    def publish(self) -> int:
+        """Make the pages; asv's exit status."""
+        try:
+            for _ in asv("publish", log=self.log, environment=self.environment):
+                pass
+            vendor.localise()
+        except subprocess.CalledProcessError as error:
+            print(f"asv publish failed; see {LOG}")
+            return error.returncode
+        except vendor.VendorError as error:
+            print(f"The pages load their scripts from public networks: {error}")
+        return 0
+
+
+@contextmanager
+def session(machine: str | None) -> Iterator[Session]:
+    """Ready to run asv in the project's folder."""
+    os.chdir(ROOT)
+    ensure_home()
+    name = register_machine(machine)
+    LOG.parent.mkdir(exist_ok=True)
+    with LOG.open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as folder:
+        note, noted = Path(folder, "progress"), Path(folder, "conditions")
+        note.touch()
+        # The interpreter that runs this is the one that asv looks up by version.
+        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
+        environment = os.environ | {
+            "PATH": path,
+            "PYTHONUNBUFFERED": "1",
+            common.PROGRESS_VARIABLE: str(note),
+            common.CPUS_VARIABLE: ",".join(map(str, usable_cpus())),
+            conditions.RECORD_VARIABLE: str(noted),
+        }
+        yield Session(name, log, environment, noted)
+
+
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(
@@ -200,44 +274,20 @@ def main() -> int:
         common.profile()
     except ValueError as error:
         parser.error(str(error))
-    os.chdir(ROOT)
-    commit = report.head(known.revision)
-    changed = uncommitted() if known.revision == "HEAD" else []
-    ensure_home()
-    machine = register_machine(known.machine)
-    LOG.parent.mkdir(exist_ok=True)
-
-    name = os.environ.get(common.PROFILE_VARIABLE) or "standard"
-    print(f"Measuring {commit[:8]} on {machine}, profile {name}; all of asv's words: {LOG}")
-    if changed:
-        print(f"Not measured, for asv builds the commit: changes in {', '.join(changed)}")
-    with LOG.open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as folder:
-        note = Path(folder, "progress")
-        note.touch()
-        # The interpreter that runs this is the one that asv looks up by version.
-        path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
-        environment = os.environ | {
-            "PATH": path,
-            "PYTHONUNBUFFERED": "1",
-            common.PROGRESS_VARIABLE: str(note),
-            common.CPUS_VARIABLE: ",".join(map(str, usable_cpus())),
-        }
-        selected = [f"{commit}^!", "--machine", machine, "--show-stderr", *affinity(), *rest]
-        status = measure(selected, log, environment)
-        if status not in (0, 2):  # 2: some benchmark failed, the others are stored
-            log.flush()
+    with session(known.machine) as here:
+        commit = report.head(known.revision)
+        changed = uncommitted() if known.revision == "HEAD" else []
+        name = os.environ.get(common.PROFILE_VARIABLE) or "standard"
+        print(f"Measuring {commit[:8]} on {here.machine}, profile {name}; asv's words: {LOG}")
+        if changed:
+            print(f"Not measured, for asv builds the commit: changes in {', '.join(changed)}")
+        status = here.measure(commit, rest)
+        if status not in (0, 2):
+            here.log.flush()
             print(*LOG.read_text(encoding="utf-8").splitlines()[-40:], sep="\n")
             return status
-        try:
-            for _ in asv("publish", log=log, environment=environment):
-                pass
-            vendor.localise()
-        except subprocess.CalledProcessError as error:
-            print(f"asv publish failed; see {LOG}")
-            status = status or error.returncode
-        except vendor.VendorError as error:
-            print(f"The pages load their scripts from public networks: {error}")
-    return _conclude(commit, machine) or status
+        status = here.publish() or status
+    return _conclude(commit, here.machine) or status
 
 
 def _conclude(commit: str, machine: str) -> int:

@@ -19,6 +19,7 @@ import gc
 import itertools
 import json
 import math
+import os
 import random
 import statistics
 import subprocess
@@ -31,7 +32,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common, oracle
+from benchmarks import common, conditions, oracle
 from benchmarks.common import Case, Profile
 
 WARM_UP_SECONDS = 0.02
@@ -56,6 +57,8 @@ class Cell:
     time_over_peak, time_over_unmasked : list of float
         Median of a repetition's ratio to the roofline, and to the same call without masks
         (`roofline.measure` only).
+    time_over_control : list of float
+        Median of a repetition's ratio to like work by NumPy (`controls.measure` only).
     skipped, failed : str or None
         Why there is nothing.
     """
@@ -67,6 +70,7 @@ class Cell:
     error: list[float] = field(default_factory=list)
     time_over_peak: list[float] = field(default_factory=list)
     time_over_unmasked: list[float] = field(default_factory=list)
+    time_over_control: list[float] = field(default_factory=list)
     skipped: str | None = None
     failed: str | None = None
 
@@ -164,6 +168,7 @@ def take_turns(
     }
     turns = blocks(calls, numbers, clock) | dict(probes or {})
     samples: dict[str, list[float]] = {name: [] for name in turns}
+    watch = conditions.Watch()
     with no_collection():
         end = clock() + profile.budget_seconds
         taken = itertools.islice(repetitions(turns, seed, around), profile.repetitions)
@@ -173,6 +178,8 @@ def take_turns(
             # Only whole squares of orders are balanced.
             if done >= LEAST_REPETITIONS and done % len(turns) == 0 and clock() >= end:
                 break
+    if around is nullcontext:  # who waits between turns lost nothing to others
+        conditions.record(watch.stop())
     return samples
 
 
@@ -191,7 +198,7 @@ def measure(
     for turn in range(profile.rounds):
         for key, case in cases.items():
             common.progress(f"round {turn + 1} of {profile.rounds}: {_words(key)}")
-            answer = _round(case, impls, profile, turn, module, threads)
+            answer = _round(case, impls, profile, turn, module, threads, _words(key))
             for impl, values in answer.items():
                 _add(cells[key, impl], values)
     return cells
@@ -230,10 +237,10 @@ def _add(cell: Cell, values: dict[str, Any]) -> None:
             getattr(cell, name).append(value)
 
 
-# This file runs in a process of its own for each round.  The package is put together by
+# A round's process runs `child` of a module of this folder.  The package is put together by
 # hand, for on `sys.path` its parent folder would let the source tree hide the installed
 # fastattn.
-_CHILD = """
+CHILD = """
 import sys, types
 package = types.ModuleType("benchmarks")
 package.__path__ = [sys.argv[1]]
@@ -244,7 +251,13 @@ importlib.import_module("benchmarks." + sys.argv[2]).child(sys.argv[3])
 
 
 def _round(
-    case: Case, impls: Sequence[str], profile: Profile, seed: int, module: str, threads: int
+    case: Case,
+    impls: Sequence[str],
+    profile: Profile,
+    seed: int,
+    module: str,
+    threads: int,
+    label: str,
 ) -> dict[str, dict[str, Any]]:
     """One round of one case in a fresh process."""
     request = {
@@ -255,13 +268,13 @@ def _round(
         "threads": threads,
     }
     try:
-        answer: dict[str, dict[str, Any]] = ask(module, request, ROUND_TIMEOUT_SECONDS)
+        answer: dict[str, dict[str, Any]] = ask(module, request, ROUND_TIMEOUT_SECONDS, label)
     except RuntimeError as error:
         return {impl: {"failed": str(error)} for impl in impls}
     return answer
 
 
-def ask(module: str, request: Mapping[str, Any], timeout_seconds: float) -> Any:
+def ask(module: str, request: Mapping[str, Any], timeout_seconds: float, label: str = "") -> Any:
     """What the function `child` of a module of this folder answers, in a fresh process.
 
     Raises
@@ -270,10 +283,15 @@ def ask(module: str, request: Mapping[str, Any], timeout_seconds: float) -> Any:
         It failed, or took too long.
     """
     folder = str(Path(__file__).parent)
-    command = [sys.executable, "-c", _CHILD, folder, module, json.dumps(request)]
+    command = [sys.executable, "-c", CHILD, folder, module, json.dumps(request)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=timeout_seconds, check=False
+            command,
+            env=os.environ | {conditions.CASE_VARIABLE: label},
+            capture_output=True,
+            text=True,
+            timeout=timeout_seconds,
+            check=False,
         )
     except subprocess.TimeoutExpired:
         raise RuntimeError(f"no result in {timeout_seconds:g} s") from None
@@ -314,6 +332,11 @@ def checked(
     return calls, answer
 
 
+def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
+    """Median of the ratio within a repetition."""
+    return statistics.median(s / o for s, o in zip(samples, others, strict=True))
+
+
 def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[str, float]:
     """Reduce the samples of one process; `control` are the numpy implementation's."""
     values = {
@@ -321,6 +344,6 @@ def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[s
         "variation": statistics.stdev(samples) / statistics.mean(samples),
     }
     if control is not None:
-        ratio = statistics.median(s / c for s, c in zip(samples, control, strict=True))
-        values |= {"time_over_numpy": ratio, "speedup": 1 / ratio}
+        over = ratio(samples, control)
+        values |= {"time_over_numpy": over, "speedup": 1 / over}
     return values

@@ -30,6 +30,9 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
+#if defined(FASTATTN_SLOWDOWN_PERCENT)
+#include <time.h>
+#endif
 
 namespace fastattn {
 namespace {
@@ -117,6 +120,32 @@ int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
     return offset;
 }
 
+// For the calibration of benchmarks/paired alone: a piece of work takes so many per cent more of
+// its thread's time, on every shape.  No other build has this, its clock or its mark.
+#if defined(FASTATTN_SLOWDOWN_PERCENT)
+[[gnu::used]] const char slowdown_mark[] = "fastattn is slowed down on purpose";
+
+class Slowdown {
+public:
+    ~Slowdown() {
+        const double done = now();
+        const double end = done + (done - start_) * FASTATTN_SLOWDOWN_PERCENT / 100.0;
+        while (now() < end) {
+        }
+    }
+
+private:
+    static double now() {
+        timespec t;
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
+    }
+    const double start_ = now();
+};
+#else
+struct Slowdown {};
+#endif
+
 class Work {
 public:
     Work(const Call& call, const KernelSet& kernels)
@@ -165,6 +194,7 @@ public:
     }
 
     void run(int64_t piece, char* memory, char* shared) const {
+        [[maybe_unused]] const Slowdown slowdown;
         const int64_t item = spread_ ? piece / parts_ : piece;
         Task task = task_of(item);
         if (call_.lse.data) {

@@ -186,7 +186,7 @@ def test_a_round_is_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_process_that_dies_or_hangs_fails_its_cells(
     monkeypatch: pytest.MonkeyPatch, code: str, reason: str
 ) -> None:
-    monkeypatch.setattr(sampling, "_CHILD", code)
+    monkeypatch.setattr(sampling, "CHILD", code)
     monkeypatch.setattr(sampling, "ROUND_TIMEOUT_SECONDS", 1.0)
     cells = sampling.measure(TINY, ("numpy",), profile(rounds=1))
     assert reason in cells["tiny", "numpy"].failed
@@ -271,7 +271,7 @@ def test_a_probe_takes_turns() -> None:
     samples = sampling.take_turns(calls, profile(), clock, probes={"peak": probe})
     assert len(samples["peak"]) == len(samples["cython"]) == 18
     assert max(samples["peak"]) / min(samples["peak"]) > 1.1
-    assert roofline._ratio(samples["cython"], samples["peak"]) == pytest.approx(2, rel=0.03)
+    assert sampling.ratio(samples["cython"], samples["peak"]) == pytest.approx(2, rel=0.03)
 
 
 @pytest.mark.usefixtures("one_thread")

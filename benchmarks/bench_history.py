@@ -1,0 +1,34 @@
+"""Ratios for the history: steady enough for a step of a few per cent to be seen."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from benchmarks import common, controls, sampling
+from benchmarks.common import Case, Profile
+
+PROFILE = common.profile()
+IMPLS = ("cython",)  # append: a value is part of a result's name
+Cells = dict[tuple[Any, str], sampling.Cell]
+
+
+class Ratios:
+    """A few regimes; see `controls` for what they are held against."""
+
+    param_names = ("regime", "impl")
+    params = (PROFILE.history, IMPLS)
+
+    @staticmethod
+    def cases(profile: Profile) -> dict[str, Case]:
+        """What a profile has of the table, by name."""
+        return {name: common.REGIMES[name] for name in profile.history}
+
+    @common.benchmark(version="1", timeout=3600)
+    def setup_cache(self) -> Cells:
+        """Measure in turns with the control."""
+        return controls.measure(self.cases(PROFILE), IMPLS, PROFILE)
+
+    @common.benchmark(version="1", unit="times NumPy's time for like work")
+    def track_time_over_control(self, cells: Cells, regime: str, impl: str) -> Any:
+        """Time over that of like operations by NumPy."""
+        return sampling.track(cells[regime, impl], "time_over_control")

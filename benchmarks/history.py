@@ -1,0 +1,116 @@
+"""The last commits that change code, by today's benchmarks: ``make history STEPS=20``.
+
+Measures the ratio tracks of `bench_history` on each, oldest first, publishes the pages and
+prints the series.  What is measured already is not measured again.  A commit that does not
+build is named and passed over.  Exit status: 0, or 2 where some commit or cell has no value.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from benchmarks import report, run
+
+BENCHMARK = "bench_history.Ratios.track_time_over_control"
+CODE = ("fastattn", "src_cpp", "setup.py", "pyproject.toml")
+MARKED = 0.05  # changes beyond it stand out in the table; the regressions page decides
+
+Series = Mapping[str, Mapping[str, float | None]]  # commit -> regime -> value
+
+
+def commits(steps: int, branch: str = "main", folder: Path = run.ROOT) -> list[str]:
+    """Hashes of the last commits of a branch that change code, oldest first.
+
+    Only first parents: on what was merged asv draws no graph.
+
+    Raises
+    ------
+    ValueError
+        There is no such branch.
+    """
+    command = ["git", "rev-list", "--first-parent", f"--max-count={steps}", branch, "--", *CODE]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise ValueError(f"{branch!r} is no branch or commit here: try --branch HEAD")
+    return done.stdout.split()[::-1]
+
+
+def subject(commit: str) -> str:
+    """First line of a commit's message."""
+    command = ["git", "show", "--no-patch", "--format=%s", commit]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def values(commit: str, machine: str, results: Path = report.RESULTS) -> dict[str, float | None]:
+    """Stored values of a commit by regime and implementation; None where one failed."""
+    found = report.load(results, commit, machine)
+    cells = {} if found is None else found.values.get(BENCHMARK, {})
+    return {" ".join(map(str, key)): value for key, value in cells.items()}
+
+
+def lacking(cells: Mapping[str, float | None]) -> bool:
+    """Whether there is nothing, or something failed."""
+    return not cells or None in cells.values()
+
+
+def table(series: Series, subjects: Mapping[str, str]) -> str:
+    """A row a commit: values, and in brackets the change since the last one if it is large."""
+    names = list(dict.fromkeys(name for cells in series.values() for name in cells))
+    width = max((len(name) for name in names), default=0) + 2
+    lines = ["commit   " + "".join(f"{name:>{width}}" for name in names)]
+    last: dict[str, float] = {}
+    for commit, cells in series.items():
+        row = ""
+        for name in names:
+            row += f"{_cell(cells.get(name), last.get(name)):>{width}}"
+            value = cells.get(name)
+            if value is not None and math.isfinite(value):
+                last[name] = value
+        lines.append(
+            f"{commit[:8]} {row or ' not measured: it does not build'}  {subjects[commit]}"
+        )
+    return "\n".join(lines)
+
+
+def _cell(value: float | None, last: float | None) -> str:
+    if value is None or not math.isfinite(value):
+        return "failed" if value is None else "-"
+    change = value / last - 1 if last else 0.0
+    return f"{value:.3f}" + (f" ({100 * change:+.0f} %)" if abs(change) > MARKED else "")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.history", description=__doc__)
+    parser.add_argument("steps", type=int, nargs="?", default=10, help="default %(default)s")
+    parser.add_argument("--branch", default="main", help="default %(default)s")
+    parser.add_argument("--machine", help="name of this machine in the results")
+    parser.add_argument("--again", action="store_true", help="measure what is measured, too")
+    options = parser.parse_args(arguments)
+    try:
+        chosen = commits(options.steps, options.branch)
+    except ValueError as error:
+        parser.error(str(error))
+    with run.session(options.machine) as here:
+        print(f"Measuring {len(chosen)} commits on {here.machine}; all of asv's words: {run.LOG}")
+        series: dict[str, dict[str, float | None]] = {}
+        subjects = {commit: subject(commit) for commit in chosen}
+        for number, commit in enumerate(chosen, start=1):
+            if options.again or lacking(values(commit, here.machine)):
+                print(f"{number} of {len(chosen)}: {commit[:8]} {subjects[commit]}", flush=True)
+                here.measure(commit, ["--bench", "bench_history"])
+            series[commit] = values(commit, here.machine)
+            if not series[commit]:
+                print(f"{commit[:8]} was not measured: it does not build; see {run.LOG}")
+        status = here.publish()
+    print(table(series, subjects))
+    return status or (2 if any(map(lacking, series.values())) else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

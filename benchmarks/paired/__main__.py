@@ -1,0 +1,110 @@
+"""Compare two revisions: ``python -m benchmarks.paired BASE [HEAD]``, behind ``make compare``.
+
+Builds both, lets a live process of each take turns on one CPU, and says of every benchmark
+whether it became worse, better, stayed the same, or cannot be told.  Exit status: 0 nothing
+worse, 1 something worse, 2 could not measure.  Ctrl-C keeps and shows what there is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, conditions
+from benchmarks.paired import table
+from benchmarks.paired.builds import FOLDER, Build, Builder, BuildError
+from benchmarks.paired.cells import SUITES, cells
+from benchmarks.paired.engine import Comparison
+from benchmarks.paired.live import LOG, ROOT, measure, seconds_of, settings
+from benchmarks.paired.progress import Progress
+from benchmarks.paired.rule import Rule
+from benchmarks.paired.workers import SIDES, Side
+
+COULD_NOT_MEASURE = 2
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.paired", description=__doc__)
+    parser.add_argument("base", help="revision that is compared with")
+    parser.add_argument("head", nargs="?", default="HEAD", help="default %(default)s")
+    settings(parser)
+    parser.add_argument("--band", type=float, default=Rule().band, help="default %(default)s")
+    parser.add_argument("--seed", type=int, default=None, help="of the order of turns")
+    parser.add_argument("--output", type=Path, default=FOLDER / "compare", metavar="STEM",
+                        help="where STEM.md and STEM.json go; default %(default)s")  # fmt: skip
+    options = parser.parse_args()
+    if "numpy" in (options.impl or ()) and options.threads != common.THREADS:
+        parser.error(f"numpy is measured on {common.THREADS} thread")
+    return options
+
+
+def main() -> int:
+    """Run the command."""
+    from benchmarks import run
+
+    options = _options()
+    os.chdir(ROOT)
+    run.ensure_home()
+    chosen = cells(SUITES[options.suite], options.impl, options.bench)
+    if not chosen:
+        print(f"no benchmark of the suite matches {options.bench!r}")
+        return COULD_NOT_MEASURE
+    changed = run.uncommitted() if options.head == "HEAD" else []
+    if changed:
+        print(f"Not compared, for the commit is built: changes in {', '.join(changed)}")
+    started = time.monotonic()
+    with Progress() as progress:
+        try:
+            base, head = _builds(options, progress)
+        except BuildError as error:
+            print(error)
+            return COULD_NOT_MEASURE
+        except KeyboardInterrupt:
+            print("interrupted while building")
+            return COULD_NOT_MEASURE
+        sides = [Side(s, b.python, b.folder) for s, b in zip(SIDES, (base, head), strict=True)]
+        seed = options.seed if options.seed is not None else time.time_ns() % 2**32
+        found, facts = measure(
+            sides,
+            chosen,
+            Rule(band=options.band),
+            progress,
+            seconds_of(options),
+            options.threads,
+            seed,
+        )
+    about = {
+        "base": f"{options.base} ({base.commit[:8]})",
+        "head": f"{options.head} ({head.commit[:8]})",
+        "machine": conditions.machine(),
+        "suite": options.suite,
+        "threads": options.threads,
+        "minutes": (time.monotonic() - started) / 60,
+        "seed": seed,
+        "conditions": facts,
+    }
+    return conclude(found, about, options.output)
+
+
+def _builds(options: argparse.Namespace, progress: Progress) -> tuple[Build, Build]:
+    builder = Builder(LOG, progress.say)
+    commits = [builder.commit(revision) for revision in (options.base, options.head)]
+    return tuple(builder.install(c, s) for c, s in zip(commits, SIDES, strict=True))  # type: ignore[return-value]
+
+
+def conclude(found: Comparison, about: Mapping[str, Any], stem: Path) -> int:
+    """Show and keep what was found; the exit status."""
+    text = table.markdown(found, about)
+    table.write(stem.with_suffix(".json"), table.record(found, about))
+    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    print(text)
+    return found.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,173 @@
+"""Both revisions, installed: in one environment of asv's, each in a folder of its own.
+
+One environment and not two: interpreter, NumPy and Numba are then the same files for both
+sides, down to the pages in the file cache, and only the place that PYTHONPATH names differs.
+Environment, checkout, build command and cache of wheels are asv's: what `make bench` has
+built is not built again.
+"""
+
+from __future__ import annotations
+
+import compileall
+import contextlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+FLAGS_VARIABLE = "FASTATTN_CXXFLAGS"
+FOLDER = Path(".asv/paired")
+
+
+class BuildError(RuntimeError):
+    """A revision cannot be built."""
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    """An installed build.
+
+    Attributes
+    ----------
+    commit : str
+        All of its hash.
+    flags : str
+        More flags of the compiler than usual.
+    python : str
+        Interpreter of the environment.
+    folder : Path
+        Holds the package.
+    """
+
+    commit: str
+    flags: str
+    python: str
+    folder: Path
+
+
+class Builder:
+    """The environment, made when first needed; the folder of asv.conf.json is the current one."""
+
+    def __init__(self, log: Path, say: Callable[[str], None] = lambda text: None) -> None:
+        from asv import environment
+        from asv.config import Config
+        from asv.repo import get_repo
+
+        self._say, self._log = say, log
+        self._configuration = Config.load("asv.conf.json")
+        # The interpreter that runs this is the one that asv looks up by version.
+        path = os.environ.get("PATH", "")
+        os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
+        with self._logged():
+            self._repository = get_repo(self._configuration)
+            (self._environment,) = environment.get_environments(self._configuration, None)
+
+    def commit(self, revision: str) -> str:
+        """Hash of a revision.
+
+        Raises
+        ------
+        BuildError
+            There is none.
+        """
+        command = ["git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise BuildError(f"{revision!r} is no commit of this repository")
+        return done.stdout.strip()
+
+    def install(self, commit: str, name: str, flags: str = "") -> Build:
+        """Build a commit, or find it built, and put the package into a folder of its own.
+
+        Raises
+        ------
+        BuildError
+            It cannot be built; the log says why.
+        """
+        try:
+            with self._logged():
+                if not self._environment.check_presence():
+                    self._say("making asv's environment")
+                self._environment.create()
+                wheel = self._flagged(commit, flags) if flags else self._plain(commit)
+                python = self._environment.find_executable("python")
+        except Exception as error:
+            words = str(error).strip().splitlines() or [type(error).__name__]
+            raise BuildError(
+                f"{commit[:8]} cannot be built: {words[0]}; see {self._log}"
+            ) from error
+        folder = (FOLDER / "installed" / name).resolve()
+        unpack(wheel, folder)
+        return Build(commit, flags, python, folder)
+
+    def _plain(self, commit: str) -> Path:
+        """The wheel in asv's cache."""
+        cache: Any = self._environment._cache
+        found = cache.get_cache_dir(commit)
+        if found is None:
+            self._say(f"building {commit[:8]}")
+            found = cache.create_cache_dir(commit)
+            self._build(commit, Path(found))
+            cache.finalize_cache_dir(commit)
+        return _only_wheel(Path(found))
+
+    def _flagged(self, commit: str, flags: str) -> Path:
+        """A wheel that asv's cache, which knows nothing of flags, must never hold."""
+        slug = "".join(c if c.isalnum() else "-" for c in flags)
+        folder = (FOLDER / "wheels" / f"{commit}{slug}").resolve()
+        if not list(folder.glob("*.whl")):
+            self._say(f"building {commit[:8]} with {flags}")
+            folder.mkdir(parents=True, exist_ok=True)
+            self._build(commit, folder, flags)
+        return _only_wheel(folder)
+
+    def _build(self, commit: str, folder: Path, flags: str = "") -> None:
+        """Run asv.conf.json's build command; flags that the shell holds are not for us."""
+        one: Any = self._environment
+        one.checkout_project(self._repository, commit)
+        one._set_build_dirs(one._build_root, str(folder))
+        before = os.environ.pop(FLAGS_VARIABLE, None)
+        try:
+            if flags:
+                os.environ[FLAGS_VARIABLE] = flags
+            one._build_project(self._repository, commit, one._build_root)
+        finally:
+            os.environ.pop(FLAGS_VARIABLE, None)
+            if before is not None:
+                os.environ[FLAGS_VARIABLE] = before
+
+    @contextlib.contextmanager
+    def _logged(self) -> Iterator[None]:
+        """What asv says goes to the log, after the fact if it fails."""
+        from asv.console import log
+
+        log.enable()
+        said = io.StringIO()
+        try:
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                yield
+        finally:
+            self._log.parent.mkdir(parents=True, exist_ok=True)
+            with self._log.open("a", encoding="utf-8") as stream:
+                stream.write(said.getvalue())
+
+
+def unpack(wheel: Path, folder: Path) -> None:
+    """Install a wheel without its dependencies, compiled to byte code: nothing is left to do."""
+    shutil.rmtree(folder, ignore_errors=True)
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    compileall.compile_dir(folder, quiet=2)
+
+
+def _only_wheel(folder: Path) -> Path:
+    wheels = list(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise BuildError(f"{len(wheels)} wheels in {folder}")
+    return wheels[0]

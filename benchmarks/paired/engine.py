@@ -1,0 +1,187 @@
+"""A comparison: screening, fresh rounds for what it does not clear, verdicts.
+
+Where the rounds come from is the source's affair: live processes (`workers`), recorded rounds
+(`simulate`), a test.
+"""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from benchmarks.paired import exact
+from benchmarks.paired.rule import Round, Rule, Verdict, judge
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a cell is not compared.
+
+    Attributes
+    ----------
+    kind : str
+        "cannot": a side cannot run it; "wrong": a side disagrees with the oracle.
+    words : str
+        Which side, and what it said.
+    """
+
+    kind: str
+    words: str
+
+
+class Source(Protocol):
+    """Gives rounds, or a `SourceError`; a cell in `troubles` is asked for no more."""
+
+    troubles: dict[str, Trouble]
+
+    def round(self, names: Sequence[str]) -> dict[str, Round]:
+        """One fresh round of these cells; what is in trouble is left out."""
+
+
+@dataclass(slots=True)
+class Comparison:
+    """Rounds and verdicts of all cells, by name."""
+
+    names: tuple[str, ...]
+    rule: Rule
+    screening: dict[str, list[Round]] = field(default_factory=dict)
+    confirming: dict[str, list[Round]] = field(default_factory=dict)
+    verdicts: dict[str, Verdict] = field(default_factory=dict)
+    troubles: dict[str, Trouble] = field(default_factory=dict)
+    stopped: str | None = None  # why it ended before its time
+
+    def rounds(self, name: str) -> list[Round]:
+        """Rounds that the verdict rests on, or would."""
+        return self.confirming.get(name) or self.screening.get(name, [])
+
+    def discarded(self, name: str) -> float | None:
+        """Share of the pairs, of all rounds."""
+        rounds = self.screening.get(name, []) + self.confirming.get(name, [])
+        pairs = sum(r.pairs for r in rounds)
+        return sum(r.discarded for r in rounds) / pairs if pairs else None
+
+    def lost(self) -> float:
+        """Share of the CPU that others had: median over all rounds."""
+        kept = [one for many in (self.screening, self.confirming) for one in many.values()]
+        shares = [one.lost_share for many in kept for one in many]
+        return statistics.median(shares) if shares else 0.0
+
+    def count(self, word: str) -> int:
+        """Cells with this verdict."""
+        return sum(verdict.word == word for verdict in self.verdicts.values())
+
+    @property
+    def status(self) -> int:
+        """Exit status: 0 nothing worse, 1 something worse, 2 could not measure."""
+        if self.count("worse"):
+            return 1
+        wrong = any(trouble.kind == "wrong" for trouble in self.troubles.values())
+        resolved = self.count("same") + self.count("better")
+        return 2 if wrong or self.stopped or not resolved else 0
+
+
+class SourceError(RuntimeError):
+    """There are no more rounds to be had."""
+
+
+def compare(
+    source: Source,
+    names: Sequence[str],
+    rule: Rule,
+    end: float | None = None,
+    on_round: Callable[[str, int, int], None] = lambda stage, done, wanted: None,
+    clock: Callable[[], float] = time.monotonic,
+) -> Comparison:
+    """Compare the cells; interrupted or out of time, say what there is to say.
+
+    Parameters
+    ----------
+    end : float or None
+        On `clock`; no round begins later than this.
+    on_round : callable
+        Told the stage, the rounds done in it and the rounds wanted, after each round.
+    """
+    found = Comparison(tuple(names), rule, troubles=source.troubles)
+
+    def gather(stage: str, kept: dict[str, list[Round]], open_: Sequence[str], wanted: int) -> None:
+        """Rounds until each open cell has so many that count, or patience ends."""
+        for name in open_:
+            kept.setdefault(name, [])
+        most = round(rule.patience * wanted)
+        for done in range(1, most + 1):
+            short = [
+                n for n in open_ if n not in source.troubles and len(_values(kept[n])) < wanted
+            ]
+            if not short:
+                return
+            if end is not None and clock() >= end:
+                raise SourceError("out of time")
+            for name, one in source.round(short).items():
+                kept[name].append(one)
+            on_round(stage, min(done, wanted), wanted)
+
+    try:
+        gather("screening", found.screening, names, rule.screening)
+        open_ = _clear(found)
+        family = len(open_)
+        wanted = rule.confirming(family) if family else 0
+        for look in range(1, rule.looks + 1):
+            gather(f"fresh rounds, look {look}", found.confirming, open_, look * wanted)
+            open_ = _decide(found, open_, family, look * wanted)
+    except KeyboardInterrupt:
+        found.stopped = "interrupted"
+    except SourceError as error:
+        found.stopped = str(error)
+    for name in names:
+        if found.stopped and name not in found.troubles and not _resolved(found, name):
+            values = _values(found.rounds(name))
+            screened = not found.confirming.get(name)
+            verdict = judge(values, None, rule, screened, found.stopped)
+            found.verdicts[name] = replace(verdict, word="unresolved", reason=found.stopped)
+    return found
+
+
+def _values(rounds: Sequence[Round]) -> list[float]:
+    """What the rounds that count say."""
+    return [one.log_ratio for one in rounds if one.log_ratio is not None]
+
+
+def _resolved(found: Comparison, name: str) -> bool:
+    return name in found.verdicts and found.verdicts[name].word != "unresolved"
+
+
+def _clear(found: Comparison) -> list[str]:
+    """Verdicts on what the screening shows to be the same; the names of all the others."""
+    open_ = []
+    for name in found.names:
+        if name in found.troubles:
+            continue
+        values = _values(found.screening[name])
+        verdict = judge(values, None, found.rule, screened=True)
+        if verdict.word == "same":
+            found.verdicts[name] = verdict
+        else:
+            open_.append(name)
+    return open_
+
+
+def _decide(found: Comparison, open_: Sequence[str], family: int, wanted: int) -> list[str]:
+    """One look at the fresh rounds; the names of what stays unresolved."""
+    rule = found.rule
+    names = [name for name in open_ if name not in found.troubles]
+    values = {name: _values(found.confirming[name]) for name in names}
+    adjusted = exact.holm([exact.sign_p(values[name]) for name in names], family)
+    left = []
+    for name, p in zip(names, adjusted, strict=True):
+        begun, counted = len(found.confirming[name]), len(values[name])
+        reason = "" if counted >= wanted else f"disturbed: {counted} of {begun} rounds count"
+        verdict = judge(values[name], min(1.0, rule.looks * p), rule, reason=reason)
+        if counted < wanted:  # the number of rounds is part of the rule
+            verdict = replace(verdict, word="unresolved", reason=reason)
+        found.verdicts[name] = verdict
+        if verdict.word == "unresolved":
+            left.append(name)
+    return left

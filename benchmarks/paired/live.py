@@ -1,0 +1,86 @@
+"""A comparison of two installed sides on this machine, and the arguments that say how."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from benchmarks import common, conditions
+from benchmarks.paired.builds import FOLDER
+from benchmarks.paired.cells import SUITES, Cell
+from benchmarks.paired.engine import Comparison, compare
+from benchmarks.paired.progress import Progress
+from benchmarks.paired.rule import Rule
+from benchmarks.paired.workers import Pace, Side, Workers
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+LOG = FOLDER / "build.log"
+
+
+def places(threads: int) -> tuple[list[int] | None, list[int] | None]:
+    """CPUs of the workers, and of this process: the last ones, and the rest.
+
+    None where the system cannot bind.
+    """
+    if not hasattr(os, "sched_setaffinity"):
+        return None, None
+    usable = conditions.cpus()
+    return usable[-threads:], usable[:-threads] or usable
+
+
+def measure(
+    sides: Sequence[Side],
+    chosen: Mapping[str, Cell],
+    rule: Rule,
+    progress: Progress,
+    seconds: float | None = None,
+    threads: int = common.THREADS,
+    seed: int = 0,
+    pace: Pace = Pace(),  # noqa: B008
+    folder: Path = FOLDER / "rounds",
+) -> tuple[Comparison, dict[str, Any]]:
+    """Compare two installed sides; the conditions of the processes beside it."""
+    theirs, ours = places(threads)
+    before = conditions.cpus()
+    if ours is not None:
+        os.sched_setaffinity(0, ours)
+    folder.mkdir(parents=True, exist_ok=True)
+    end = None if seconds is None else time.monotonic() + seconds
+    workers = Workers(
+        sides,
+        chosen,
+        rule,
+        folder.resolve(),
+        pace=pace,
+        cpus=theirs,
+        threads=threads,
+        seed=seed,
+        on_cell=progress.cell,
+        end=end,
+    )
+    try:
+        found = compare(workers, list(chosen), rule, end, progress.round)
+    finally:
+        if ours is not None:
+            os.sched_setaffinity(0, before)
+    return found, workers.facts
+
+
+def settings(arguments: argparse.ArgumentParser) -> None:
+    """Arguments that calibration has too."""
+    arguments.add_argument("--suite", choices=SUITES, default="smoke", help="default %(default)s")
+    arguments.add_argument("--bench", metavar="REGEX", help="only benchmarks whose names match")
+    arguments.add_argument("--impl", nargs="+", choices=common.IMPLS, help="default: the suite's")
+    arguments.add_argument("--threads", type=int, default=common.THREADS)
+    arguments.add_argument("--minutes", type=float, help="for the rounds; default: the suite's")
+
+
+def seconds_of(options: argparse.Namespace) -> float | None:
+    """Limit of the rounds."""
+    if options.minutes is not None:
+        return 60 * float(options.minutes)
+    return SUITES[options.suite].seconds
