@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench roofline preview report chart peers browser \
+.PHONY: help test test-thorough bench roofline preview report chart peers replay browser \
         lint sanitize clean
 
 help:
@@ -21,6 +21,7 @@ help:
 	@echo "make report     the study's Table 1 and Figure 1 on this machine, as one page: report/"
 	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
+	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
 	@echo "make browser    a headless browser for the tests of pages"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
@@ -73,6 +74,13 @@ $(VENV)/.peers: $(VENV)/.installed
 
 peers: $(VENV)/.peers
 	$(BIN)/python -m benchmarks.peers $(ARGS)
+
+$(VENV)/.rivals: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[tuner-rivals]"
+	@touch $@
+
+replay: $(VENV)/.rivals
+	$(BIN)/python -m benchmarks.tuner_replay $(or $(ARGS),replay)
 
 # The system's Chromium where this user may install it, else playwright's own.
 browser: $(VENV)/.installed

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 PROFILE_VARIABLE = "FASTATTN_BENCH_PROFILE"
 PROGRESS_VARIABLE = "FASTATTN_BENCH_PROGRESS"  # a file that `run` reads while asv works
+CPUS_VARIABLE = "FASTATTN_BENCH_CPUS"  # those that `run` may use, before asv pins benchmarks to one
 
 IMPLS = ("numpy", "numba", "cython")
 DTYPES = ("float32", "float64")
@@ -148,6 +149,8 @@ class Profile:
         Turns of a process end here, but after three of them at the earliest.
     regimes, masked : tuple of str
         Rows that are held against the roofline.
+    tuned : tuple of int
+        Dims that the tuner searches.
     imports : int
         Fresh interpreters for each imported module.
     compiled : tuple of str
@@ -167,6 +170,7 @@ class Profile:
     compiled: tuple[str, ...]
     regimes: tuple[str, ...]
     masked: tuple[str, ...]
+    tuned: tuple[int, ...]
 
 
 _ALL = tuple(WORKLOADS)
@@ -185,6 +189,7 @@ PROFILES = {
         compiled=("float32",),
         regimes=("small",),
         masked=("blocks-2k",),
+        tuned=(64,),
     ),
     "standard": Profile(
         dims=DIMS,
@@ -200,6 +205,7 @@ PROFILES = {
         compiled=("float32",),
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
+        tuned=DIMS[:5],
     ),
     "full": Profile(
         dims=DIMS,
@@ -215,6 +221,7 @@ PROFILES = {
         compiled=DTYPES,
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
+        tuned=DIMS,
     ),
 }
 
@@ -298,8 +305,10 @@ def inputs(case: Case) -> tuple[Any, Any, Any]:
     return q, k, v
 
 
-def bind(case: Case, impl: str, threads: int = THREADS) -> Callable[[], Any]:
+def bind(case: Case, impl: str, threads: int = THREADS, **fields: Any) -> Callable[[], Any]:
     """Make the public call of a case, implementation and thread count forced.
+
+    `fields` are further ones of its `Config`.
 
     Raises
     ------
@@ -311,7 +320,7 @@ def bind(case: Case, impl: str, threads: int = THREADS) -> Callable[[], Any]:
     for name in BLAS_VARIABLES:
         if os.environ.get(name) != str(THREADS):
             raise RuntimeError(f"set {name}={THREADS}, as asv.conf.json does")
-    config = None if impl == "numpy" else fastattn.Config(threads=threads)
+    config = None if impl == "numpy" else fastattn.Config(threads=threads, **fields)
     arguments: dict[str, Any] = {"causal": case.causal, "impl": impl, "config": config}
     if case.window is not None:
         arguments["window"] = (case.window, 0)

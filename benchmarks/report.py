@@ -162,6 +162,31 @@ def roofline_table(report: Report) -> Table:
     return table
 
 
+def tuner_table(report: Report) -> Table:
+    """What the tuner found: a row a dim."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(title="Tuner, study's space, all CPUs", title_justify="left", box=box.SIMPLE_HEAD)
+    table.add_column("dim")
+    columns: dict[str, tuple[str, Any]] = {
+        "time_over_default": ("over\ndefault", ratio),
+        "time_over_best": ("over\nbest", ratio),
+        "block": ("block", int),
+        "threads": ("threads", int),
+        "dtype_bits": ("bits", int),
+        "evaluations": ("evaluations", int),
+        "tuning_time": ("tuning", seconds),
+    }
+    for title, _ in columns.values():
+        table.add_column(title, justify="right")
+    name = "bench_tuner.Genetic.track_"
+    for (dim,) in report.rows(f"{name}block"):
+        cells = (show(report.get(name + key, dim), words) for key, (_, words) in columns.items())
+        table.add_row(str(dim), *cells)
+    return table
+
+
 def show(value: float | None, words: Any) -> str:
     """Words for a value; a dash where it was skipped or not measured."""
     if value is None:
@@ -231,7 +256,8 @@ def render(report: Report) -> int:
         "workload",
     )
     console.print()
-    for table in (dims, shapes, roofline_table(report), summary_table(report)):
+    tables = (dims, shapes, roofline_table(report), tuner_table(report), summary_table(report))
+    for table in tables:
         if table.row_count:
             console.print(table)
     console.print(

@@ -74,11 +74,14 @@ def ensure_home() -> None:
         os.environ["HOME"] = str(substitute)
 
 
+def usable_cpus() -> list[int]:
+    """CPUs that this process may use; none where the system does not tell."""
+    return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def affinity() -> list[str]:
     """Arguments that pin benchmarks to the last usable CPU: the first serves interrupts."""
-    if not hasattr(os, "sched_getaffinity"):
-        return []
-    usable = sorted(os.sched_getaffinity(0))
+    usable = usable_cpus()
     return ["--cpu-affinity", str(usable[-1])] if len(usable) > 1 else []
 
 
@@ -217,6 +220,7 @@ def main() -> int:
             "PATH": path,
             "PYTHONUNBUFFERED": "1",
             common.PROGRESS_VARIABLE: str(note),
+            common.CPUS_VARIABLE: ",".join(map(str, usable_cpus())),
         }
         selected = [f"{commit}^!", "--machine", machine, "--show-stderr", *affinity(), *rest]
         status = measure(selected, log, environment)

@@ -254,19 +254,32 @@ def _round(
         "seed": seed,
         "threads": threads,
     }
+    try:
+        answer: dict[str, dict[str, Any]] = ask(module, request, ROUND_TIMEOUT_SECONDS)
+    except RuntimeError as error:
+        return {impl: {"failed": str(error)} for impl in impls}
+    return answer
+
+
+def ask(module: str, request: Mapping[str, Any], timeout_seconds: float) -> Any:
+    """What the function `child` of a module of this folder answers, in a fresh process.
+
+    Raises
+    ------
+    RuntimeError
+        It failed, or took too long.
+    """
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-c", _CHILD, folder, module, json.dumps(request)]
     try:
         done = subprocess.run(
-            command, capture_output=True, text=True, timeout=ROUND_TIMEOUT_SECONDS, check=False
+            command, capture_output=True, text=True, timeout=timeout_seconds, check=False
         )
     except subprocess.TimeoutExpired:
-        return {impl: {"failed": f"no result in {ROUND_TIMEOUT_SECONDS:g} s"} for impl in impls}
+        raise RuntimeError(f"no result in {timeout_seconds:g} s") from None
     if done.returncode != 0:
-        reason = f"process ended with {done.returncode}\n{done.stderr[-2000:]}"
-        return {impl: {"failed": reason} for impl in impls}
-    answer: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+        raise RuntimeError(f"process ended with {done.returncode}\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def child(request_json: str) -> None:

@@ -122,9 +122,10 @@ def attention(
     out : ndarray, (..., Hq, Lq, Dv), optional
         Array to write the result to; must not overlap an input.
     impl : {"auto", "cython", "numba", "numpy"}, default "auto"
-        Implementation; "auto" takes the first that can run here.
+        Implementation; "auto" takes what was tuned, else the first that can run here.
     config : Config, optional
-        Blocks, threads, instruction set; None for defaults.
+        Blocks, threads, instruction set; None for what was tuned for such calls on this
+        machine (`fastattn.wisdom`), else for defaults.
 
     Returns
     -------

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import gc
+import hashlib
+import itertools
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from fastattn.tuner import measure
 from fastattn.tuner.check import disagreement, expect
 from fastattn.tuner.guard import Guard
 from fastattn.tuner.measure import Live, TrialError, block_seconds
+from fastattn.tuner.settle import settle
 from fastattn.tuner.space import kernel, study
 from fastattn.tuner.workload import geometry_of, numpy_dtype
 
@@ -63,10 +67,10 @@ def test_block_lengths() -> None:
 
 @pytest.mark.parametrize(
     ("call_seconds", "dropped", "calls"),
-    [(1e-5, 2, 500), (1e-3, 2, 10), (4.9e-3, 2, 4), (6e-3, 0, 3), (0.01, 0, 2), (0.1, 0, 1)],
+    [(1e-5, 2, 500), (1e-3, 2, 10), (5e-3, 2, 4), (0.01, 2, 2), (0.1, 1, 1), (0.3, 0, 1)],
 )
 def test_first_block(live: Any, call_seconds: float, dropped: int, calls: int) -> None:
-    """After the check: one call for the threads, one to calibrate by; long calls all count."""
+    """After the check: one call for the threads, one to calibrate by; the longest all count."""
     source, made = live(call_seconds)
     point = study().points[0]
     assert source.block(point) == pytest.approx(call_seconds)
@@ -87,11 +91,51 @@ def test_later_blocks(live: Any) -> None:
     assert len(made) - before == 11
 
 
-def test_a_block_has_three_calls(live: Any) -> None:
-    """Though its first said that one is long."""
-    source, made = live(1e-3, 4e-3, 18e-3, 6e-3)
-    assert source.block(study().points[0]) == pytest.approx(6e-3)
-    assert len(made) == 1 + 2 + 3
+def test_blocks_begin_when_the_process_is_quiet() -> None:
+    """Each of them."""
+    told: list[str] = []
+    geometry = geometry_of(SHAPE, "float32", causal=True)
+    source = Live(study(), geometry, settle=lambda: told.append("quiet"))
+    for blocks in (1, 2):
+        source.block(study().points[0])
+        assert told == ["quiet"] * blocks
+
+
+@pytest.mark.parametrize(("states", "looks"), [("", 1), ("RRS", 3)])
+def test_settle(states: str, looks: int) -> None:
+    """It looks until nobody computes."""
+    left, seen = list(states), []
+
+    def computing() -> bool:
+        seen.append(0)
+        return bool(left) and left.pop(0) == "R"
+
+    assert settle(computing, sleep=lambda seconds: None)
+    assert len(seen) == looks
+
+
+def test_settle_gives_up() -> None:
+    """A thread that never stops is not waited for any longer."""
+    ticks = itertools.count()
+    assert not settle(lambda: True, sleep=lambda seconds: None, clock=lambda: 0.1 * next(ticks))
+
+
+def test_settle_sees_threads() -> None:
+    """One that computes is seen, one that sleeps is not."""
+    assert settle()
+    stop, data = threading.Event(), bytes(1 << 24)
+
+    def compute() -> None:
+        while not stop.is_set():
+            hashlib.sha256(data)  # without the GIL
+
+    thread = threading.Thread(target=compute)
+    thread.start()
+    try:
+        assert not settle()
+    finally:
+        stop.set()
+        thread.join()
 
 
 def test_calls(live: Any) -> None:
@@ -144,6 +188,15 @@ def test_wrong_results_are_never_timed(live: Any) -> None:
             source.block(study().points[0])
     assert len(made) == 1
     assert source.spent_seconds == 0
+
+
+def test_what_writes_nothing_is_wrong(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Though the right result of another point is still there."""
+    source, _ = live(1e-3)
+    source.block(study().points[0])
+    monkeypatch.setattr(measure, "attention", lambda *arrays, **arguments: None)
+    with pytest.raises(TrialError, match="not written"):
+        source.block(study().points[2])
 
 
 @pytest.mark.parametrize("at", [1, 5])

@@ -45,9 +45,17 @@ def test_winners_serve_calls(quiet: Path) -> None:
     stored = json.loads(result.remembered.read_text())
     assert result.problem.split()[0] in json.dumps(result.to_json())
     assert stored
-    again = fastattn.tune(SHAPE, budget=3, strategy="random", seed=5)
-    assert again.config.block_q == result.config.block_q
+    again = fastattn.tune(SHAPE, budget=2, strategy="random", seed=5)
+    assert (again.impl, again.config) == (result.impl, result.config)
     assert str(result.remembered) in str(result)
+
+
+def test_an_implementation_has_winners_of_its_own(quiet: Path) -> None:
+    """Tuning one says nothing of which is best."""
+    result = fastattn.tune(SHAPE, impl="numba")
+    q = np.zeros((1, 2, 64, 16), np.float32)
+    assert fastattn.explain(q, q, q, impl="numba").config.block_q == result.config.block_q
+    assert fastattn.explain(q, q, q).impl == "cython"
 
 
 def test_the_result_is_read(quiet: Path) -> None:
@@ -73,6 +81,9 @@ def test_the_result_is_read(quiet: Path) -> None:
     assert not result.interrupted
     ranked = [row.ratio for row in result.rows if row.seconds is not None]
     assert ranked == sorted(ranked)
+    assert [row.seconds is None for row in result.rows] == sorted(
+        row.seconds is None for row in result.rows
+    )
     assert sum("winner" in row.remark for row in result.rows) == 1
     assert sum("default" in row.remark for row in result.rows) == 1
     assert len(result.rows) == result.evaluations
@@ -133,9 +144,9 @@ def test_a_default_that_fails(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.mark.parametrize(
     ("call_seconds", "budget", "seconds", "limit"),
     [
-        (0.01, 18, 30, 4.4),
-        (0.01, 4, 30, 4.4),
-        (0.01, 36, 30, 8.8),
+        (0.01, 18, 30, 4.2),
+        (0.01, 4, 30, 4.2),
+        (0.01, 36, 30, 8.4),
         (0.01, 18, 2, 2),
         (0.02, 18, 30, 30),
     ],
@@ -160,7 +171,8 @@ def test_time_limits(
     monkeypatch.setattr(run, "search", search)
     with pytest.raises(KeyboardInterrupt):
         fastattn.tune(SHAPE, budget=budget, seconds=seconds)
-    assert given == [pytest.approx(limit)]
+    assert given == [pytest.approx(limit, abs=0.2)]
+    assert given[0] < limit
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from simulated import BLOCK_SECONDS, Machine, space
 from fastattn.tuner.record import Search
 from fastattn.tuner.search import Event, search
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies import STRATEGIES, make
+from fastattn.tuner.strategies import STRATEGIES, Trial, make
 
 SPACE = space()
 CONTROL = SPACE.points[3]
@@ -238,6 +238,50 @@ def test_successive_halving_pools_its_blocks() -> None:
     most = max(found.evaluations, key=lambda one: len(one.log_ratios))
     assert len(most.log_ratios) > 5
     assert len(found.evaluations) == len({one.point for one in found.evaluations})
+
+
+class Scripted:
+    """A strategy that asks what it is told to, and keeps what it is told."""
+
+    def __init__(self, *batches: list[Trial]) -> None:
+        self._batches = list(batches)
+        self.told: list[tuple[Point, float | None]] = []
+
+    def ask(self) -> list[Trial]:
+        return self._batches.pop(0) if self._batches else []
+
+    def tell(self, point: Point, score: float | None) -> None:
+        self.told.append((point, score))
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+
+def _scripted(machine: Machine, *batches: list[Trial]) -> tuple[Search, Scripted]:
+    strategy = Scripted(*batches)
+    rng = np.random.default_rng(0)
+    return search(SPACE, machine, strategy, CONTROL, rng=rng, clock=machine.clock), strategy
+
+
+def test_a_batch_is_judged_by_the_best_of_all_batches() -> None:
+    """What is no better than the default is left at once where a point is twice as fast."""
+    machine = Machine(EQUAL | {(0, 0): 0.4e-3})
+    batches = [[Trial(point, 5)] for point in ((0, 0), (5, 0), (0, 0))]
+    found, _ = _scripted(machine, *batches)
+    kept = {one.point: one for one in found.evaluations}
+    assert kept[5, 0].dropped
+    assert len(kept[5, 0].log_ratios) == 1
+
+
+def test_scores_are_of_all_blocks() -> None:
+    """Of a point that is asked for again, the first race's blocks count too."""
+    machine = Machine(EQUAL, noise=0.02, failures={(1, 0): ("no", 0)})
+    batches = [[Trial((0, 0), 3)], [Trial((0, 0), 4), Trial((1, 0), 1)]]
+    found, strategy = _scripted(machine, *batches)
+    ratios = found.evaluations[0].log_ratios
+    assert len(ratios) == 7
+    expected = [((0, 0), np.median(ratios[:3])), ((0, 0), np.median(ratios)), ((1, 0), None)]
+    assert strategy.told == expected
 
 
 def test_events() -> None:

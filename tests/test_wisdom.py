@@ -181,7 +181,7 @@ def sound(tmp_path_factory: pytest.TempPathFactory) -> Entry:
 _evidence = st.fixed_dictionaries(
     {},
     optional={
-        "selection_bound": st.sampled_from([1.0, 1.01, 1, None, "x"]),
+        "selection_bound": st.sampled_from([1.5, 2.5, 10, None, "x"]),
         "raw": st.integers(0, 1),
     },
 )
@@ -211,12 +211,20 @@ def test_merge_is_deterministic_and_associative(sound: Entry, data: st.DataObjec
     for entry in variants:
         (winner,) = (e for e in best if e.place == entry.place)
         assert winner.date >= entry.date
-        bounds = [
-            e.evidence.get("selection_bound") if e.date == winner.date else None
-            for e in (winner, entry)
-        ]
-        if all(isinstance(bound, (int, float)) for bound in bounds):
-            assert bounds[0] <= bounds[1]
+
+
+def test_what_survives_a_merge(sound: Entry) -> None:
+    """The newest; of one date the closest bound, before those that have none."""
+    order = [
+        replace(sound, date="2026-01-02T00:00:00Z", evidence={}),
+        replace(sound, date="2026-01-01T00:00:00Z", evidence={"selection_bound": 1.5}),
+        replace(sound, date="2026-01-01T00:00:00Z", evidence={"selection_bound": 2}),
+        replace(sound, date="2026-01-01T00:00:00Z", evidence={"selection_bound": 10.5}),
+        replace(sound, date="2026-01-01T00:00:00Z", evidence={"selection_bound": "tight"}),
+    ]
+    while order:
+        assert wisdom._best(reversed(order)) == order[:1]
+        order.pop(0)
 
 
 def test_merge_to_a_file(wisdom_folder: Path, tmp_path: Path) -> None:

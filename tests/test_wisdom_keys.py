@@ -184,11 +184,13 @@ def test_the_same_in_every_process() -> None:
     code = """
         import os
         from fastattn._wisdom import keys
-        first = keys.here()
+        first, cpu = keys.here(), keys.environment()["cpu"]
+        keys.here.cache_clear()
         keys.environment()["cpu"] = "changed"
+        assert keys.here() != first
         child = os.fork()
         if child == 0:
-            os._exit(0 if keys.here() == first and keys.environment()["cpu"] != "changed" else 1)
+            os._exit(0 if keys.here() == first and keys.environment()["cpu"] == cpu else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         print(first)
         """

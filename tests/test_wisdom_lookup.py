@@ -326,7 +326,13 @@ def test_entries_that_go_away(wisdom_folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(store, "report", None)
     store.changed()
     assert _wisdom.lookup(geometry(), "auto") is None
-    assert _wisdom.lookup(geometry((0, 4, 2, 64, 64, 16, 16)), "auto") is None
+
+
+def test_nothing_to_compute(wisdom_folder: Path) -> None:
+    """Has no wisdom, though one query has."""
+    remembered.remember((1, 4, 2, 1, 64, 16, 16))
+    assert _wisdom.lookup(geometry((1, 4, 2, 1, 64, 16, 16)), "auto") is not None
+    assert _wisdom.lookup(geometry((1, 4, 2, 0, 64, 16, 16)), "auto") is None
 
 
 def test_without_a_folder_there_is_one_stat(

@@ -167,7 +167,7 @@ def _nearest(folder: str, key: Key) -> tuple[Entry, bool] | None:
             store.report(path, str(unfit), _REMEDY)
             continue
         if key.asked in ("auto", entry.impl):
-            return entry, same
+            return replace(entry, evidence={}), same  # raw samples need not stay in memory
     return None
 
 

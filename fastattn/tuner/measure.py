@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from fastattn._api import attention
 from fastattn._geometry import Geometry
 from fastattn.tuner.check import Expected, disagreement, expect
+from fastattn.tuner.settle import settle
 from fastattn.tuner.space import Candidate, Point, Space, candidate
 from fastattn.tuner.workload import numpy_dtype
 
@@ -32,11 +33,9 @@ __all__ = ["Live", "Source", "TrialError", "block_seconds"]
 _SHORTEST_SECONDS = 0.005
 _LONGEST_SECONDS = 0.020
 _CALLS = 10
-_LEAST_CALLS = 3
-# Threads start or stop where the block before had another number of them: some 50 microseconds,
-# which belong to no call.  The first call is dropped for them, but not where it is so long that
-# they are 1 % of it at most and all calls of the block count.
-_UNDROPPED_SECONDS = 0.005
+# Threads start, or wake, in a block's first call, which is dropped for it; but not where it is so
+# long that this, some milliseconds where a CPU is taken, is 2 % of it at most.
+_UNDROPPED_SECONDS = 0.2
 
 
 class TrialError(Exception):
@@ -106,11 +105,12 @@ class Live:
         *,
         length: Callable[[float], float] = block_seconds,
         clock: Callable[[], float] = time.perf_counter,
+        settle: Callable[[], object] = settle,
     ) -> None:
         self.spent_seconds = 0.0
         self.preparation_seconds = 0.0
         self._space, self._geometry, self._seed = space, geometry, seed
-        self._length, self._clock = length, clock
+        self._length, self._clock, self._settle = length, clock, settle
         self._inputs: dict[str, _Inputs] = {}
         self._calls: dict[Point, Callable[[], object]] = {}
         self._failed: dict[Point, str] = {}
@@ -137,6 +137,7 @@ class Live:
             The call raises, or its result is wrong.
         """
         call = self._checked(point)
+        self._settle()  # threads of the block before would take this one's CPUs
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -153,14 +154,14 @@ class Live:
         call()
         first = self._clock() - begin
         if first >= _UNDROPPED_SECONDS:
-            calls = max(1, round(self._length(first) / first))
-            total = first + self._repeat(call, calls - 1)
-            self.spent_seconds += total
+            calls, total = 1, first
         else:
-            each = self._each.get(point) or max(self._repeat(call, 1), 1e-7)
-            calls = max(_LEAST_CALLS, round(self._length(each) / each))
+            each = self._each.get(point)
+            if each is None:
+                each = first if first >= _LONGEST_SECONDS else max(self._repeat(call, 1), 1e-7)
+            calls = max(1, round(self._length(each) / each))
             total = self._repeat(call, calls)
-            self.spent_seconds += self._clock() - begin
+        self.spent_seconds += self._clock() - begin
         self._each[point] = total / calls
         return total / calls
 

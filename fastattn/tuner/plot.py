@@ -85,7 +85,8 @@ def _search(axes: Any, result: TuningResult) -> None:
         top = axes.get_ylim()[1]
         axes.plot(failed, [top] * len(failed), "v", color="black", label="failed")
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
-    axes.set(xlabel="evaluations", ylabel="time / default's time", title=result.problem)
+    axes.set(xlabel="evaluations", ylabel="time / default's time")
+    axes.set_title(result.problem, loc="left", fontsize=8)
     axes.set_yscale("log")
     _plain_ticks(axes)
     axes.legend(frameon=False, fontsize=8)
@@ -109,8 +110,8 @@ def _finalists(axes: Any, result: TuningResult) -> None:
     names = [row.name + (f" ({row.remark})" if row.remark else "") for row in reversed(rows)]
     axes.set_yticks(range(len(rows)), names, fontsize=7)
     axes.axvline(1, color="black", linewidth=0.8, linestyle=":")
-    title = "final" if rows else "no final"
-    axes.set(xlabel="time / default's time, 95 % interval", title=title)
+    axes.set(xlabel="time / default's time, 95 % interval")
+    axes.set_title("final" if rows else "no final", loc="left", fontsize=8)
     axes.margins(y=0.2)
     _tidy(axes)
 

@@ -202,7 +202,9 @@ class TuningResult:
             if self.selection_bound is None
             else f"at most {100 * self.selection_bound:.1f} % behind the best finalist (95 %)",
             "exploration": f"{seen} of {valid} points, {explored}, by {self.strategy}",
-            "variation": "unknown" if self.variation is None else f"{100 * self.variation:.1f} %",
+            "variation": "unknown"
+            if self.variation is None
+            else f"{100 * self.variation:.1f} % between blocks of the winner",
             "seconds": f"{self.tuning_seconds:.1f}, of which kernel {self.kernel_seconds:.1f}, "
             f"preparation {self.preparation_seconds:.1f}, optimiser {self.optimiser_seconds:.2f}",
             "remembered": f"no: {self.not_remembered}"

@@ -24,10 +24,10 @@ from fastattn.tuner.workload import geometry_of, words_of
 
 __all__ = ["space_of", "tune"]
 
-# A kernel of at most 10 ms is tuned by the budget of 18 within 5 seconds; what is left of them
-# here goes to preparation.
+# A kernel of at most 10 ms is tuned by the budget of 18 within 5 seconds; what these leave of
+# them goes to loading Numba.
 _QUICK_CALL_SECONDS = 0.010
-_QUICK_SECONDS = 4.4
+_QUICK_SECONDS = 4.2
 _QUICK_BUDGET = 18
 _BLOCKS = 5  # of an evaluation
 _MOST_CONTENTION = 0.05
@@ -76,8 +76,8 @@ def tune(
         Whether to keep the winner for later calls.  It is not kept where the machine was too
         unsteady to be sure of it.
     seconds : float, default 30
-        Limit of the search, without preparation (compilation above all).  Quick kernels take
-        less: with the default budget, 5 seconds where a call takes at most 10 ms.
+        Limit, without compilation.  Quick kernels take less: with the default budget, 5
+        seconds in all where a call takes at most 10 ms.
     progress : callable, optional
         Told an `Event` after each block of calls.
 
@@ -115,7 +115,7 @@ def tune(
     chosen = make(strategy, target, budget, seed, [control, *known], _BLOCKS)
     source = Live(target, geometry, seed)
     source.warm_up()
-    guard = Guard()
+    guard, ready = Guard(), time.perf_counter()
     try:
         if source.block(control) <= _QUICK_CALL_SECONDS:
             seconds = min(seconds, _QUICK_SECONDS * max(1.0, budget / _QUICK_BUDGET))
@@ -126,7 +126,7 @@ def tune(
             control,
             rng=np.random.default_rng(seed),
             remembered=known,
-            seconds=seconds,
+            seconds=seconds - (time.perf_counter() - ready),
             on_event=progress,
         )
     except TrialError as error:

@@ -315,8 +315,13 @@ class _Run:
         return numbers.get("threads", 1), math.prod(blocks), point
 
     def _drift(self) -> float | None:
-        """Largest relative difference between the control's medians in thirds of the search."""
-        rounds = self._rounds + ([] if self._final is None else self._final.rounds)
+        """Largest relative difference between the control's medians in thirds of the final.
+
+        The final decides; what went before only chose who takes part in it.  Where it had too few
+        rounds to tell, the whole search is looked at.
+        """
+        decisive = [] if self._final is None else self._final.rounds
+        rounds = decisive if len(decisive) >= _LEAST_CONTROLS else self._rounds + decisive
         seconds = [row[self._control] for row in rounds]
         if len(seconds) < _LEAST_CONTROLS:
             return None

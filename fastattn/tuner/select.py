@@ -147,7 +147,8 @@ def _compare(
     medians, margins = np.zeros((2, count, count))
     middle = np.median(differences, axis=0)
     drawn = differences[rng.integers(0, rounds, (_RESAMPLES, rounds))]
-    deviations = np.median(drawn, axis=1) - middle
+    drawn.sort(axis=1)  # NumPy sorts several times faster than it takes medians
+    deviations = (drawn[:, (rounds - 1) // 2] + drawn[:, rounds // 2]) / 2 - middle
     scales = deviations.std(axis=0)
     moving = scales > 0
     largest = (np.abs(deviations[:, moving]) / scales[moving]).max(axis=1, initial=0.0)

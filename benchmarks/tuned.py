@@ -1,0 +1,184 @@
+"""What the tuner is worth: a search, and its winner measured again.
+
+    search      a fresh process: the genetic tuner on the study's space; then every point of
+                the space in turns, the winner over the best of which is its regret
+    afresh      another one: the winner in turns with the default
+
+Only what `fastattn.tune` returns is used, and public calls.  Turns are those of `sampling`, but
+the first call of several, in which threads start or stop, is not timed.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import operator
+import os
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from benchmarks import common, oracle, sampling
+from benchmarks.common import Profile
+
+SPACE, STRATEGY, BUDGET = "study", "genetic", 18
+BLOCKS, THREADS = (8, 16, 32, 64), (1, 2, 4, 8)  # and data types: the space's points
+TIMEOUT_SECONDS = 300.0
+
+Values = dict[str, Any]  # block, threads, dtype
+
+
+def measure(dims: Sequence[int], profile: Profile) -> dict[int, dict[str, Any]]:
+    """By dim, what was found; or ``skipped`` or ``failed``, and why."""
+    if (reason := _missing()) is not None:
+        return {dim: {"skipped": reason} for dim in dims}
+    found: dict[int, dict[str, Any]] = {}
+    for dim in dims:
+        common.progress(f"tuning dim {dim}")
+        request = {"dim": dim, "profile": asdict(profile)}
+        try:
+            found[dim] = sampling.ask("tuned", request | {"what": "search"}, TIMEOUT_SECONDS)
+            points = {name: found[dim][name] for name in ("winner", "default")}
+            again = request | {"what": "afresh"} | points
+            found[dim] |= sampling.ask("tuned", again, TIMEOUT_SECONDS)
+        except RuntimeError as error:
+            found[dim] = {"failed": str(error)}
+    return found
+
+
+def child(request_json: str) -> None:
+    """Answer one request of `measure` on standard output."""
+    request = json.loads(request_json)
+    _use_all_cpus()
+    profile = Profile(**request["profile"])
+    if request["what"] == "search":
+        answer = searched(request["dim"], profile)
+    else:
+        answer = afresh(request["dim"], request["winner"], request["default"], profile)
+    print(json.dumps(answer))
+
+
+def searched(dim: int, profile: Profile) -> dict[str, Any]:
+    """Tune, and hold the winner against every point."""
+    import fastattn
+
+    result = fastattn.tune(
+        (1, 1, 1, dim, dim, dim),
+        space=SPACE,
+        strategy=STRATEGY,
+        budget=BUDGET,
+        seed=0,
+        remember=False,
+    )
+    winner = {
+        "block": result.config.block_q,
+        "threads": result.config.threads,
+        "dtype": result.dtype,
+    }
+    usable = fastattn.machine().usable_cpus
+    default = {
+        "block": 64,
+        "threads": max(count for count in THREADS if count <= usable),
+        "dtype": "float32",
+    }
+    everything = [
+        {"block": block, "threads": count, "dtype": dtype}
+        for block, count, dtype in itertools.product(BLOCKS, THREADS, common.DTYPES)
+    ]
+    ratios = over(dim, everything, winner, profile)
+    return {
+        "winner": winner,
+        "default": default,
+        "evaluations": result.evaluations,
+        "tuning_time": result.tuning_seconds,
+        "time_over_best": 1 / min(ratios),
+    }
+
+
+def afresh(dim: int, winner: Values, default: Values, profile: Profile) -> dict[str, Any]:
+    """Hold the winner against the default."""
+    if winner == default:
+        return {"time_over_default": 1.0}
+    (ratio,) = over(dim, [winner], default, profile)
+    return {"time_over_default": ratio}
+
+
+def over(
+    dim: int,
+    points: Sequence[Values],
+    control: Values,
+    profile: Profile,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[float]:
+    """Each point's time over the control's: median of the ratios within a repetition."""
+    calls = {_name(point): bound(dim, point) for point in (*points, control)}
+    numbers = {
+        name: sampling.calls_per_block(call, profile.block_seconds, clock)
+        for name, call in calls.items()
+    }
+    turns = {
+        name: functools.partial(_turn, call, numbers[name], clock) for name, call in calls.items()
+    }
+    taken: list[dict[str, float]] = []
+    with sampling.no_collection():
+        end = clock() + profile.budget_seconds
+        for row in itertools.islice(sampling.repetitions(turns), profile.repetitions):
+            taken.append(row)
+            if len(taken) >= sampling.LEAST_REPETITIONS and clock() >= end:
+                break
+    base = _name(control)
+    return [statistics.median(row[_name(point)] / row[base] for row in taken) for point in points]
+
+
+def bound(dim: int, point: Values) -> Callable[[], Any]:
+    """The call of a point, which agrees with the oracle."""
+    case = common.dim_case(dim, point["dtype"])
+    block = point["block"]
+    call = common.bind(case, "cython", point["threads"], block_q=block, block_k=block)
+    oracle.relative_error(case, *common.inputs(case), call())
+    return call
+
+
+def track(found: Mapping[str, Any], *path: str) -> Any:
+    """Value of a tracked benchmark, by its names from the outside in.
+
+    Raises
+    ------
+    SkipNotImplemented
+        There is no tuner, or no kernel.
+    RuntimeError
+        It failed.
+    """
+    if "failed" in found:
+        raise RuntimeError(found["failed"])
+    if "skipped" in found:
+        raise common.skip(found["skipped"])
+    return functools.reduce(operator.getitem, path, found)
+
+
+def _turn(call: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
+    if calls > 1:
+        call()
+    return sampling.block_seconds(call, calls, clock)
+
+
+def _name(point: Values) -> str:
+    return json.dumps(point, sort_keys=True)
+
+
+def _missing() -> str | None:
+    import fastattn
+
+    if not hasattr(fastattn, "tune"):
+        return "this version has no tuner"
+    return common.missing(common.dim_case(64, "float32"), "cython")
+
+
+def _use_all_cpus() -> None:
+    """Those of `run`: asv pins benchmarks to one, and threads are what is tuned."""
+    cpus = os.environ.get(common.CPUS_VARIABLE)
+    if cpus and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, map(int, cpus.split(",")))

@@ -1,0 +1,108 @@
+"""What may be concluded from replays: intervals by the bootstrap, verdicts corrected by Holm.
+
+Tables are what they are: intervals speak of other seeds on the same tables, not of other
+problems.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.tuner_replay.results import Cell
+
+__all__ = ["Difference", "difference", "holm", "interval", "verdicts"]
+
+RESAMPLES = 4000
+LEVEL = 0.95
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Mean over tables and seeds of ours less the other's, where more is better for us.
+
+    Attributes
+    ----------
+    mean : float
+    interval : (float, float)
+        95 %.
+    p : float
+        Two-sided, that there is none.
+    """
+
+    mean: float
+    interval: tuple[float, float]
+    p: float
+
+
+def resampled(samples: Sequence[Array], rng: np.random.Generator) -> Array:
+    """Means over tables of the means over seeds, the seeds of each table drawn again.
+
+    Equal values are drawn together: how often each comes up is multinomial.
+    """
+    total = np.zeros(RESAMPLES)
+    for values in samples:
+        distinct, counts = np.unique(values, return_counts=True)
+        size = len(values)
+        drawn = rng.multinomial(size, counts / size, RESAMPLES)
+        total += drawn @ distinct / size
+    return total / len(samples)
+
+
+def interval(samples: Sequence[Array], rng: np.random.Generator) -> tuple[float, float]:
+    """95 % interval of the mean over tables."""
+    low, high = np.quantile(resampled(samples, rng), ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    return float(low), float(high)
+
+
+def difference(samples: Sequence[Array], rng: np.random.Generator) -> Difference:
+    """Whether paired differences, an array a table, are none on average."""
+    means = resampled(samples, rng)
+    low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
+    below, above = (means <= 0).sum(), (means >= 0).sum()
+    p = min(1.0, 2 * (min(below, above) + 1) / (RESAMPLES + 1))
+    mean = float(np.mean([values.mean() for values in samples]))
+    return Difference(mean, (float(low), float(high)), float(p))
+
+
+def holm(p: Mapping[str, float]) -> dict[str, float]:
+    """P-values corrected for their number.  (Holm 1979.)"""
+    corrected, largest = {}, 0.0
+    for rank, name in enumerate(sorted(p, key=p.__getitem__)):
+        largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
+        corrected[name] = largest
+    return corrected
+
+
+def verdicts(differences: Mapping[str, Difference]) -> dict[str, str]:
+    """For each rival, whether ours is ahead of it, behind it, or that is undecided."""
+    corrected = holm({name: one.p for name, one in differences.items()})
+    return {
+        name: "undecided"
+        if corrected[name] > 1 - LEVEL
+        else ("ahead" if one.mean > 0 else "behind")
+        for name, one in differences.items()
+    }
+
+
+def paired(ours: Sequence[Cell], others: Sequence[Cell], score: str) -> list[Array]:
+    """Differences by table, of the seeds that both have.
+
+    `score` is "close": share within 2 %; or "regret": theirs less ours.
+    """
+    rows = []
+    theirs = {cell.table: cell for cell in others}
+    for mine in ours:
+        other = theirs[mine.table]
+        count = min(len(mine.regrets), len(other.regrets))
+        if score == "close":
+            row = mine.close[:count].astype(float) - other.close[:count]
+        else:
+            row = np.array(other.regrets[:count]) - np.array(mine.regrets[:count])
+        rows.append(row)
+    return rows

@@ -1,0 +1,122 @@
+"""The process that measures rounds for `record`, and says on standard output what it found.
+
+Of what is told: after each round
+``seconds``, ``spent`` and ``failures``; now and then ``part``, the share of a round that is
+done; at the end ``load``, what else the CPUs did.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from benchmarks.tuner_replay.workloads import WORKLOADS, Workload
+from fastattn._geometry import Geometry
+from fastattn.tuner.guard import Guard
+from fastattn.tuner.measure import Live, TrialError, block_seconds
+from fastattn.tuner.space import SPACES, Point, Space, default_point
+from fastattn.tuner.workload import geometry_of
+
+__all__ = ["Request", "blocks_of", "main", "measure", "problem"]
+
+# Hundreds of points have blocks as short as the tuner's shortest, so that calls of milliseconds
+# are taken one by one: noisier than what the tuner measures, hence no easier to search.
+_MANY_POINTS = 64
+_SHORT_SECONDS = 0.005
+_TELL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Rounds that one process is to measure.
+
+    Attributes
+    ----------
+    name : str
+        Workload.
+    process : int
+        Its number: the seed of inputs and turns.
+    rounds : int
+    seconds : float or None
+        A round that would not end within them is not begun; the first always is.
+    """
+
+    name: str
+    process: int
+    rounds: int
+    seconds: float | None
+
+    def to_json(self) -> str:
+        """As the process is given it."""
+        return json.dumps(asdict(self))
+
+
+def problem(name: str) -> tuple[Workload, Geometry, Space, Point]:
+    """Workload of that name, its geometry, its space here, and the default in it."""
+    workload = WORKLOADS[name]
+    case = workload.case
+    geometry = geometry_of(workload.shape, case.dtype, case.causal)
+    space = SPACES[workload.space](geometry)
+    return workload, geometry, space, default_point(space, geometry)
+
+
+def blocks_of(space: Space) -> tuple[Callable[[float], float], str]:
+    """Seconds of a block by the seconds of a call, and the same in words."""
+    if len(space) < _MANY_POINTS:
+        return block_seconds, "blocks of 5 to 20 ms, as the tuner's"
+    words = f"blocks of {1e3 * _SHORT_SECONDS:g} ms, or one call that takes longer"
+    return lambda call: _SHORT_SECONDS, words
+
+
+def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Measure rounds, and tell each when it is complete."""
+    begin = time.monotonic()
+    _, geometry, space, _ = problem(request.name)
+    source = Live(space, geometry, request.process, length=blocks_of(space)[0])
+    turns = random.Random(request.process)
+    source.warm_up()
+    guard = Guard()
+    each = 0.0
+    for number in range(request.rounds):
+        now = time.monotonic()
+        if number and request.seconds is not None and now + each > begin + request.seconds:
+            break
+        tell(_round(space, source, turns, tell))
+        each = time.monotonic() - now
+    tell({"load": asdict(guard.load())})
+
+
+def _round(
+    space: Space, source: Live, turns: random.Random, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """One block of every point, in random order."""
+    seconds: list[float | None] = [None] * len(space)
+    spent, failures = [0.0] * len(space), {}
+    told = time.monotonic()
+    source.start_round()
+    for done, at in enumerate(turns.sample(range(len(space)), len(space))):
+        before = source.spent_seconds
+        try:
+            seconds[at] = source.block(space.points[at])
+        except TrialError as error:
+            failures[at] = str(error)
+        spent[at] = source.spent_seconds - before
+        if time.monotonic() > told + _TELL_SECONDS:
+            told = time.monotonic()
+            tell({"part": done / len(space)})
+    return {"seconds": seconds, "spent": spent, "failures": failures}
+
+
+def main() -> None:
+    """Answer the request on the command line."""
+    try:
+        measure(
+            Request(**json.loads(sys.argv[1])), lambda told: print(json.dumps(told), flush=True)
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)

@@ -1,0 +1,238 @@
+"""`Table`: every point of a space, measured in the same rounds; and the file it is kept in.
+
+The file is JSON in the style of T4, the exchange format of auto-tuning results that Kernel Tuner
+writes: ``results`` with ``configuration``, ``invalidity``, ``correctness`` and ``times``, whose
+``runtimes`` are here raw repetitions in seconds and whose ``benchmark`` is what one of them took
+with all of its block's calls.  What T4 has no place for stands in ``metadata``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fastattn._errors import ArgumentError, ConfigError, teach
+from fastattn.tuner.space import Gene, Point, Space, Value
+
+__all__ = ["LEAST_ROUNDS", "Table", "read", "write"]
+
+SCHEMA_VERSION = "1.0.0"
+LEAST_ROUNDS = 5  # fewer tell nothing of noise
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Table:
+    """Times of every point of a space, round by round.
+
+    Attributes
+    ----------
+    name : str
+    space : Space
+    control : Point
+        The default: what a search compares with.
+    seconds : ndarray, (points, rounds)
+        Seconds of a call, of one block each; NaN for a point that failed.
+    block_seconds : ndarray, (points,)
+        Seconds of the kernel that a block takes, its dropped call included.
+    processes : tuple of int
+        Number of the process in which each round was measured.
+    failures : mapping
+        Points that could not be measured, and why.
+    metadata : mapping
+        Workload, machine, versions and whatever else a reader wants to know.
+    ratios : ndarray, (points,)
+        The truth that replays are judged by: median over the rounds of the time over the
+        control's in the same round; infinite for a point that failed.
+    regrets : ndarray, (points,)
+        Each ratio over the least, less 1.
+    """
+
+    name: str
+    space: Space
+    control: Point
+    seconds: Array
+    block_seconds: Array
+    processes: tuple[int, ...]
+    failures: Mapping[Point, str]
+    metadata: Mapping[str, Any]
+    ratios: Array = field(init=False)
+    regrets: Array = field(init=False)
+
+    def __post_init__(self) -> None:
+        ratios = np.median(self.seconds / self.seconds[self.space.place(self.control)], axis=1)
+        ratios[np.isnan(ratios)] = np.inf
+        object.__setattr__(self, "ratios", ratios)
+        object.__setattr__(self, "regrets", ratios / ratios.min() - 1)
+
+    @property
+    def best(self) -> Point:
+        """The point of the least ratio."""
+        return self.space.points[int(np.argmin(self.ratios))]
+
+    @property
+    def resolution(self) -> float:
+        """Half of the 95 % interval of a good point's ratio, as a share.
+
+        The median over the best tenth of the points; of each the median's standard error by
+        its interquartile range.  Differences below it may be noise that was frozen into
+        the table.
+        """
+        control = self.space.place(self.control)
+        best = np.argsort(self.ratios)[: max(2, len(self.space) // 10)]
+        logs = np.log(self.seconds[best[best != control]] / self.seconds[control])
+        low, high = np.quantile(logs, (0.25, 0.75), axis=1)
+        deviation = float(np.median(high - low)) / 1.349
+        return 1.96 * math.sqrt(math.pi / 2 / len(self.processes)) * deviation
+
+
+def write(table: Table, path: Path) -> None:
+    """Write a table, one result a line; whoever reads meanwhile sees the old one or the new."""
+    lines = [
+        "{",
+        f'"schema_version": "{SCHEMA_VERSION}",',
+        f'"metadata": {json.dumps(_head(table), indent=1)},',
+        '"results": [',
+        ",\n".join(_result(table, at, point) for at, point in enumerate(table.space.points)),
+        "]",
+        "}",
+    ]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    whole = path.with_suffix(".part")
+    whole.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    os.replace(whole, path)
+
+
+def read(path: Path) -> Table:
+    """Read a table.
+
+    Raises
+    ------
+    ArgumentError
+        The file is no table, or not a whole one.
+    """
+    try:
+        return _parsed(json.loads(path.read_text(encoding="utf-8")), path.stem)
+    except OSError as error:
+        reason = error.strerror or str(error)
+    except _Damaged as error:
+        reason = str(error)
+    except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
+        reason = f"{type(error).__name__}: {error}"
+    raise ArgumentError(
+        teach(
+            "table",
+            f"{str(path)!r} ({reason})",
+            "a file that `record` wrote",
+            "restore it, or remove it and record it again",
+        )
+    )
+
+
+class _Damaged(Exception):
+    """What is wrong with a table."""
+
+
+def _head(table: Table) -> dict[str, Any]:
+    space = table.space
+    return {
+        "space": {
+            "name": space.name,
+            "genes": [
+                {
+                    "name": gene.name,
+                    "values": list(gene.values),
+                    "ordered": gene.ordered,
+                    "meaning": gene.meaning,
+                }
+                for gene in space.genes
+            ],
+        },
+        "control": space.values(table.control),
+        "objective": "time",
+        "unit": "seconds",
+        "processes": list(table.processes),
+        **table.metadata,
+    }
+
+
+def _result(table: Table, at: int, point: Point) -> str:
+    fault = table.failures.get(point)
+    line: dict[str, Any] = {
+        "configuration": table.space.values(point),
+        "invalidity": "correct" if fault is None else "runtime",
+        "correctness": int(fault is None),
+    }
+    if fault is not None:
+        line["failure"] = fault
+    words = json.dumps(line, separators=(",", ":"))
+    runtimes = "" if fault is not None else ",".join(map(_short, table.seconds[at].tolist()))
+    block = _short(0.0 if fault is not None else float(table.block_seconds[at]))
+    return f'{words[:-1]},"times":{{"benchmark":{block},"runtimes":[{runtimes}]}}}}'
+
+
+def _short(seconds: float) -> str:
+    """Four significant digits, in whichever way is shorter."""
+    if seconds == 0:
+        return "0"
+    mantissa, exponent = f"{seconds:.3e}".split("e")
+    digits = mantissa.replace(".", "").rstrip("0")
+    scientific = f"{digits}e{int(exponent) - len(digits) + 1}"
+    plain = f"{float(f'{seconds:.4g}'):.12f}".rstrip("0").rstrip(".")
+    return min(scientific, plain, key=len)
+
+
+def _parsed(document: Mapping[str, Any], name: str) -> Table:
+    if document["schema_version"] != SCHEMA_VERSION:
+        raise _Damaged(f"schema_version {document['schema_version']!r}, not {SCHEMA_VERSION!r}")
+    metadata = dict(document["metadata"])
+    described, control = metadata.pop("space"), metadata.pop("control")
+    processes = tuple(int(number) for number in metadata.pop("processes"))
+    for unused in ("objective", "unit"):
+        del metadata[unused]
+    results: Sequence[Mapping[str, Any]] = document["results"]
+    space = _space(described, [row["configuration"] for row in results])
+    seconds = np.full((len(space), len(processes)), np.nan)
+    block_seconds, failures = np.zeros(len(space)), {}
+    for at, row in enumerate(results):
+        if row["invalidity"] != "correct":
+            failures[space.points[at]] = str(row["failure"])
+            continue
+        runtimes = row["times"]["runtimes"]
+        if len(runtimes) != len(processes):
+            raise _Damaged(f"result {at} has {len(runtimes)} runtimes of {len(processes)}")
+        seconds[at], block_seconds[at] = runtimes, row["times"]["benchmark"]
+    whole = space.point(control)
+    good = np.isfinite(seconds) & (seconds > 0)
+    if whole in failures or not len(processes):
+        raise _Damaged("the control was not measured")
+    bad = [at for at, point in enumerate(space.points) if point not in failures]
+    bad = [at for at in bad if not good[at].all() or not block_seconds[at] > 0]
+    if bad:
+        raise _Damaged(f"result {bad[0]} has times that are none")
+    return Table(name, space, whole, seconds, block_seconds, processes, failures, metadata)
+
+
+def _space(described: Mapping[str, Any], rows: Sequence[Mapping[str, Value]]) -> Space:
+    genes = tuple(
+        Gene(gene["name"], tuple(gene["values"]), bool(gene["ordered"]), gene["meaning"])
+        for gene in described["genes"]
+    )
+    names = [gene.name for gene in genes]
+    points: list[Point] = []
+    for at, row in enumerate(rows):
+        if list(row) != names:
+            raise _Damaged(f"result {at} has other genes than the space")
+        points.append(tuple(gene.values.index(row[gene.name]) for gene in genes))
+    if len(set(points)) != len(points) or not points:
+        raise _Damaged("a configuration stands there twice, or none at all")
+    return Space(described["name"], genes, tuple(points))

@@ -1,0 +1,55 @@
+"""What is recorded: problems by name, and which of them hyperparameters may be chosen on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks import common
+from benchmarks.common import Case
+
+__all__ = ["HELD_OUT", "TUNING", "WORKLOADS", "Workload"]
+
+
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """A problem, and the space that is searched for it."""
+
+    space: str
+    case: Case
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """B, Hq, Hkv, Lq, Lk, D."""
+        c = self.case
+        return (c.batch, c.heads_q, c.heads_kv, c.length_q, c.length_k, c.dim)
+
+    def described(self) -> dict[str, Any]:
+        """As it stands in a table's metadata."""
+        return {"shape": list(self.shape), "dtype": self.case.dtype, "causal": self.case.causal}
+
+
+_KERNEL = {
+    "small": common.WORKLOADS["small"],
+    "vit": common.WORKLOADS["vit"],
+    "prefill-1k": Case(1, 2, 2, 1024, 1024, 64),
+    "causal-1k": Case(1, 4, 4, 1024, 1024, 64, causal=True),
+    "wide-1k": Case(1, 1, 1, 1024, 1024, 128),
+    "decode": common.WORKLOADS["decode"],
+    "few-rows": Case(1, 16, 4, 4, 2048, 128),
+    "dim-256": common.dim_case(256, "float32"),
+    "dim-512": common.dim_case(512, "float32"),
+    "vit-float64": common.WORKLOADS["vit"].of("float64"),
+}
+WORKLOADS = {
+    # The data type is a gene there, and this one the default's.
+    **{f"study-{dim}": Workload("study", common.dim_case(dim, "float32")) for dim in common.DIMS},
+    **{f"kernel-{name}": Workload("kernel", case) for name, case in _KERNEL.items()},
+}
+# Hyperparameters of strategies, ours and rivals', are chosen on the first half; what is said of
+# them is said of the second.  Fixed before any table was recorded.
+TUNING = (
+    *("study-64", "study-256", "study-768"),
+    *("kernel-small", "kernel-vit", "kernel-prefill-1k", "kernel-decode", "kernel-dim-256"),
+)
+HELD_OUT = tuple(name for name in WORKLOADS if name not in TUNING)
