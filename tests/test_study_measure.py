@@ -62,6 +62,24 @@ def test_a_round_times_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.others is None or 0 <= found.others <= 1
 
 
+def test_only_cython_has_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    configs: dict[str, set[Any]] = {impl: set() for impl in USABLE}
+    attention = fastattn.attention
+
+    def watched(*arrays: Any, impl: str, config: Any) -> Any:
+        configs[impl].add(config)
+        return attention(*arrays, impl=impl, config=config)
+
+    monkeypatch.setattr(fastattn, "attention", watched)
+    monkeypatch.setattr(timing, "settle", nothing)
+    monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
+    turns.take(24, "float32", CONFIG, 0.01, seed=0)
+    found = {impl: {None} for impl in USABLE}
+    if "cython" in found:
+        found["cython"] = {fastattn.Config(**CONFIG)}
+    assert configs == found
+
+
 def test_what_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     right, judged = turns.oracle.relative_error, []
 

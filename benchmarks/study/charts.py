@@ -238,12 +238,11 @@ def all_searches(record: Record) -> Chart | None:
     rows = math.ceil(len(found) / columns)
 
     def draw(figure: Any) -> None:
-        grid = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, (dim, tuning) in itertools.zip_longest(grid, found, fillvalue=("", None)):
-            if tuning is None:
-                axes.set_visible(False)
-            else:
-                _search(axes, dim, tuning)
+        grid = list(figure.subplots(rows, columns, squeeze=False).flat)
+        for axes, (dim, tuning) in zip(grid, found, strict=False):
+            _search(axes, dim, tuning)
+        for axes in grid[len(found) :]:
+            axes.set_visible(False)
 
     return Chart(
         "search",

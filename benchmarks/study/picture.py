@@ -31,7 +31,7 @@ COLOURS = {
     "cython": ("#00639c", "#56b4e9"),
 }
 INK, MUTED, RULE, PAPER = (COLOURS[name][0] for name in ("ink", "muted", "rule", "paper"))
-STYLES = {
+STYLES: dict[str, dict[str, Any]] = {
     "numpy": {"color": COLOURS["numpy"][0], "marker": "s", "linestyle": (0, (1.5, 1.5))},
     "numba": {"color": COLOURS["numba"][0], "marker": "^", "linestyle": (0, (5, 2))},
     "cython": {"color": COLOURS["cython"][0], "marker": "o", "linestyle": "-"},
@@ -42,7 +42,7 @@ STYLES |= {
     "torch-hand": STYLES["numpy"] | {"marker": "D"},
     "torch-mha": STYLES["numpy"] | {"marker": "v"},
 }
-SETTINGS = {
+SETTINGS: dict[str, Any] = {
     "svg.hashsalt": "fastattn",
     "svg.fonttype": "none",
     "font.size": 10,
