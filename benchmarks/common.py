@@ -196,7 +196,7 @@ PROFILES = {
         compiled=("float32",),
         regimes=("small",),
         masked=("blocks-2k",),
-        history=("small",),
+        history=("dim-256",),
         history_rounds=2,
         tuned=(64,),
     ),

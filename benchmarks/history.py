@@ -58,6 +58,11 @@ def lacking(cells: Mapping[str, float | None]) -> bool:
     return not cells or None in cells.values()
 
 
+def unbuilt(cells: Mapping[str, float | None]) -> bool:
+    """Whether there is no value: asv stores a failure of every cell of such a commit."""
+    return all(value is None for value in cells.values())
+
+
 def table(series: Series, subjects: Mapping[str, str]) -> str:
     """A row a commit: values, and in brackets the change since the last one if it is large."""
     names = list(dict.fromkeys(name for cells in series.values() for name in cells))
@@ -71,9 +76,9 @@ def table(series: Series, subjects: Mapping[str, str]) -> str:
             value = cells.get(name)
             if value is not None and math.isfinite(value):
                 last[name] = value
-        lines.append(
-            f"{commit[:8]} {row or ' not measured: it does not build'}  {subjects[commit]}"
-        )
+        if unbuilt(cells):
+            row = f"{'it does not build, or fails':>{width * max(1, len(names))}}"
+        lines.append(f"{commit[:8]} {row}  {subjects[commit]}")
     return "\n".join(lines)
 
 
@@ -96,17 +101,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen = commits(options.steps, options.branch)
     except ValueError as error:
         parser.error(str(error))
-    with run.session(options.machine) as here:
+    try:
+        return _measure(chosen, options.machine, options.again)
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on")
+        return 130
+
+
+def _measure(chosen: Sequence[str], machine: str | None, again: bool) -> int:
+    with run.session(machine) as here:
         print(f"Measuring {len(chosen)} commits on {here.machine}; all of asv's words: {run.LOG}")
         series: dict[str, dict[str, float | None]] = {}
         subjects = {commit: subject(commit) for commit in chosen}
         for number, commit in enumerate(chosen, start=1):
-            if options.again or lacking(values(commit, here.machine)):
+            if again or lacking(values(commit, here.machine)):
                 print(f"{number} of {len(chosen)}: {commit[:8]} {subjects[commit]}", flush=True)
                 here.measure(commit, ["--bench", "bench_history"])
             series[commit] = values(commit, here.machine)
-            if not series[commit]:
-                print(f"{commit[:8]} was not measured: it does not build; see {run.LOG}")
+            if unbuilt(series[commit]):
+                print(f"{commit[:8]} was passed over: it does not build, or fails; see {run.LOG}")
         status = here.publish()
     print(table(series, subjects))
     return status or (2 if any(map(lacking, series.values())) else 0)

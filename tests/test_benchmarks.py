@@ -208,7 +208,7 @@ def test_profiles_differ_in_extent_only() -> None:
     names = ("dims", "dtypes", "workloads", "workload_dtypes", "memory", "compiled", "regimes")
     for profile in common.PROFILES.values():
         assert profile.repetitions % len(common.IMPLS) == 0  # whole balanced squares
-        for name in (*names, "masked"):
+        for name in (*names, "masked", "history"):
             assert set(getattr(profile, name)) <= set(getattr(full, name)), name
     assert common.PROFILES["standard"].dims == common.DIMS
 

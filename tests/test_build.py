@@ -17,6 +17,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / "setup.py"), run_name="setup_table"))
 SOURCES = ROOT / "src_cpp"
 ISA_HEADERS = {"stdint.h", "immintrin.h"}
+SLOWDOWN_MARK = b"fastattn is slowed down on purpose"
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 
@@ -176,3 +177,17 @@ def test_a_row_of_another_architecture_is_reported(tmp_path: Path) -> None:
     command = SETUP.BuildExt(Distribution())
     reason = command._compile_isa(SETUP.Isa("other", (), ("pdp11",)), None, ())
     assert reason == "only for pdp11"
+
+
+def test_only_calibration_is_slowed_down(tmp_path: Path) -> None:
+    """The normal build has no trace of it: neither the mark nor the clock."""
+    made = {}
+    for name, flags in (("plain", []), ("slow", ["-DFASTATTN_SLOWDOWN_PERCENT=5"])):
+        path = tmp_path / f"{name}.o"
+        command = [*compiler(), *SETUP.COMMON_FLAGS, "-O1", "-fopenmp", *flags, "-c"]
+        subprocess.run([*command, SOURCES / "driver.cpp", "-o", path], check=True)
+        symbols = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
+        made[name] = (SLOWDOWN_MARK in path.read_bytes(), "clock" in symbols)
+    assert made == {"plain": (False, False), "slow": (True, True)}
+    for path in Path(fastattn.__file__).parent.glob("implementations/*.so"):
+        assert SLOWDOWN_MARK not in path.read_bytes()

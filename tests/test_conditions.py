@@ -1,0 +1,149 @@
+"""Conditions of a measurement: what is read, when it counts as disturbed, what is kept."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.append(str(Path(__file__).resolve().parent.parent))
+
+from benchmarks import common, conditions, run, sampling
+from benchmarks.conditions import Disturbance, Watch
+
+linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
+
+
+@linux
+def test_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.delenv("FASTATTN_ISA", raising=False)
+    found = conditions.facts()
+    assert found["cpus"] == sorted(os.sched_getaffinity(0))
+    assert found["variables"]["OMP_NUM_THREADS"] == "1"
+    assert found["variables"]["FASTATTN_ISA"] is None
+    assert found["threads"] >= 1
+    assert conditions.machine().endswith(f"{os.cpu_count()} CPUs")
+    json.dumps(found)
+
+
+def test_thread_pools_where_they_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = type(sys)("threadpoolctl")
+    info = [{"internal_api": "openblas", "num_threads": 1, "version": "0.3", "filepath": "/x"}]
+    module.threadpool_info = lambda: info
+    monkeypatch.setitem(sys.modules, "threadpoolctl", module)
+    assert conditions.pools() == [{"internal_api": "openblas", "num_threads": 1, "version": "0.3"}]
+    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
+    assert conditions.pools() is None
+
+
+def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    stat.write_text(
+        "cpu  0 0 0 0 0 0 0 9 0 0\ncpu0 0 0 0 0 0 0 0 4 0 0\ncpu10 0 0 0 0 0 0 0 5 0 0\n"
+    )
+    assert conditions.steal_ticks([0], str(stat)) == 4
+    assert conditions.steal_ticks([0, 10], str(stat)) == 9
+    assert conditions.steal_ticks([0], str(tmp_path / "none")) == 0
+
+
+def test_time_in_which_we_did_not_run_is_lost() -> None:
+    watch = Watch()
+    time.sleep(0.2)  # as another process would have it
+    found = watch.stop()
+    assert found.seconds >= 0.2
+    assert found.lost_share > 0.5
+    assert found.disturbed
+
+
+@pytest.mark.parametrize(
+    ("lost", "steal", "disturbed"),
+    [(0.0, 0.0, False), (0.05, 0.02, False), (0.06, 0.0, True), (0.0, 0.03, True)],
+)
+def test_what_is_too_much(lost: float, steal: float, disturbed: bool) -> None:
+    assert Disturbance(1.0, lost, steal, 9).disturbed is disturbed
+
+
+# --- Recorded with results ---------------------------------------------------------------
+
+
+def lines(*shares: float) -> list[str]:
+    facts: dict[str, Any] = {"numpy": "2", "cpus": [1]}
+    entries = [
+        {"case": f"dim {i}", "seconds": 1.0, "lost_share": s, "steal_share": 0.0, "switches": 1}
+        for i, s in enumerate(shares)
+    ]
+    return [json.dumps(entry | facts) for entry in entries]
+
+
+def test_a_run_is_disturbed_where_more_than_a_tenth_of_it_is() -> None:
+    few = conditions.gather(lines(*[0.0] * 9, 0.5))
+    assert not few["disturbed"]
+    assert [m["disturbed"] for m in few["measurements"]] == [False] * 9 + [True]
+    many = conditions.gather(lines(*[0.0] * 8, 0.5, 0.7))
+    assert many["disturbed"]
+    assert many["facts"] == [{"numpy": "2", "cpus": [1]}]
+    words = conditions.warning(many)
+    assert words.startswith("DISTURBED: 2 of 10 measurements")
+    assert "worst, dim 9: others had 70 %" in words
+
+
+def test_runs_of_a_commit_add_up_beside_its_results(tmp_path: Path) -> None:
+    assert conditions.load(tmp_path, "here", "c" * 40) == []
+    for share in (0.0, 0.9):
+        path = conditions.store(conditions.gather(lines(share)), tmp_path, "here", "c" * 40)
+    assert path == tmp_path / "here/cccccccc.conditions"  # asv reads .json only
+    assert [one["disturbed"] for one in conditions.load(tmp_path, "here", "c" * 40)] == [
+        False,
+        True,
+    ]
+
+
+@linux
+def test_every_round_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In its own process, with the case's name."""
+    note = tmp_path / "note"
+    for name in common.BLAS_VARIABLES:
+        monkeypatch.setenv(name, "1")
+    profile = common.PROFILES["smoke"]
+    cases = {("tiny", "float32"): common.Case(1, 1, 1, 8, 8, 4)}
+    sampling.measure(cases, ("numpy",), profile)
+    assert not note.exists()  # nobody asked
+    monkeypatch.setenv(conditions.RECORD_VARIABLE, str(note))
+    cells = sampling.measure(cases, ("numpy",), profile)
+    assert cells[("tiny", "float32"), "numpy"].failed is None
+    entries = [json.loads(line) for line in note.read_text().splitlines()]
+    assert [entry["case"] for entry in entries] == ["tiny, float32"] * profile.rounds
+    assert conditions.gather(note.read_text().splitlines())["facts"]
+
+
+def test_a_disturbed_run_is_marked_and_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = tmp_path / "note"
+    asked: list[list[str]] = []
+
+    def measure(arguments: list[str], *_: object) -> int:
+        asked.append(arguments)
+        note.write_text("\n".join(lines(0.5)))
+        return status
+
+    monkeypatch.setattr(run, "measure", measure)
+    monkeypatch.setattr(run.report, "RESULTS", tmp_path)
+    session = run.Session("here", sys.stdout, {}, note)
+    status = 1  # nothing was stored
+    assert session.measure("c" * 40, ["--bench", "x"]) == 1
+    assert conditions.load(tmp_path, "here", "c" * 40) == []
+    status = 2
+    assert session.measure("c" * 40, ["--bench", "x"]) == 2
+    assert asked[0][:3] == ["c" * 40 + "^!", "--machine", "here"]
+    assert asked[0][-2:] == ["--bench", "x"]
+    assert conditions.load(tmp_path, "here", "c" * 40)[0]["disturbed"]
+    printed = capsys.readouterr().out
+    assert "DISTURBED: 1 of 1" in printed
+    assert "cccccccc.conditions" in printed
