@@ -19,7 +19,7 @@ import pytest
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 # A sandbox of its own needs rights that containers do not give; the pages are ours.
-ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--hide-scrollbars")
+ARGUMENTS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--hide-scrollbars")
 
 
 class Browser:

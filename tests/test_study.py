@@ -261,7 +261,7 @@ def test_a_record_of_nothing_is_shown(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     empty = Record(synthetic((64,)).about, 9, interrupted=True)
     html, markdown = (path.read_text() for path in page.render(empty, tmp_path))
-    assert html.count("Not measured") == 4
+    assert html.count("Not measured") == 6
     assert "Nothing was measured yet." in markdown
     without = synthetic((64,), torch=False)
     _, markdown = (path.read_text() for path in page.render(without, tmp_path))

@@ -83,16 +83,20 @@ def _grid(record: Record) -> Section:
 
 
 def _figure(record: Record) -> Section:
+    if not record.dims():
+        return Section("figure-1", "Over the dims", ("Not measured.",))
     return Section(
         "figure-1",
         "Over the dims",
-        ("Vertical strokes are intervals of 95 % over the processes.",) if record.dims() else (),
+        ("Vertical strokes are intervals of 95 % over the processes.",),
         charts=tuple(charts.figure_1(record)),
-        numbers=(tables.speedups(record), tables.variations(record)) if record.dims() else (),
+        numbers=(tables.variations(record),),
     )
 
 
 def _study(record: Record) -> Section:
+    if not record.dims():
+        return Section("study", "Beside the study", ("Not measured.",))
     means = {impl: tables.speedup_means(record, impl) for impl in tables.OTHERS}
     text = " ".join(
         f"{words.NAMES[impl]}: here {words.times(ours)}, in the study {words.times(study)}."
@@ -106,7 +110,7 @@ def _study(record: Record) -> Section:
             "Only ratios travel between machines. Geometric mean of the speed-up over NumPy: "
             + text,
         ),
-        (tables.study_1(record),),
+        (tables.speedups(record), tables.study_1(record)),
     )
 
 

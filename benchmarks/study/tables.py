@@ -191,8 +191,10 @@ def tunings(record: Record) -> Table:
                 words.percent(lost),
             )
         )
-    columns = ("dim", "dtype", "block", "threads", "over the default", "interval")
-    columns += ("measured", "took", "others")
+    columns = (
+        *("dim", "dtype", "block", "threads", "over the default", "interval"),
+        *("measured", "took", "others"),
+    )
     marked = frozenset(
         at
         for at, (_, found) in enumerate(sorted(record.tunings.items(), key=lambda p: int(p[0])))
@@ -227,7 +229,8 @@ def peers(record: Record) -> list[Table]:
     names = [name for name in results.peers if name != "cython"]
     found = []
     for threads in results.threads():
-        rows, marked = [], set()
+        marked: set[int] = set()
+        rows: list[tuple[str, ...]] = []
         for cell in results.cells(threads):
             ours = results.get(cell, threads, "cython")
             if results.others.get(str(threads), {}).get(cell, 0.0) > DISTURBED:
