@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench roofline preview report chart peers replay browser \
+.PHONY: help test test-thorough bench roofline preview report chart peers replay compare history browser \
         lint sanitize clean
 
 help:
@@ -18,6 +18,8 @@ help:
 	@echo "make bench      benchmark the current commit with asv, publish, print a table"
 	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
 	@echo "make preview    serve the published pages"
+	@echo "make compare    two revisions in turns, a verdict for each benchmark: BASE=v1 [HEAD=v2]"
+	@echo "make history    the ratio tracks of the last commits: STEPS=20"
 	@echo "make report     the study's Table 1 and Figure 1 on this machine, as one page: report/"
 	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
@@ -53,6 +55,13 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
 
 bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks.run --profile $(PROFILE)
+
+compare: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.paired $(or $(BASE),$(error say which revision: make compare BASE=v0.1.0)) \
+		$(or $(HEAD),HEAD) $(ARGS)
+
+history: $(VENV)/.bench
+	$(BIN)/python -m benchmarks.history $(or $(STEPS),10) $(ARGS)
 
 roofline: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.roofline
