@@ -9,8 +9,8 @@
 // Parts are cut and merged in the same way whoever computes them, so a result does not depend on
 // the number of threads or of other items.
 //
-// Threads, OpenMP and allocation are here and in roofline.cpp alone.  It does not choose: blocks,
-// thread count and instruction set come with the call.
+// How many threads a call gets and its memory are decided here; the threads are pool.cpp's.  It does
+// not choose: blocks, the threads that are wanted and the instruction set come with the call.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
 
@@ -21,9 +21,6 @@
 #include <limits>
 #include <new>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
 #endif
@@ -34,21 +31,18 @@
 #include <time.h>
 #endif
 
+#include "pool.hpp"
+
 namespace fastattn {
 namespace {
-
-// An OpenMP runtime's threads do not survive fork(), and some runtimes wait for them for
-// ever: a child computes on the thread that calls.
-bool forked_child = false;
 
 // Threads of all calls that are being computed.
 std::atomic<int> busy_threads{0};
 
 #if defined(__unix__) || defined(__APPLE__)
-[[maybe_unused]] const int fork_handler = pthread_atfork(nullptr, nullptr, [] {
-    forked_child = true;
-    busy_threads = 0;  // the calls of other threads stayed with the parent
-});
+// The calls of other threads stay with the parent.
+[[maybe_unused]] const int fork_handler =
+    pthread_atfork(nullptr, nullptr, [] { busy_threads = 0; });
 #endif
 
 // The threads of one call: what calls on other threads of the process leave of the CPUs, but at
@@ -324,8 +318,7 @@ Status attention(const Call& call, const KernelSet& kernels) {
     const Work work(call, kernels);
     const int64_t pieces = work.pieces();
     if (pieces == 0) return Status::kOk;
-    const int64_t wanted =
-        startable(static_cast<int>(std::min<int64_t>(pieces, call.threads)));
+    const int64_t wanted = std::min<int64_t>(pieces, call.threads);
     const Team team(wanted, call.cpus);
     const int64_t bytes = work.bytes(), shared_bytes = work.shared_bytes();
     if (bytes < 0 || shared_bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / 4 / wanted)
@@ -335,28 +328,22 @@ Status attention(const Call& call, const KernelSet& kernels) {
     char* scratch = shared + shared_bytes;
     work.start(shared);
 
-    if (team.size() == 1) {
-        for (int64_t piece = 0; piece < pieces; ++piece) work.run(piece, scratch, shared);
-    } else {
-#pragma omp parallel for schedule(dynamic, 1) num_threads(team.size())
-        for (int64_t piece = 0; piece < pieces; ++piece) {
-#if defined(_OPENMP)
-            work.run(piece, scratch + bytes * omp_get_thread_num(), shared);
-#else
-            work.run(piece, scratch, shared);
-#endif
-        }
-    }
+    struct Shared {
+        const Work& work;
+        const int64_t pieces, bytes;
+        char *const scratch, *const shared;
+        std::atomic<int64_t> next{0};
+    } all{work, pieces, bytes, scratch, shared};
+    run_on_threads(
+        team.size(), call.cpus,
+        [](void* context, int thread) {
+            Shared& all = *static_cast<Shared*>(context);
+            for (int64_t piece; (piece = all.next.fetch_add(1, std::memory_order_relaxed)) < all.pieces;)
+                all.work.run(piece, all.scratch + all.bytes * thread, all.shared);
+        },
+        &all);
     scratch_of_caller.release_excess();
     return Status::kOk;
-}
-
-int startable(int wanted) {
-#if defined(_OPENMP)
-    return forked_child ? 1 : wanted;
-#else
-    return std::min(wanted, 1);
-#endif
 }
 
 }  // namespace fastattn

@@ -41,7 +41,4 @@ enum class Status { kOk, kNoMemory };
 // Computes the call.  Allocates scratch first: kNoMemory means nothing was written.
 Status attention(const Call& call, const KernelSet& kernels);
 
-// Threads that can be had where so many are wanted.
-int startable(int wanted);
-
 }  // namespace fastattn

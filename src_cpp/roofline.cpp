@@ -4,7 +4,7 @@
 // window is over, and its rate is its own work over its own time; the rates are added up.  So
 // the threads disturb each other as those of a call do, and none is waited for.  The limits take
 // turns, and of each the best repetition counts: what a neighbour takes away is no limit of the
-// machine.
+// machine.  A probe needs all of its threads, as a call does not (pool.cpp): hence OpenMP.
 // SPDX-License-Identifier: Apache-2.0
 #include "roofline.hpp"
 
@@ -16,11 +16,12 @@
 #if defined(_OPENMP)
 #include <omp.h>
 #endif
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-
-#include "driver.hpp"
 
 namespace fastattn {
 namespace {
@@ -32,6 +33,22 @@ constexpr int64_t kSmallPage = 4096;
 // Work between two looks at the clock: some tens of microseconds.
 constexpr int64_t kRounds = 8192;
 constexpr int64_t kChunkBytes = int64_t{2} << 20;
+
+// Some OpenMP runtimes wait for ever in a forked child, for threads that stayed with the parent.
+bool forked_child = false;
+
+#if defined(__unix__) || defined(__APPLE__)
+[[maybe_unused]] const int fork_handler =
+    pthread_atfork(nullptr, nullptr, [] { forked_child = true; });
+#endif
+
+bool startable(int threads) {
+#if defined(_OPENMP)
+    return threads == 1 || !forked_child;
+#else
+    return threads == 1;
+#endif
+}
 
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
@@ -98,7 +115,7 @@ private:
 }  // namespace
 
 Probed roofline(const Probing& how, const KernelSet& kernels, Roofline& found) {
-    if (startable(how.threads) != how.threads) return Probed::kNoThreads;
+    if (!startable(how.threads)) return Probed::kNoThreads;
     const int64_t part = round_up(how.stream_bytes / how.threads, kHugePage);
     if (part > std::numeric_limits<int64_t>::max() / how.threads) return Probed::kNoMemory;
     const size_t bytes = static_cast<size_t>(part * how.threads);

@@ -1,4 +1,4 @@
-"""Cython over C++: SIMD micro-kernels chosen at run time, OpenMP, blocks that fit the caches.
+"""Cython over C++: SIMD micro-kernels chosen at run time, threads, blocks that fit the caches.
 
 Here blocks, threads and the instruction set are settled, and the problem is handed to
 the binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md``.
@@ -19,11 +19,12 @@ from fastattn._machine import default_threads, machine, native
 from fastattn._problem import Problem
 
 NAME = "cython"
-SUMMARY = "C++ micro-kernels for the CPU's vectors, OpenMP threads, tiles that fit the caches"
+SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
 TUNABLES = frozenset({"block_q", "block_k", "split_k", "threads", "isa"})
 
-# A thread is started for this many multiply-adds: some tens of microseconds of one core.
-_WORK_PER_THREAD = 1_000_000
+# A thread is asked for this many multiply-adds: some microseconds of one core.  Helpers that look
+# out for work come in time for so little; those that sleep are left out, which costs their call.
+_WORK_PER_THREAD = 250_000
 # The weights of a register tile's queries are to stay in this share of the L1 cache between
 # the two products.
 _L1_SHARE = 0.5

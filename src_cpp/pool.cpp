@@ -1,0 +1,248 @@
+// Lends the threads of a pool to calls, and waits only for those that have begun.
+//
+// A parallel region of OpenMP ends when its last thread does, one that has not been given a CPU
+// yet included: beside a busy process that is a time slice of some milliseconds, for a call that
+// may need a tenth of one.  Here such a thread finds the call closed.
+//
+//   seat     place for one helper at a call; as many as the call wants threads beside its own
+//   post     where an open call offers its seats; one word holds what is decided about it
+//   round    number of calls opened so far: it changes, hence there may be a seat
+//
+// What it does not do: divide work, or decide how many threads a call gets.
+// Threads are started when first wanted and never ended: nobody who leaves main() waits for them.
+// SPDX-License-Identifier: Apache-2.0
+#include "pool.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <new>
+#include <system_error>
+#include <thread>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#include <signal.h>
+#endif
+
+#include "places.hpp"
+
+namespace fastattn {
+namespace {
+
+// How long a thread that waits for another looks again and again before it sleeps.  Longer than
+// Python needs between two calls and than it takes to be woken, short beside a time slice.
+constexpr auto kPatience = std::chrono::microseconds(200);
+
+void pause() {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    asm volatile("yield");
+#endif
+}
+
+// Whether `true_now()` came true before patience ran out.
+template <typename Condition>
+bool watch(Condition true_now) {
+    const auto end = std::chrono::steady_clock::now() + kPatience;
+    do {
+        for (int look = 0; look < 32; ++look) {
+            if (true_now()) return true;
+            pause();
+        }
+    } while (std::chrono::steady_clock::now() < end);
+    return false;
+}
+
+// One call.  A post is never freed, so a helper may look at it at any time; what it finds there
+// is valid from when it takes a seat until its work there ends.
+class alignas(64) Post {
+    static constexpr uint32_t kSeats = 0xfff;       // nobody has taken yet
+    static constexpr uint32_t kOneAtWork = 0x1000;  // counts helpers
+    static constexpr uint32_t kAtWork = 0xfff000;
+    static constexpr uint32_t kSleeps = 0x1000000;  // the caller, until nobody is at work
+    static constexpr uint32_t kClaimed = 0x2000000;
+
+public:
+    static constexpr int kMostSeats = kSeats;
+
+    // For one caller at a time: whether this one has it now.
+    bool claim() {
+        uint32_t free = 0;
+        return state_.load(std::memory_order_relaxed) == 0 &&
+               state_.compare_exchange_strong(free, kClaimed, std::memory_order_acquire);
+    }
+
+    void open(int seats, void (*body)(void*, int), void* context) {
+        body_ = body;
+        context_ = context;
+        places_.begin();
+        state_.fetch_add(static_cast<uint32_t>(seats), std::memory_order_release);
+    }
+
+    // Takes a seat and works there; false if there is none.  `ended(true)` if the caller sleeps
+    // and this was the last to end.
+    template <typename Ended>
+    bool help(Ended ended) {
+        uint32_t state = state_.load(std::memory_order_relaxed);
+        do {
+            if (!(state & kSeats)) return false;
+        } while (!state_.compare_exchange_weak(state, state - 1 + kOneAtWork,
+                                               std::memory_order_acquire));
+        places_.join();
+        body_(context_, static_cast<int>(state & kSeats));
+        state = state_.fetch_sub(kOneAtWork, std::memory_order_acq_rel);
+        ended((state & (kAtWork | kSleeps)) == (kOneAtWork | kSleeps));
+        return true;
+    }
+
+    void close() { state_.fetch_and(~kSeats, std::memory_order_relaxed); }
+    bool deserted() const { return !(state_.load(std::memory_order_acquire) & kAtWork); }
+    void caller_sleeps() { state_.fetch_or(kSleeps, std::memory_order_relaxed); }
+    void give_back() { state_.store(0, std::memory_order_release); }
+
+private:
+    std::atomic<uint32_t> state_{0};
+    void (*body_)(void*, int) = nullptr;
+    void* context_ = nullptr;
+    Places places_;
+};
+
+class Pool {
+public:
+    void run(int helpers, int cpus, void (*body)(void*, int), void* context) {
+        helpers = std::min(helpers, Post::kMostSeats);
+        Post* const post = std::find_if(posts_, posts_ + kPosts, [](Post& p) { return p.claim(); });
+        if (post == posts_ + kPosts) return body(context, 0);  // so many calls have all CPUs
+        post->open(helpers, body, context);
+        call(helpers, cpus);
+        body(context, 0);
+        post->close();
+        wanted_.fetch_sub(helpers, std::memory_order_relaxed);
+        if (!watch([&] { return post->deserted(); })) {
+            post->caller_sleeps();
+            std::unique_lock lock(mutex_);
+            ended_.wait(lock, [&] { return post->deserted(); });
+        }
+        post->give_back();
+    }
+
+private:
+    static constexpr int kPosts = 32;
+
+    // So many helpers to a post that is open.
+    void call(int helpers, int cpus) {
+        const int wanted = wanted_.fetch_add(helpers, std::memory_order_relaxed) + helpers;
+        cpus_.store(cpus, std::memory_order_relaxed);
+        // Sequential: who goes to sleep counts itself first and then looks at the round.
+        round_.fetch_add(1);
+        const int asleep = asleep_.load();
+        if (asleep == 0 && started_.load(std::memory_order_relaxed) >= wanted) return;
+        int missing = helpers - watching_.load(std::memory_order_relaxed);
+        if (missing <= 0) return;
+        {
+            std::lock_guard lock(mutex_);
+            while (started_.load(std::memory_order_relaxed) < wanted && start())
+                started_.fetch_add(1, std::memory_order_relaxed);
+        }
+        if (missing >= asleep) {
+            opened_.notify_all();
+        } else {
+            while (missing-- > 0) opened_.notify_one();
+        }
+    }
+
+    // One thread more.  Signals that are sent are for threads that know of them; its own faults are
+    // not.
+    bool start() {
+#if defined(__unix__) || defined(__APPLE__)
+        sigset_t sent, before;
+        sigfillset(&sent);
+        for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&sent, fault);
+        pthread_sigmask(SIG_SETMASK, &sent, &before);
+#endif
+        bool started = true;
+        try {
+            std::thread([this] { help(); }).detach();
+        } catch (const std::system_error&) {
+            started = false;  // the call goes on with those there are
+        }
+#if defined(__unix__) || defined(__APPLE__)
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+#endif
+        return started;
+    }
+
+    [[noreturn]] void help() {
+        for (;;) {
+            const uint64_t seen = round_.load(std::memory_order_acquire);
+            bool helped = false;
+            for (Post& post : posts_)
+                helped |= post.help([this](bool caller_sleeps) {
+                    if (!caller_sleeps) return;
+                    { std::lock_guard lock(mutex_); }  // it may be on the way to sleep
+                    ended_.notify_all();
+                });
+            if (!helped && !watched(seen)) sleep(seen);
+        }
+    }
+
+    // Whether a call was opened while this thread looked out for it.
+    bool watched(uint64_t seen) {
+        const int others = watching_.fetch_add(1, std::memory_order_relaxed);
+        const bool opened =
+            others < cpus_.load(std::memory_order_relaxed) - 1 &&
+            watch([&] { return round_.load(std::memory_order_relaxed) != seen; });
+        watching_.fetch_sub(1, std::memory_order_relaxed);
+        return opened;
+    }
+
+    void sleep(uint64_t seen) {
+        std::unique_lock lock(mutex_);
+        asleep_.fetch_add(1);
+        opened_.wait(lock, [&] { return round_.load() != seen; });
+        asleep_.fetch_sub(1);
+    }
+
+    Post posts_[kPosts];
+    alignas(64) std::atomic<uint64_t> round_{0};
+    alignas(64) std::atomic<int> watching_{0};
+    std::atomic<int> asleep_{0};
+    std::atomic<int> started_{0};
+    std::atomic<int> wanted_{0};  // seats of all calls that run
+    std::atomic<int> cpus_{1};
+    std::mutex mutex_;
+    std::condition_variable opened_, ended_;
+};
+
+std::atomic<Pool*> pool{nullptr};
+
+#if defined(__unix__) || defined(__APPLE__)
+// A forked child has the pool's memory and none of its threads: it makes a pool of its own.
+[[maybe_unused]] const int fork_handler =
+    pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr, std::memory_order_relaxed); });
+#endif
+
+// nullptr: there is no memory for one.
+Pool* pool_of_process() {
+    Pool* there = pool.load(std::memory_order_acquire);
+    if (there) return there;
+    Pool* const made = new (std::nothrow) Pool;
+    if (made && pool.compare_exchange_strong(there, made, std::memory_order_acq_rel)) return made;
+    delete made;
+    return there;
+}
+
+}  // namespace
+
+void run_on_threads(int threads, int cpus, void (*body)(void*, int), void* context) {
+    Pool* const helpers = threads > 1 ? pool_of_process() : nullptr;
+    if (!helpers) return body(context, 0);
+    helpers->run(threads - 1, cpus, body, context);
+}
+
+}  // namespace fastattn

@@ -1,0 +1,85 @@
+// Hammers the pool: calls from many threads at once, each with work that counts what is done.
+// Prints what is wrong and returns 1, or returns 0.  tests/test_pool.py builds it with sanitizers.
+// SPDX-License-Identifier: Apache-2.0
+#include "pool.hpp"
+
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <cstdio>
+#include <cstdlib>
+#include <thread>
+#include <vector>
+
+namespace {
+
+struct Call {
+    explicit Call(int pieces) : done(static_cast<size_t>(pieces)), began(kMost) {}
+    static constexpr int kMost = 16;
+    std::vector<int> done;  // plain: a sanitizer sees who comes too late
+    std::vector<std::atomic<int>> began;
+    std::atomic<int> next{0};
+};
+
+void work(void* context, int thread) {
+    Call& call = *static_cast<Call*>(context);
+    ++call.began[static_cast<size_t>(thread)];
+    const int pieces = static_cast<int>(call.done.size());
+    for (int piece; (piece = call.next.fetch_add(1)) < pieces;) {
+        volatile double busy = 1;
+        for (int i = 0; i < 100 * (piece % 7); ++i) busy = busy + 1 / busy;
+        ++call.done[static_cast<size_t>(piece)];
+    }
+}
+
+bool right(int threads, int cpus, int pieces) {
+    Call call(pieces);
+    fastattn::run_on_threads(threads, cpus, work, &call);
+    for (const int times : call.done)
+        if (times != 1) return std::printf("a piece was done %d times\n", times), false;
+    for (int thread = 0; thread < Call::kMost; ++thread) {
+        const int times = call.began[static_cast<size_t>(thread)];
+        if (times > (thread < threads) || (thread == 0 && times == 0))
+            return std::printf("%d of %d began %d times\n", thread, threads, times), false;
+    }
+    return true;
+}
+
+bool many(int callers, int rounds) {
+    std::atomic<bool> all{true};
+    std::vector<std::thread> threads;
+    for (int caller = 0; caller < callers; ++caller)
+        threads.emplace_back([&, caller] {
+            for (int round = 0; round < rounds; ++round) {
+                const int n = caller + round;
+                if (!right(1 + n % 5, 1 + n % 3, n % 60)) all = false;
+                if (n % 8 == 0) usleep(500);  // longer than helpers look out
+            }
+        });
+    for (std::thread& thread : threads) thread.join();
+    return all;
+}
+
+bool forked(int generations) {
+    const pid_t child = fork();
+    if (child == 0) {
+        alarm(60);
+        _exit(right(4, 2, 50) && (generations == 0 || forked(generations - 1)) ? 0 : 1);
+    }
+    int status = 0;
+    waitpid(child, &status, 0);
+    if (status) std::printf("a forked child ended with status %d\n", status);
+    return status == 0;
+}
+
+}  // namespace
+
+int main(int, char** arguments) {
+    const int rounds = std::atoi(arguments[1]);
+    // 40 callers: more than can be helped at once.
+    return right(1, 1, 3) && forked(1) && right(3, 8, 100) && forked(1) && many(3, rounds) &&
+                   many(40, rounds / 10) && forked(0)
+               ? 0
+               : 1;
+}
