@@ -88,12 +88,13 @@ public:
     // and this was the last to end.
     template <typename Ended>
     bool help(Ended ended) {
+        if (!(state_.load(std::memory_order_relaxed) & kSeats)) return false;
+        places_.join();  // which may take a while, and so before anybody waits for this thread
         uint32_t state = state_.load(std::memory_order_relaxed);
         do {
             if (!(state & kSeats)) return false;
         } while (!state_.compare_exchange_weak(state, state - 1 + kOneAtWork,
                                                std::memory_order_acquire));
-        places_.join();
         body_(context_, static_cast<int>(state & kSeats));
         state = state_.fetch_sub(kOneAtWork, std::memory_order_acq_rel);
         ended((state & (kAtWork | kSleeps)) == (kOneAtWork | kSleeps));

@@ -91,6 +91,15 @@ def test_later_blocks(live: Any) -> None:
     assert len(made) - before == 11
 
 
+def test_interruptions_do_not_count(live: Any) -> None:
+    """A block is the lower quartile of its calls: most may be slowed down."""
+    source, made = live(*[1e-3] * 13, 1e-3, *[5e-3, 1.1e-3, 9e-3, 1e-3, 2e-3] * 2)
+    point = study().points[0]
+    source.block(point)
+    assert len(made) == 13
+    assert source.block(point) == pytest.approx(1.1e-3)
+
+
 def test_blocks_begin_when_the_process_is_quiet() -> None:
     """Each of them."""
     told: list[str] = []

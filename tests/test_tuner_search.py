@@ -129,11 +129,11 @@ def test_ties_go_to_the_default_then_to_fewer_threads() -> None:
     ("changes", "word"),
     [
         ({"slowness": lambda seconds: 1.1 if seconds > 1.5 else 1.0}, "drifted"),
-        ({"noise": 0.08}, "varied"),
+        ({"noise": 0.15}, "leave open"),
     ],
 )
 def test_unsteady_machines_are_not_believed(changes: Mapping[str, Any], word: str) -> None:
-    """Drift of the control and variation within rounds are reasons not to remember."""
+    """Drift of the control and doubt about the winner are reasons not to remember."""
     found = _search(Machine(_valley((4, 0), 0.3), **changes))
     assert any(word in reason for reason in found.troubles)
     assert found.winner[0] in (3, 4, 5)
@@ -145,6 +145,34 @@ def test_a_slow_change_is_no_reason_to_choose_wrongly() -> None:
     found = _search(machine)
     assert found.winner == (4, 0)
     assert found.troubles
+
+
+def test_noise_is_no_drift() -> None:
+    """Thirds of a steady machine differ by chance alone."""
+    drifts = [
+        _search(Machine(EQUAL, noise=0.08, seed=seed), "random", seed=seed, budget=4).drift
+        for seed in range(100)
+    ]
+    assert sum(drift > 0.05 for drift in drifts) <= 2
+
+
+def test_short_blocks_get_more_rounds() -> None:
+    """Up to three times as many, for one and a half seconds."""
+    wanted = {BLOCK_SECONDS: 15, BLOCK_SECONDS / 10: 45}
+    assert {each: _final_of(each) for each in wanted} == wanted
+
+
+def _final_of(block_seconds: float) -> int:
+    machine = Machine(_valley((4, 0)))
+    block = machine.block
+
+    def shorter(point: Point) -> float:
+        seconds = block(point)
+        machine.spent_seconds += block_seconds - BLOCK_SECONDS
+        return seconds
+
+    machine.block = shorter  # type: ignore[method-assign]
+    return len(_search(machine).final_seconds)
 
 
 def test_failures_survive() -> None:

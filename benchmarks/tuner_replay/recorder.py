@@ -18,16 +18,12 @@ from typing import Any
 from benchmarks.tuner_replay.workloads import WORKLOADS, Workload
 from fastattn._geometry import Geometry
 from fastattn.tuner.guard import Guard
-from fastattn.tuner.measure import Live, TrialError, block_seconds
+from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.space import SPACES, Point, Space, default_point
 from fastattn.tuner.workload import geometry_of
 
-__all__ = ["Request", "blocks_of", "main", "measure", "problem"]
+__all__ = ["Request", "main", "measure", "problem"]
 
-# Hundreds of points have blocks as short as the tuner's shortest, so that calls of milliseconds
-# are taken one by one: noisier than what the tuner measures, hence no easier to search.
-_MANY_POINTS = 64
-_SHORT_SECONDS = 0.005
 _TELL_SECONDS = 1.0
 
 
@@ -65,19 +61,11 @@ def problem(name: str) -> tuple[Workload, Geometry, Space, Point]:
     return workload, geometry, space, default_point(space, geometry)
 
 
-def blocks_of(space: Space) -> tuple[Callable[[float], float], str]:
-    """Seconds of a block by the seconds of a call, and the same in words."""
-    if len(space) < _MANY_POINTS:
-        return block_seconds, "blocks of 5 to 20 ms, as the tuner's"
-    words = f"blocks of {1e3 * _SHORT_SECONDS:g} ms, or one call that takes longer"
-    return lambda call: _SHORT_SECONDS, words
-
-
 def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
     """Measure rounds, and tell each when it is complete."""
     begin = time.monotonic()
     _, geometry, space, _ = problem(request.name)
-    source = Live(space, geometry, request.process, length=blocks_of(space)[0])
+    source = Live(space, geometry, request.process)
     turns = random.Random(request.process)
     source.warm_up()
     guard = Guard()

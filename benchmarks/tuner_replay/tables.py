@@ -26,6 +26,7 @@ __all__ = ["LEAST_ROUNDS", "Table", "read", "write"]
 
 SCHEMA_VERSION = "1.0.0"
 LEAST_ROUNDS = 5  # fewer tell nothing of noise
+_POLISHES = 3
 
 Array = NDArray[np.float64]
 
@@ -51,8 +52,9 @@ class Table:
     metadata : mapping
         Workload, machine, versions and whatever else a reader wants to know.
     ratios : ndarray, (points,)
-        The truth that replays are judged by: median over the rounds of the time over the
-        control's in the same round; infinite for a point that failed.
+        The truth that replays are judged by: time over the control's, of the medians over the
+        rounds, each round freed of what it was like for the better half of the points;
+        infinite for a point that failed.
     regrets : ndarray, (points,)
         Each ratio over the least, less 1.
     """
@@ -69,10 +71,26 @@ class Table:
     regrets: Array = field(init=False)
 
     def __post_init__(self) -> None:
-        ratios = np.median(self.seconds / self.seconds[self.space.place(self.control)], axis=1)
+        logs = self._freed()
+        own = np.median(logs, axis=1)
+        ratios = np.exp(own - own[self.space.place(self.control)])
         ratios[np.isnan(ratios)] = np.inf
         object.__setattr__(self, "ratios", ratios)
         object.__setattr__(self, "regrets", ratios / ratios.min() - 1)
+
+    def _freed(self) -> Array:
+        """Logarithms of the seconds, less what each round was like.
+
+        Median polish (Tukey, "Exploratory Data Analysis", 1977) by the better half: what slows
+        the good points of a round slows all; a single control's noise would be in every ratio.
+        """
+        logs = np.log(self.seconds)
+        own = np.median(logs, axis=1)
+        good = own <= np.nanmedian(own)
+        for _ in range(_POLISHES):
+            rounds = np.median(logs[good] - own[good, None], axis=0)
+            own = np.median(logs - rounds, axis=1)
+        return logs - rounds
 
     @property
     def best(self) -> Point:
@@ -81,16 +99,14 @@ class Table:
 
     @property
     def resolution(self) -> float:
-        """Half of the 95 % interval of a good point's ratio, as a share.
+        """Half of the 95 % interval of a good point's time, as a share.
 
         The median over the best tenth of the points; of each the median's standard error by
         its interquartile range.  Differences below it may be noise that was frozen into
         the table.
         """
-        control = self.space.place(self.control)
         best = np.argsort(self.ratios)[: max(2, len(self.space) // 10)]
-        logs = np.log(self.seconds[best[best != control]] / self.seconds[control])
-        low, high = np.quantile(logs, (0.25, 0.75), axis=1)
+        low, high = np.quantile(self._freed()[best], (0.25, 0.75), axis=1)
         deviation = float(np.median(high - low)) / 1.349
         return 1.96 * math.sqrt(math.pi / 2 / len(self.processes)) * deviation
 

@@ -1,7 +1,8 @@
 """Blocks of calls, timed: what a source of them is, and `Live`, the one on this machine.
 
-A block is the unit of all that is compared: the calls of one point, one after the other, as
-long as the machine's interruptions are short against it.
+A block is the unit of all that is compared: the calls of one point, one after the other.  What
+counts of it is the lower quartile: interruptions and neighbours only ever add to a call's time,
+and on a shared machine blocks' means differ several times as much.
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class Source(Protocol):
         """A new round of turns begins."""
 
     def block(self, point: Point) -> float:
-        """Mean seconds of one call, over one block; raises TrialError."""
+        """Seconds of one call, the lower quartile of a block; raises TrialError."""
 
 
 def block_seconds(call_seconds: float) -> float:
@@ -129,7 +130,7 @@ class Live:
         self.preparation_seconds += self._clock() - begin
 
     def block(self, point: Point) -> float:
-        """Mean seconds of one call, over one block.
+        """Seconds of one call, the lower quartile of a block.
 
         Raises
         ------
@@ -154,22 +155,24 @@ class Live:
         call()
         first = self._clock() - begin
         if first >= _UNDROPPED_SECONDS:
-            calls, total = 1, first
+            seconds = first
         else:
             each = self._each.get(point)
             if each is None:
-                each = first if first >= _LONGEST_SECONDS else max(self._repeat(call, 1), 1e-7)
-            calls = max(1, round(self._length(each) / each))
-            total = self._repeat(call, calls)
+                each = first if first >= _LONGEST_SECONDS else self._quartile(call, 1)
+            seconds = self._quartile(call, max(1, round(self._length(each) / each)))
         self.spent_seconds += self._clock() - begin
-        self._each[point] = total / calls
-        return total / calls
+        self._each[point] = seconds
+        return seconds
 
-    def _repeat(self, call: Callable[[], object], calls: int) -> float:
-        begin = self._clock()
+    def _quartile(self, call: Callable[[], object], calls: int) -> float:
+        """Lower quartile of the seconds of so many calls."""
+        times = [self._clock()]
         for _ in itertools.repeat(None, calls):
             call()
-        return self._clock() - begin
+            times.append(self._clock())
+        seconds = sorted(after - before for before, after in itertools.pairwise(times))
+        return max(seconds[calls // 4], 1e-9)
 
     def _checked(self, point: Point) -> Callable[[], object]:
         """The point's call, whose result is right."""

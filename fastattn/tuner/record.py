@@ -65,8 +65,8 @@ class Search:
     seen, valid : int
         Points that were measured, and that the space has.
     drift : float or None
-        Largest relative difference between thirds of the final in the control's time; of the
-        whole search where the final was short.
+        Relative difference between thirds of the final in the control's time, beyond what chance
+        makes of it; of the whole search where the final was short.
     pair_variation : float or None
         Relative spread of the ratios between finalists within a round.
     variation : float or None

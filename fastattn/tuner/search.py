@@ -29,7 +29,10 @@ __all__ = ["Event", "search"]
 # rounds of two finalists, up to the second.
 _FINAL_SHARES = (0.4, 0.7)
 _MOST_DRIFT = 0.05
-_MOST_VARIATION = 0.05
+_MOST_OPEN = 0.05
+# Where blocks are short the final has more rounds, up to three times as many, for so long.
+_FINAL_SECONDS = 1.5
+_MORE_ROUNDS = 3
 _LEAST_CONTROLS = 9  # blocks, to tell drift from noise: three in each third
 
 
@@ -86,8 +89,9 @@ def search(
     rng : Generator
         Draws the order of turns, and the bootstrap.
     final_rounds, finalists : int
-        Rounds of the final, and how many of the best take part in it, besides the control
-        and `remembered`.  Where time is short, first there are fewer finalists.
+        Rounds of the final, up to three times as many where blocks are short; and how many of
+        the best take part in it, besides the control and `remembered`.  Where time is short,
+        first there are fewer finalists.
     seconds : float, optional
         After so long no block is begun.
     on_event : callable, optional
@@ -162,7 +166,10 @@ class _Run:
         if not entered:
             return
         self._entered = entered
-        trials = [Trial(point, self._final_rounds) for point in entered]
+        least, most = self._final_rounds, _MORE_ROUNDS * self._final_rounds
+        while most > least and most * len(entered) * self._each() > _FINAL_SECONDS:
+            most -= 1
+        trials = [Trial(point, most) for point in entered]
         self._final = self._new_race(trials, drop=False)
         self._final.run(lambda: self._left() <= 0)
 
@@ -175,7 +182,7 @@ class _Run:
             decision = self._timed(lambda: decide(points, logs, self._preference, self._rng))
         winner = self._control if decision is None else decision.winner
         own = [row[points.index(winner)] for row in rows]
-        drift, pairs = self._drift(), self._pair_variation(points, rows, winner)
+        drift = self._drift()
         return Search(
             control=self._control,
             winner=winner,
@@ -186,11 +193,11 @@ class _Run:
             seen=len(self._batches),
             valid=len(self._space),
             drift=drift,
-            pair_variation=pairs,
+            pair_variation=self._pair_variation(points, rows, winner),
             variation=statistics.stdev(own) / statistics.mean(own) if len(own) > 1 else None,
             cut_short=self._cut_short,
             interrupted=self.interrupted,
-            troubles=tuple(self._troubles(len(rows), drift, pairs)),
+            troubles=tuple(self._troubles(len(rows), drift, decision)),
             optimiser_seconds=self._optimiser_seconds,
             kernel_seconds=self._source.spent_seconds,
             seconds=self._clock() - self._begin,
@@ -315,18 +322,24 @@ class _Run:
         return numbers.get("threads", 1), math.prod(blocks), point
 
     def _drift(self) -> float | None:
-        """Largest relative difference between the control's medians in thirds of the final.
+        """How far the control's medians in thirds of the final are apart, beyond chance.
 
         The final decides; what went before only chose who takes part in it.  Where it had too few
-        rounds to tell, the whole search is looked at.
+        rounds to tell, the whole search is looked at.  What the spread within the thirds can
+        make of their medians, three standard errors, is taken off.
         """
         decisive = [] if self._final is None else self._final.rounds
         rounds = decisive if len(decisive) >= _LEAST_CONTROLS else self._rounds + decisive
         seconds = [row[self._control] for row in rounds]
         if len(seconds) < _LEAST_CONTROLS:
             return None
-        thirds = [statistics.median(part) for part in np.array_split(np.array(seconds), 3)]
-        return float(max(thirds) / min(thirds) - 1)
+        thirds = np.array_split(np.log(seconds), 3)
+        medians = [np.median(third) for third in thirds]
+        within = np.concatenate(
+            [third - median for third, median in zip(thirds, medians, strict=True)]
+        )
+        error = math.sqrt(math.pi / 2 * 2 / (len(seconds) / 3)) * math.log1p(spread(within))
+        return math.expm1(max(0.0, float(max(medians) - min(medians)) - 3 * error))
 
     def _pair_variation(
         self, points: tuple[Point, ...], rows: list[tuple[float, ...]], winner: Point
@@ -338,7 +351,7 @@ class _Run:
         spreads = {point: spread(logs[:, at] - logs[:, 0]) for at, point in enumerate(points) if at}
         return spreads[winner] if winner in spreads else statistics.median(spreads.values())
 
-    def _troubles(self, rounds: int, drift: float | None, pairs: float | None) -> list[str]:
+    def _troubles(self, rounds: int, drift: float | None, decision: Decision | None) -> list[str]:
         found = []
         if self.interrupted:
             found.append("it was interrupted")
@@ -348,6 +361,7 @@ class _Run:
             found.append(f"the final had time for {rounds} rounds of {self._final_rounds}")
         if drift is not None and drift > _MOST_DRIFT:
             found.append(f"the default's time drifted by {100 * drift:.0f} %")
-        if pairs is not None and pairs > _MOST_VARIATION:
-            found.append(f"ratios within a round varied by {100 * pairs:.0f} %")
+        open_ = None if decision is None else decision.selection_bound
+        if open_ is not None and open_ > _MOST_OPEN:
+            found.append(f"the rounds leave open whether another is {100 * open_:.0f} % faster")
         return found
