@@ -75,7 +75,7 @@ public:
     char* reserve(int64_t bytes) {
         if (bytes <= size_) return memory_;
         std::free(memory_);
-        const int64_t alignment = bytes >= kHugePage ? kHugePage : kScratchAlignment;
+        const int64_t alignment = bytes >= kScattered ? kHugePage : kScratchAlignment;
         size_ = (bytes + alignment - 1) / alignment * alignment;
         memory_ = static_cast<char*>(
             std::aligned_alloc(static_cast<size_t>(alignment), static_cast<size_t>(size_)));
@@ -96,6 +96,9 @@ public:
 
 private:
     static constexpr int64_t kHugePage = int64_t{2} << 20;
+    // From here on it gets a huge page.  Small ones lie anywhere, and collide in the L2 cache more
+    // or less: the same call would take a few per cent more in one process than in the next.
+    static constexpr int64_t kScattered = int64_t{64} << 10;
     static constexpr int64_t kKept = int64_t{16} << 20;
     char* memory_ = nullptr;
     int64_t size_ = 0;

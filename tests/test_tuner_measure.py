@@ -148,7 +148,7 @@ def test_settle_sees_threads() -> None:
 
 
 def test_calls(live: Any) -> None:
-    """All into one array, aligned bottom-right, of the point's configuration and type."""
+    """Into one array, aligned bottom-right, of the point's configuration and type."""
     source, made = live(2e-3)
     for point in (study().points[0], study().points[-1]):
         source.block(point)
@@ -167,11 +167,35 @@ def test_calls(live: Any) -> None:
     source.start_round()
 
 
+@pytest.mark.parametrize(("length", "places"), [(64, 8), (1200, 1)])
+def test_small_arrays_move_from_round_to_round(
+    live: Any, monkeypatch: pytest.MonkeyPatch, length: int, places: int
+) -> None:
+    """The same numbers elsewhere, and the same places for all of a round."""
+    _, made = live(1e-3)
+    geometry = geometry_of((1, 4, 4, length, length, 64), "float32", causal=False)
+    source = Live(study(), geometry, length=lambda each: each)
+    seen = []
+    for _ in range(16):
+        before = len(made)
+        for point in study().points[::2][:2]:  # of one data type
+            source.block(point)
+        q, k, v = made[-1]["arrays"]
+        assert all(
+            call["arrays"][0] is q and call["out"] is made[-1]["out"] for call in made[before:]
+        )
+        seen.append((id(q), id(k), id(v), id(made[-1]["out"])))
+        assert np.array_equal(q, made[0]["arrays"][0])
+        source.start_round()
+    assert len(set(seen)) == places
+    assert seen[:8] == seen[8:]
+
+
 def test_seeded_inputs() -> None:
     """The same seed, the same arrays."""
     geometry = geometry_of(SHAPE, "float32", causal=False)
     one, two, other = (
-        Live(study(), geometry, seed)._inputs_of("float32").arrays[0] for seed in (1, 1, 2)
+        Live(study(), geometry, seed)._inputs_of("float32").places[0][0] for seed in (1, 1, 2)
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
@@ -231,7 +255,7 @@ def test_expected_rows_are_the_definition(dtype: str, causal: bool, shape: tuple
     """Rows in float64, and bounds that numpy's own result keeps and small faults exceed."""
     geometry = geometry_of(shape, dtype, causal)
     rng = np.random.default_rng(0)
-    q, k, v = Live(study(), geometry)._inputs_of(dtype).arrays
+    q, k, v, _ = Live(study(), geometry)._inputs_of(dtype).places[0]
     expected = expect(q, k, v, geometry, rng)
     assert len(expected.exact) == 12
     align = "bottom_right" if causal else None

@@ -153,7 +153,7 @@ def test_noise_is_no_drift() -> None:
         _search(Machine(EQUAL, noise=0.08, seed=seed), "random", seed=seed, budget=4).drift
         for seed in range(100)
     ]
-    assert sum(drift > 0.05 for drift in drifts) <= 2
+    assert sum(drift > 0.05 for drift in drifts) <= 4
 
 
 def test_short_blocks_get_more_rounds() -> None:
