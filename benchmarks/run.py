@@ -8,6 +8,7 @@ log.  Exit status: 0, or asv's where something failed, after the table.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import os
 import queue
@@ -111,8 +112,9 @@ def asv(*arguments: str, log: IO[str], environment: Mapping[str, str]) -> Iterat
 
         def read() -> None:
             # asv ends a line when the next one begins: what it does now has no end yet.
-            while text := stream.read(1):
-                chunks.put(text)
+            with contextlib.suppress(ValueError):  # closed by an interrupt
+                while text := stream.read(1):
+                    chunks.put(text)
             chunks.put("")
 
         threading.Thread(target=read, daemon=True).start()
@@ -301,4 +303,8 @@ def _conclude(commit: str, machine: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("\nInterrupted; results of earlier runs are as they were.")
+        sys.exit(130)
