@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from benchmarks import common, conditions, report, vendor
+from benchmarks.bar import bar
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
@@ -140,19 +141,10 @@ def asv(*arguments: str, log: IO[str], environment: Mapping[str, str]) -> Iterat
 
 def measure(arguments: list[str], log: IO[str], environment: Mapping[str, str]) -> int:
     """Run asv behind a progress bar; its exit status."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        BarColumn(24),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
     note = Path(environment[common.PROGRESS_VARIABLE])
     remarks: dict[str, None] = {}
     status = 0
-    with Progress(*columns, transient=True) as progress:
+    with bar() as progress:
         console, task = progress.console, progress.add_task("", total=100)
         started, done, under_way = time.monotonic(), 0.0, 0.0
         try:

@@ -18,9 +18,9 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
 #include <mutex>
 #include <new>
-#include <system_error>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -169,7 +169,7 @@ private:
         bool started = true;
         try {
             std::thread([this] { help(); }).detach();
-        } catch (const std::system_error&) {
+        } catch (const std::exception&) {
             started = false;  // the call goes on with those there are
         }
 #if defined(__unix__) || defined(__APPLE__)

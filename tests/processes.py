@@ -10,6 +10,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 Command = Callable[..., tuple[int, str, str]]
 
@@ -25,3 +26,16 @@ def run_python(code: str, *arguments: str, timeout_seconds: float = 120, **envir
     )
     assert done.returncode == 0, f"exit {done.returncode}\n{done.stdout}\n{done.stderr}"
     return done.stdout
+
+
+def publish(folder: Path) -> None:
+    """Run `asv publish` where `asv.conf.json` lies, with that folder for a home."""
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "asv", "publish"],
+        cwd=folder,
+        env=os.environ | {"HOME": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

@@ -18,6 +18,7 @@ from urllib.parse import urlencode
 
 import browser
 import pytest
+from processes import publish
 
 json5 = pytest.importorskip("json5", reason="the extra [bench] is not installed")
 pytest.importorskip("asv", reason="the extra [bench] is not installed")
@@ -125,15 +126,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "html_dir": str(folder / "html"),
     }
     (folder / "asv.conf.json").write_text(json.dumps(configuration | changes))
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "asv", "publish"],
-        cwd=folder,
-        env=os.environ | {"HOME": str(folder)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    publish(folder)
     try:
         vendor.fetch(ROOT / vendor.CACHE)
     except vendor.VendorError as error:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from benchmarks.bar import bar
 from benchmarks.study import measure, words
 from benchmarks.study.record import Record
 
@@ -42,17 +43,8 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 def measured(extent: measure.Extent, path: Path) -> Record:
     """Measure behind a progress bar, which is drawn between what is timed."""
-    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
-    columns = (
-        SpinnerColumn(),
-        BarColumn(24),
-        TextColumn("{task.percentage:3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
     record = Record(measure.about(extent), extent.rounds)
-    with Progress(*columns, auto_refresh=False, transient=True) as progress:
+    with bar(auto_refresh=False) as progress:
         task = progress.add_task("starting", total=1.0)
 
         def tell(done: float, text: str) -> None:

@@ -166,10 +166,9 @@ class _Run:
         if not entered:
             return
         self._entered = entered
-        least, most = self._final_rounds, _MORE_ROUNDS * self._final_rounds
-        while most > least and most * len(entered) * self._each() > _FINAL_SECONDS:
-            most -= 1
-        trials = [Trial(point, most) for point in entered]
+        rounds = _FINAL_SECONDS / max(1e-9, len(entered) * self._each())
+        rounds = min(_MORE_ROUNDS * self._final_rounds, max(self._final_rounds, int(rounds)))
+        trials = [Trial(point, rounds) for point in entered]
         self._final = self._new_race(trials, drop=False)
         self._final.run(lambda: self._left() <= 0)
 

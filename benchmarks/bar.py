@@ -1,0 +1,22 @@
+"""The progress bar of long commands."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def bar(**options: Any) -> Any:
+    """A `rich.progress.Progress`: share, time and description; it leaves no trace.
+
+    rich is imported here and not above: asv imports every module of this folder.
+    """
+    from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    columns = (
+        SpinnerColumn(),
+        BarColumn(24),
+        TextColumn("{task.percentage:3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    return Progress(*columns, transient=True, **options)
