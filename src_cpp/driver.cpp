@@ -240,6 +240,7 @@ private:
         task.group = group_;
         task.key_begin = 0;
         task.key_end = call_.lengths ? call_.lengths[batch] : call_.length_k;
+        task.next_end = task.key_end;
         task.dim = call_.dim;
         task.dim_v = call_.dim_v;
         task.scale = call_.scale;
@@ -256,6 +257,7 @@ private:
     void run_part(Task task, int64_t part) const {
         task.key_begin = part * call_.split_k;
         task.key_end = std::min(task.key_end, task.key_begin + call_.split_k);
+        if (spread_) task.next_end = task.key_end;
         task.row_max = task.row_sum = nullptr;
         task.part = static_cast<char*>(task.part) +
                     part * (task.row_end - task.row_begin) * part_row_bytes();
@@ -333,16 +335,14 @@ Status attention(const Call& call, const KernelSet& kernels) {
 
     struct Shared {
         const Work& work;
-        const int64_t pieces, bytes;
+        const int64_t bytes;
         char *const scratch, *const shared;
-        std::atomic<int64_t> next{0};
-    } all{work, pieces, bytes, scratch, shared};
-    run_on_threads(
-        team.size(), call.cpus,
-        [](void* context, int thread) {
-            Shared& all = *static_cast<Shared*>(context);
-            for (int64_t piece; (piece = all.next.fetch_add(1, std::memory_order_relaxed)) < all.pieces;)
-                all.work.run(piece, all.scratch + all.bytes * thread, all.shared);
+    } all{work, bytes, scratch, shared};
+    share(
+        pieces, team.size(), call.cpus,
+        [](void* context, int64_t piece, int thread) {
+            const Shared& all = *static_cast<const Shared*>(context);
+            all.work.run(piece, all.scratch + all.bytes * thread, all.shared);
         },
         &all);
     scratch_of_caller.release_excess();

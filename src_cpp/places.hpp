@@ -1,8 +1,9 @@
-// The CPUs on which the threads of one call began, so that no two share one for want of a look.
+// The CPUs on which the threads of one call are, so that no two share one for want of a look.
 //
 // A system that wakes a thread may put it behind the one that woke it, though another CPU would
 // give it more: beside a process bound to one of two CPUs both threads of a call would share the
-// other.  Who finds its place taken moves on, once, and is then as free to be moved as before.
+// other.  Balancing may do the same later, and leave it so, for every CPU then has work.  Who
+// finds its place taken moves on, and is then as free to be moved as before.
 //
 // What it does not do: bind threads, know of other processes or calls, or anything but on Linux.
 // SPDX-License-Identifier: Apache-2.0
@@ -17,47 +18,74 @@
 
 namespace fastattn {
 
+#if defined(__linux__)
 class Places {
 public:
-#if defined(__linux__)
-    // Forgets the last call's; this thread's is taken.
-    void begin() {
-        for (Word& word : words_) word.store(0, std::memory_order_relaxed);
-        take();
-    }
+    // That of the thread which made it, as long as it lives.  `enough`: CPUs for each to have one.
+    class Place {
+    public:
+        Place(Places& all, bool enough) : all_(all), enough_(enough) { keep(); }
+        ~Place() { leave(); }
+        Place(const Place&) = delete;
+        Place& operator=(const Place&) = delete;
 
-    // Takes a place for this thread; if another has it, moves to a free one that there may be.
-    void join() {
-        if (take()) return;
-        cpu_set_t allowed, free;
-        if (sched_getaffinity(0, sizeof allowed, &allowed)) return;  // more CPUs than a set holds
-        CPU_ZERO(&free);
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-            if (CPU_ISSET(cpu, &allowed) && !(word(cpu).load(std::memory_order_relaxed) & bit(cpu)))
-                CPU_SET(cpu, &free);
-        if (!CPU_COUNT(&free) || sched_setaffinity(0, sizeof free, &free)) return;
-        sched_setaffinity(0, sizeof allowed, &allowed);
-        take();
-    }
+        // Where the system has moved this thread onto another's CPU, moves it to a free one that
+        // there may be.  Costs next to nothing where it has not.
+        void keep() {
+            if (!enough_) return;
+            const int cpu = sched_getcpu();
+            if (cpu == cpu_) return;
+            leave();
+            if (!take(cpu) && all_.move_to_free()) take(sched_getcpu());
+        }
+
+    private:
+        bool take(int cpu) {
+            if (cpu < 0 || cpu >= CPU_SETSIZE) return true;
+            const bool free = !(all_.word(cpu).fetch_or(bit(cpu), std::memory_order_relaxed) & bit(cpu));
+            if (free) cpu_ = cpu;
+            return free;
+        }
+
+        void leave() {
+            if (cpu_ >= 0) all_.word(cpu_).fetch_and(~bit(cpu_), std::memory_order_relaxed);
+            cpu_ = kNone;
+        }
+
+        static constexpr int kNone = -1;
+        Places& all_;
+        const bool enough_;
+        int cpu_ = kNone;
+    };
 
 private:
     using Word = std::atomic<uint64_t>;
 
-    // Whether the CPU that this thread runs on was free.
-    bool take() {
-        const int cpu = sched_getcpu();
-        if (cpu < 0 || cpu >= CPU_SETSIZE) return true;
-        return !(word(cpu).fetch_or(bit(cpu), std::memory_order_relaxed) & bit(cpu));
+    bool move_to_free() {
+        cpu_set_t allowed, free;
+        if (sched_getaffinity(0, sizeof allowed, &allowed)) return false;  // more than a set holds
+        CPU_ZERO(&free);
+        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
+            if (CPU_ISSET(cpu, &allowed) && !(word(cpu).load(std::memory_order_relaxed) & bit(cpu)))
+                CPU_SET(cpu, &free);
+        if (!CPU_COUNT(&free) || sched_setaffinity(0, sizeof free, &free)) return false;
+        sched_setaffinity(0, sizeof allowed, &allowed);
+        return true;
     }
 
     Word& word(int cpu) { return words_[cpu / 64]; }
     static uint64_t bit(int cpu) { return uint64_t{1} << cpu % 64; }
 
     Word words_[CPU_SETSIZE / 64] = {};
-#else
-    void begin() {}
-    void join() {}
-#endif
 };
+#else
+class Places {
+public:
+    struct Place {
+        Place(Places&, bool) {}
+        void keep() {}
+    };
+};
+#endif
 
 }  // namespace fastattn

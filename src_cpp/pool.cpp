@@ -8,7 +8,7 @@
 //   post     where an open call offers its seats; one word holds what is decided about it
 //   round    number of calls opened so far: it changes, hence there may be a seat
 //
-// What it does not do: divide work, or decide how many threads a call gets.
+// What it does not do: decide what a piece is, or how many threads a call gets.
 // Threads are started when first wanted and never ended: nobody who leaves main() waits for them.
 // SPDX-License-Identifier: Apache-2.0
 #include "pool.hpp"
@@ -32,6 +32,8 @@
 
 namespace fastattn {
 namespace {
+
+using Body = void (*)(void* context, int64_t piece, int thread);
 
 // How long a thread that waits for another looks again and again before it sleeps.  Longer than
 // Python needs between two calls and than it takes to be woken, short beside a time slice.
@@ -58,6 +60,10 @@ bool watch(Condition true_now) {
     return false;
 }
 
+void alone(int64_t pieces, Body body, void* context) {
+    for (int64_t piece = 0; piece < pieces; ++piece) body(context, piece, 0);
+}
+
 // One call.  A post is never freed, so a helper may look at it at any time; what it finds there
 // is valid from when it takes a seat until its work there ends.
 class alignas(64) Post {
@@ -77,25 +83,33 @@ public:
                state_.compare_exchange_strong(free, kClaimed, std::memory_order_acquire);
     }
 
-    void open(int seats, void (*body)(void*, int), void* context) {
+    void open(int64_t pieces, int seats, int cpus, Body body, void* context) {
+        pieces_ = pieces;
         body_ = body;
         context_ = context;
-        places_.begin();
+        next_.store(0, std::memory_order_relaxed);
+        enough_.store(seats < cpus, std::memory_order_relaxed);
         state_.fetch_add(static_cast<uint32_t>(seats), std::memory_order_release);
     }
+
+    Places::Place place() { return {places_, enough_.load(std::memory_order_relaxed)}; }
+
+    // What the caller does.
+    void lead(Places::Place& place) { work(0, place); }
 
     // Takes a seat and works there; false if there is none.  `ended(true)` if the caller sleeps
     // and this was the last to end.
     template <typename Ended>
     bool help(Ended ended) {
         if (!(state_.load(std::memory_order_relaxed) & kSeats)) return false;
-        places_.join();  // which may take a while, and so before anybody waits for this thread
+        // May move, which takes a while, and so before anybody waits for this thread.
+        Places::Place place = this->place();
         uint32_t state = state_.load(std::memory_order_relaxed);
         do {
             if (!(state & kSeats)) return false;
         } while (!state_.compare_exchange_weak(state, state - 1 + kOneAtWork,
                                                std::memory_order_acquire));
-        body_(context_, static_cast<int>(state & kSeats));
+        work(static_cast<int>(state & kSeats), place);
         state = state_.fetch_sub(kOneAtWork, std::memory_order_acq_rel);
         ended((state & (kAtWork | kSleeps)) == (kOneAtWork | kSleeps));
         return true;
@@ -107,21 +121,32 @@ public:
     void give_back() { state_.store(0, std::memory_order_release); }
 
 private:
+    void work(int thread, Places::Place& place) {
+        for (int64_t piece; (piece = next_.fetch_add(1, std::memory_order_relaxed)) < pieces_;) {
+            body_(context_, piece, thread);
+            place.keep();
+        }
+    }
+
     std::atomic<uint32_t> state_{0};
-    void (*body_)(void*, int) = nullptr;
+    std::atomic<bool> enough_{false};  // CPUs for each thread to have one
+    int64_t pieces_ = 0;
+    Body body_ = nullptr;
     void* context_ = nullptr;
     Places places_;
+    alignas(64) std::atomic<int64_t> next_{0};
 };
 
 class Pool {
 public:
-    void run(int helpers, int cpus, void (*body)(void*, int), void* context) {
+    void share(int64_t pieces, int helpers, int cpus, Body body, void* context) {
         helpers = std::min(helpers, Post::kMostSeats);
         Post* const post = std::find_if(posts_, posts_ + kPosts, [](Post& p) { return p.claim(); });
-        if (post == posts_ + kPosts) return body(context, 0);  // so many calls have all CPUs
-        post->open(helpers, body, context);
+        if (post == posts_ + kPosts) return alone(pieces, body, context);  // all CPUs are busy
+        post->open(pieces, helpers, cpus, body, context);
+        Places::Place place = post->place();  // before a helper comes
         call(helpers, cpus);
-        body(context, 0);
+        post->lead(place);
         post->close();
         wanted_.fetch_sub(helpers, std::memory_order_relaxed);
         if (!watch([&] { return post->deserted(); })) {
@@ -240,10 +265,10 @@ Pool* pool_of_process() {
 
 }  // namespace
 
-void run_on_threads(int threads, int cpus, void (*body)(void*, int), void* context) {
+void share(int64_t pieces, int threads, int cpus, Body body, void* context) {
     Pool* const helpers = threads > 1 ? pool_of_process() : nullptr;
-    if (!helpers) return body(context, 0);
-    helpers->run(threads - 1, cpus, body, context);
+    if (!helpers) return alone(pieces, body, context);
+    helpers->share(pieces, threads - 1, cpus, body, context);
 }
 
 }  // namespace fastattn

@@ -59,8 +59,6 @@ class Narrow {
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
-    // How far before their use rows are asked for.
-    static constexpr int64_t kAheadBytes = 8192;
 
 public:
     static constexpr int64_t most_rows = kRows;
@@ -79,12 +77,12 @@ public:
         sums_ = scratch + at_.sums;
         mask_ = scratch + at_.mask;
         unsafe_ = reinterpret_cast<int64_t*>(scratch + at_.unsafe);
-        ahead_ = kAheadBytes / (task.dim * static_cast<int64_t>(sizeof(S))) / Tile::keys * Tile::keys;
-        if (ahead_ < Tile::keys) ahead_ = Tile::keys;
     }
 
     void compute() {
-        each_block(task_, start(), [&](Interval block) { step(block); });
+        const Interval seen = start();
+        next_end_ = seen.end < task_.key_end ? seen.end : task_.next_end;
+        each_block(task_, seen, [&](Interval block) { step(block); });
         finish();
     }
 
@@ -127,7 +125,9 @@ private:
 
     template <int kUsed>
     void take(bool masked) {
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j);
+        // After a block's keys come its values.
+        auto ahead = ask_for(task_.v, block_, task_.dim_v);
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j, ahead);
         for (int64_t r = 0; r < kUsed; ++r) hide(r, masked);
         weigh<kUsed>();
         add_values<kUsed>();
@@ -136,18 +136,14 @@ private:
     static Stream rows_of(const Matrix& matrix, int64_t row) {
         return {matrix.data + row * matrix.row, matrix.row};
     }
-    static Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
-        return Ahead(rows_of(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
+    static typename Tile::Asked ask_for(const Matrix& matrix, Interval rows, int64_t columns) {
+        return {rows_of(matrix, rows.begin), rows.count(), columns * static_cast<int64_t>(sizeof(S))};
     }
 
     template <int kUsed>
-    void add_scores(int64_t first) {
-        const int64_t left = block_.end - first, next = first + ahead_;
+    void add_scores(int64_t first, typename Tile::Asked& ahead) {
+        const int64_t left = block_.end - first;
         Stream k = rows_of(task_.k, first);
-        // After a block's keys come its values.
-        Ahead ahead = next < block_.end
-                          ? ask_for(task_.k, next, task_.dim)
-                          : ask_for(task_.v, block_.begin + next - block_.end, task_.dim_v);
         if (!keys_in_place_ || left < Tile::keys) {
             for (int64_t j = 0; j < Tile::keys; ++j) {
                 T* to = copies_ + j * at_.depth;
@@ -229,7 +225,10 @@ private:
         const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
                               block_.end > seen_by_all_.end;
         unsafe_count_ = 0;
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add<kUsed>(j, may_hide);
+        // After a block's values come the next one's keys.
+        const int64_t next = block_.end + task_.block_k;
+        auto ahead = ask_for(task_.k, {block_.end, next < next_end_ ? next : next_end_}, task_.dim);
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add<kUsed>(j, may_hide, ahead);
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t f = 0; f < at_.ld; f += kLanes) {
                 T* o = o_ + r * at_.ld + f;
@@ -241,13 +240,9 @@ private:
 
     // What some keys from j on add to the sums.
     template <int kUsed>
-    void add(int64_t j, bool may_hide) {
+    void add(int64_t j, bool may_hide, typename Tile::Asked& ahead) {
         const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
         Stream v = rows_of(task_.v, j);
-        // After a block's values come the next one's keys.
-        const int64_t next = j + ahead_;
-        const Ahead ahead = next < block_.end ? ask_for(task_.v, next, task_.dim_v)
-                                              : ask_for(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
         for (int64_t i = 0; i < count && may_hide && !copy; ++i)
             copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
@@ -315,7 +310,7 @@ private:
     const int64_t rows_;
     const Layout at_;
     const bool keys_in_place_, values_in_place_;
-    int64_t ahead_;  // rows from one that is used to the one that is asked for
+    int64_t next_end_;  // where the keys end that are worth to be asked for
     T *q_, *s_, *copies_, *o_, *sums_, *mask_;
     int64_t* unsafe_;  // keys of the block with values that are not finite
     int64_t unsafe_count_;
