@@ -21,7 +21,7 @@ class Ratios:
     @staticmethod
     def cases(profile: Profile) -> dict[str, Case]:
         """What a profile has of the table, by name."""
-        return {name: common.REGIMES[name] for name in profile.history}
+        return {name: common.HISTORY[name] for name in profile.history}
 
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> Cells:

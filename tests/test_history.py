@@ -110,6 +110,7 @@ def test_the_command(
     def measure(commit: str, arguments: list[str]) -> int:
         asked.append(commit)
         assert arguments == ["--bench", "bench_history"]
+        assert common.profile() == common.PROFILES["full"]
         if commit == hashes[2]:
             stored[commit] = {"decode cython": 1.2}
         return 0
@@ -119,6 +120,8 @@ def test_the_command(
         yield SimpleNamespace(machine="here", measure=measure, publish=lambda: 0)
 
     commits = history.commits
+    monkeypatch.setenv(common.PROFILE_VARIABLE, "")  # to be as it was afterwards
+    monkeypatch.delenv(common.PROFILE_VARIABLE)
     monkeypatch.chdir(repository)
     monkeypatch.setattr(run, "session", session)
     monkeypatch.setattr(history, "commits", lambda n, branch: commits(n, branch, repository))
@@ -146,7 +149,7 @@ def test_the_command(
 @pytest.mark.parametrize("name", common.HISTORY)
 def test_a_control_does_like_work(name: str) -> None:
     """So many calls of it are the multiplications, or the bytes, of one call of the case."""
-    case = common.REGIMES[name]
+    case = common.HISTORY[name]
     if case.length_q == 1:
         numbers = roofline.bytes_read(case) // case.itemsize
         assert controls.control(case)[1] == 1
@@ -189,6 +192,25 @@ def test_a_round_against_the_control(
     found = json.loads(capsys.readouterr().out)
     assert found["x"]["time_over_control"] == pytest.approx(1, rel=0.2)
     assert found["no"] == {"skipped": ""}
+
+
+def test_too_few_rounds_count_for_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What `make bench` measured in passing is measured again; a failure is one at once."""
+    quoted = ["'a'", "'b'", "'c'"]
+    monkeypatch.setenv(common.PROFILE_VARIABLE, "full")
+    file = {
+        "commit_hash": "c" * 40,
+        "python": "3.11",
+        "params": {"machine": "here"},
+        "result_columns": ["result", "params", "stats_repeat"],
+        "results": {history.BENCHMARK: [[1.5, 2.5, None], [quoted, ["'x'"]], [20, 21, None]]},
+    }
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / f"{'c' * 8}-env.json").write_text(json.dumps(file))
+    assert history.values("c" * 40, "here", tmp_path) == {"b x": 2.5, "c x": None}
+    assert history.values("d" * 40, "here", tmp_path) == {}
+    monkeypatch.setenv(common.PROFILE_VARIABLE, "standard")
+    assert history.values("c" * 40, "here", tmp_path)["a x"] == 1.5
 
 
 def test_rounds_are_those_of_history(monkeypatch: pytest.MonkeyPatch) -> None:
