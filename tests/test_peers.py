@@ -1,12 +1,9 @@
-"""The comparison with other libraries: its registry, ratios, tables and runs, with few of them."""
+"""The comparison with other libraries: its registry, cells, timing and runs, with few of them."""
 
 from __future__ import annotations
 
 import ast
-import json
-import math
 import os
-import statistics
 import sys
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -23,16 +20,17 @@ pytest.importorskip("rich", reason="the extra [bench] is not installed")
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
 
+from peer_results import LIMITS, synthetic  # noqa: E402
+
 from benchmarks import common, peers  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
 from benchmarks.peers import __main__ as command_line  # noqa: E402
-from benchmarks.peers import cells, chart, command, results, tables, timing  # noqa: E402
+from benchmarks.peers import cells, command, timing  # noqa: E402
 from benchmarks.peers.cells import CELLS, Cell  # noqa: E402
 from benchmarks.peers.peer import Bound, Peer, fold, owns_its_cpus  # noqa: E402
-from benchmarks.peers.results import Entry, Ratio, Results  # noqa: E402
+from benchmarks.peers.results import Results  # noqa: E402
 
 TINY = Case(2, 4, 4, 12, 12, 8)
-LIMITS = {"operations": {"float32": 1e11, "float64": 5e10}, "stream_bytes": 1e10}
 
 
 # --- The registry ----------------------------------------------------------------------
@@ -161,124 +159,6 @@ def test_a_cell_may_hold_results_to_ours() -> None:
     other[-1, -1, -1, -1] += 1e-5
     with pytest.raises(ArithmeticError):
         timing.agree(cell, arrays, other, ours)
-
-
-# --- Ratios ----------------------------------------------------------------------------
-
-
-def entry(peer: str, samples: list[float], cell: str = "small", **more: Any) -> Entry:
-    return Entry(cell, 1, peer, samples=samples, **more)
-
-
-def test_ratios_are_paired() -> None:
-    drift = [1.0, 2.0, 4.0, 8.0, 16.0]
-    ours, theirs = entry("cython", drift), entry("jax", [1.5 * x for x in drift])
-    assert results.ratio(theirs, ours) == Ratio(1.5, 1.5, 1.5)
-    assert results.ratio(entry("jax", []), ours) is None
-
-
-def test_the_interval_holds_the_middle() -> None:
-    ones = [1.0] * 101
-    found = results.ratio(entry("jax", [i / 100 for i in range(101)]), entry("cython", ones))
-    assert found == Ratio(pytest.approx(0.5), pytest.approx(0.1), pytest.approx(0.9))
-
-
-def test_one_sample_has_no_interval() -> None:
-    ours = entry("cython", [1.0, 2.0, 3.0])
-    assert results.ratio(entry("jax", [8.0], alone=True), ours) == Ratio(4.0, 4.0, 4.0)
-    assert results.spread([2.0]) == Ratio(2.0, 2.0, 2.0)
-
-
-def test_the_limit_is_the_slower_of_two() -> None:
-    assert results.fraction_of_limit(2.0, 10**11, 1, "float32", LIMITS) == (0.5, "FMA")
-    assert results.fraction_of_limit(2.0, 1, 10**10, "float32", LIMITS) == (0.5, "memory")
-
-
-def test_geometric_mean_of_what_there_is() -> None:
-    assert results.geometric_mean([Ratio(2, 1, 3), None, Ratio(8, 8, 8)]) == pytest.approx(4)
-    assert math.isnan(results.geometric_mean([None]))
-
-
-def synthetic() -> Results:
-    """A run in which one peer is faster than ours in one cell."""
-    found = Results(
-        about={
-            "commit": "abc",
-            "versions": {"numpy": "2.4"},
-            "machine": {"processor": "A CPU", "usable_cpus": "2"},
-        },
-        peers=["cython", "numpy", "torch-sdpa", "ort-attention", "jax", "mlx"],
-        limits={"1": LIMITS},
-        others={"1": {"small": 0.5, "decode": 0.01}},
-    )
-    times = {"cython": 1e-3, "numpy": 4e-3, "torch-sdpa": 2e-3, "ort-attention": 0.8e-3}
-    for cell in ("small", "decode", "blog"):
-        for name, seconds in times.items():
-            slower = 2.0 if name == "ort-attention" and cell != "small" else 1.0
-            found.entries.append(
-                entry(
-                    name,
-                    [seconds * slower * (1 + i / 1000) for i in range(5)],
-                    cell,
-                    difference=1e-7 if cell == "blog" else None,
-                )
-            )
-        found.entries.append(Entry(cell, 1, "mlx", skipped="not installed: 'fastattn[peers]'"))
-        found.entries.append(Entry(cell, 1, "jax", failed="ArithmeticError: error 9"))
-    found.entries.append(entry("torch-math", [9.0], alone=True, restless=1))
-    return found
-
-
-def test_the_fastest_peer_is_none_of_ours() -> None:
-    found = synthetic()
-    assert found.fastest("small", 1, tables.others(found)) == (
-        "ort-attention",
-        Ratio(*(pytest.approx(0.8),) * 3),
-    )
-    assert found.fastest("decode", 1, tables.others(found))[0] == "ort-attention"
-    assert found.fastest("small", 1, []) is None
-    assert found.ratio("small", 2, "numpy") is None
-
-
-def test_results_survive_the_file(tmp_path: Path) -> None:
-    found = synthetic()
-    found.write(tmp_path / "new" / "file.json")
-    assert Results.read(tmp_path / "new" / "file.json") == found
-    (tmp_path / "old.json").write_text(json.dumps({"format": 0}))
-    with pytest.raises(ValueError, match="another format"):
-        Results.read(tmp_path / "old.json")
-
-
-def test_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tables.render(synthetic()) == 0
-    printed = capsys.readouterr().out
-    lines = printed.splitlines()
-    assert "Behind" in printed
-    assert [s for s in lines if s.startswith("  small, 1 thread: ort-attention 0.80")]
-    assert not [s for s in lines if s.startswith("  decode")]  # behind nobody there
-    assert [s for s in lines if "disturbed small" in s and "50.0 %" in s]
-    assert "disturbed decode" not in printed
-    assert "skipped not installed: 'fastattn[peers]': mlx (3 times)" in printed
-    assert "not timed jax, small" in printed
-    assert "one call of 9.00 s" in printed
-    assert "blog, 1 thread: within 1.0e-07 of cython (asked: 1e-06); cython 1.00 ms" in printed
-    (mean,) = [s.split() for s in lines if s.strip().startswith("float32, 1 thread")]
-    best = statistics.geometric_mean([0.8, 1.6, 1.6])
-    assert mean[-4:] == ["4.00x", "2.00x", f"{best:.2f}x", "3"]
-
-
-def test_a_failure_of_ours_is_one_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
-    found = synthetic()
-    found.entries.append(Entry("vit", 1, "cython", failed="wrong"))
-    assert tables.render(found) == 2
-    assert "not timed cython, vit" in capsys.readouterr().out
-
-
-@pytest.mark.parametrize("suffix", [".png", ".svg"])
-def test_the_picture(tmp_path: Path, suffix: str) -> None:
-    pytest.importorskip("matplotlib")
-    chart.draw(synthetic(), tmp_path / "folder" / f"map{suffix}")
-    assert (tmp_path / "folder" / f"map{suffix}").stat().st_size > 1000
 
 
 # --- Timing ----------------------------------------------------------------------------

@@ -5,7 +5,7 @@
 
 #include "../abi.hpp"
 #include "exp.hpp"
-#include "storage.hpp"
+#include "../simd/storage.hpp"
 
 namespace fastattn {
 namespace {

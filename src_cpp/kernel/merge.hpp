@@ -10,7 +10,7 @@
 
 #include "rows.hpp"
 #include "softmax.hpp"
-#include "storage.hpp"
+#include "../simd/storage.hpp"
 
 namespace fastattn {
 namespace {

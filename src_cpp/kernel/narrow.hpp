@@ -2,8 +2,8 @@
 // with the products of tile/narrow.hpp.
 //
 // With queries along the lanes most lanes would be empty, and each value would be packed for the
-// use of a few rows.  Here keys and values are read once, where they lie; what is not in the
-// compute type, adjacent and finite goes through a small copy.
+// use of a few rows.  Here keys and values are read once, where they lie; what is not adjacent, and
+// hidden values that are not finite, goes through a small copy.
 //
 // Every sum is taken in the order of attention.hpp's: a row's result is the same, bit by bit,
 // whichever of the two computes it.
@@ -25,7 +25,7 @@ namespace {
 
 template <typename Simd>
 struct NarrowLayout : Parts<typename Simd::Value> {
-    using Tile = NarrowTile<Simd>;
+    using Tile = NarrowTile<Simd, typename Simd::Value>;
     static constexpr int64_t kRows = Tile::rows;
     // Columns of a key that are summed before they are added to the others', as in attention.hpp.
     static constexpr int64_t kDepth = BlockLayout<Simd>::kDepth;
@@ -54,7 +54,9 @@ template <typename Simd, typename S>
 class Narrow {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
-    using Tile = NarrowTile<Simd>;
+    using Tile = NarrowTile<Simd, S>;    // of keys and values where they lie
+    using Copied = NarrowTile<Simd, T>;  // and of copies
+    using Asked = typename Tile::Asked;
     using Layout = NarrowLayout<Simd>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
@@ -67,8 +69,8 @@ public:
         : task_(task),
           rows_(task.row_end - task.row_begin),
           at_(task.block_k, task.dim, task.dim_v),
-          keys_in_place_(in_place<T, S>(task.k) && task.dim % kRows == 0),
-          values_in_place_(in_place<T, S>(task.v) && task.dim_v % kLanes == 0) {
+          keys_in_place_(in_place<S, S>(task.k) && task.dim % kRows == 0),
+          values_in_place_(in_place<S, S>(task.v) && task.dim_v % kLanes == 0) {
         T* scratch = static_cast<T*>(task.scratch);
         q_ = scratch + at_.q;
         s_ = scratch + at_.scores;
@@ -136,27 +138,31 @@ private:
     static Stream rows_of(const Matrix& matrix, int64_t row) {
         return {matrix.data + row * matrix.row, matrix.row};
     }
-    static typename Tile::Asked ask_for(const Matrix& matrix, Interval rows, int64_t columns) {
+    static Asked ask_for(const Matrix& matrix, Interval rows, int64_t columns) {
         return {rows_of(matrix, rows.begin), rows.count(), columns * static_cast<int64_t>(sizeof(S))};
     }
 
     template <int kUsed>
-    void add_scores(int64_t first, typename Tile::Asked& ahead) {
+    void add_scores(int64_t first, Asked& ahead) {
         const int64_t left = block_.end - first;
         Stream k = rows_of(task_.k, first);
-        if (!keys_in_place_ || left < Tile::keys) {
-            for (int64_t j = 0; j < Tile::keys; ++j) {
-                T* to = copies_ + j * at_.depth;
-                if (j < left)
-                    read_row<Simd, S>(k.rows + j * k.stride, task_.k.column, task_.dim, to);
-                for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
-            }
-            k = {reinterpret_cast<const char*>(copies_), at_.depth * kSize};
+        if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, first, ahead);
+        for (int64_t j = 0; j < Tile::keys; ++j) {
+            T* to = copies_ + j * at_.depth;
+            if (j < left) read_row<Simd, S>(k.rows + j * k.stride, task_.k.column, task_.dim, to);
+            for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
         }
-        for (int64_t d = 0; d < at_.depth; d += Layout::kDepth, k.rows += Layout::kDepth * kSize) {
+        multiply<Copied, kUsed>({reinterpret_cast<const char*>(copies_), at_.depth * kSize}, first,
+                                ahead);
+    }
+
+    template <typename From, int kUsed>
+    void multiply(Stream k, int64_t first, Asked& ahead) {
+        for (int64_t d = 0; d < at_.depth; d += Layout::kDepth) {
             const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
-            Tile::template scores<kUsed>(k, q_ + d * kRows, columns, s_ + (first - block_.begin),
+            From::template scores<kUsed>(k, q_ + d * kRows, columns, s_ + (first - block_.begin),
                                          at_.ld_s, d == 0, ahead);
+            k.rows += Layout::kDepth * From::kSize;
         }
     }
 
@@ -240,19 +246,25 @@ private:
 
     // What some keys from j on add to the sums.
     template <int kUsed>
-    void add(int64_t j, bool may_hide, typename Tile::Asked& ahead) {
+    void add(int64_t j, bool may_hide, Asked& ahead) {
         const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
         Stream v = rows_of(task_.v, j);
         bool copy = !values_in_place_;
-        for (int64_t i = 0; i < count && may_hide && !copy; ++i)
-            copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
-        if (copy) {
-            for (int64_t i = 0; i < count; ++i) {
-                copy_value(v.rows + i * v.stride, j + i, may_hide, copies_ + i * at_.ld);
-            }
-            v = {reinterpret_cast<const char*>(copies_), at_.ld * kSize};
-        }
-        Tile::template add_values<kUsed>(v, count, s_ + (j - block_.begin), at_.ld_s, at_.ld, sums_,
+        if constexpr (__is_same(S, T))
+            for (int64_t i = 0; i < count && may_hide && !copy; ++i)
+                copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
+        else
+            copy |= may_hide;
+        if (!copy) return weight<Tile, kUsed>(v, j, count, ahead);
+        for (int64_t i = 0; i < count; ++i)
+            copy_value(v.rows + i * v.stride, j + i, may_hide, copies_ + i * at_.ld);
+        weight<Copied, kUsed>({reinterpret_cast<const char*>(copies_), at_.ld * kSize}, j, count,
+                              ahead);
+    }
+
+    template <typename From, int kUsed>
+    void weight(const Stream& v, int64_t j, int64_t count, Asked& ahead) {
+        From::template add_values<kUsed>(v, count, s_ + (j - block_.begin), at_.ld_s, at_.ld, sums_,
                                          at_.ld, j == block_.begin, ahead);
     }
 

@@ -7,7 +7,7 @@
 #pragma once
 
 #include "../tile/fma.hpp"
-#include "storage.hpp"
+#include "../simd/storage.hpp"
 
 namespace fastattn {
 namespace {

@@ -11,7 +11,7 @@
 #pragma once
 
 #include "exp.hpp"
-#include "storage.hpp"
+#include "../simd/storage.hpp"
 
 namespace fastattn {
 namespace {

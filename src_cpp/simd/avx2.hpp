@@ -20,7 +20,7 @@ struct Avx2<float> : Portable<float, 32, 16> {
         return _mm256_blend_ps(_mm256_castps128_ps256(load<__m128>(from)),
                                _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from + stride)), 0xf0);
     }
-    static Vec from_half(const void* from) { return _mm256_cvtph_ps(load<__m128i>(from)); }
+    static Vec from_half(Halves halves) { return _mm256_cvtph_ps(bits<__m128i>(halves)); }
     static void to_half(void* to, Vec v) {
         store(to, _mm256_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }

@@ -16,7 +16,7 @@ template <>
 struct Avx512<float> : Portable<float, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
-    static Vec from_half(const void* from) { return _mm512_cvtph_ps(load<__m256i>(from)); }
+    static Vec from_half(Halves halves) { return _mm512_cvtph_ps(bits<__m256i>(halves)); }
     static void to_half(void* to, Vec v) {
         store(to, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }

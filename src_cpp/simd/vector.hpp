@@ -3,11 +3,12 @@
 //
 // A vocabulary is a class template over the compute type (float or double) with
 //   Value, Vec, Int, Bits   the type, its vector, and integer vectors of the same lanes
+//   Halves                  a vector of as many 16-bit integers
 //   lanes, registers        values in a vector, vector registers that a tile may fill
 //   fma(a, b, c), max(a, b) a * b + c; a > b ? a : b (b where either is NaN, as MAXPS)
 //   pieces(from, stride)    16 bytes from each of as many addresses, `stride` bytes apart, as fill
 //                           a vector
-//   from_half, to_half      float only: `lanes` float16 values to and from memory
+//   from_half, to_half      float only: `lanes` float16 values from a vector and to memory
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
 // what their instructions do better.
 //
@@ -167,18 +168,17 @@ struct Portable {
     using Vec = VectorOf_t<T, lanes>;
     using Int = VectorOf_t<typename SameWidth<T>::Signed, lanes>;
     using Bits = VectorOf_t<typename SameWidth<T>::Unsigned, lanes>;
+    using Halves = VectorOf_t<uint16_t, lanes>;
 
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
     static Vec pieces(const char* from, int64_t stride) { return join<lanes>(from, stride); }
 
-    static Vec from_half(const void* from) {
-        using Halves = VectorOf_t<uint16_t, lanes>;
-        return half_to_float<Vec>(__builtin_convertvector(load<Halves>(from), Bits));
+    static Vec from_half(Halves halves) {
+        return half_to_float<Vec>(__builtin_convertvector(halves, Bits));
     }
     static void to_half(void* to, Vec v) {
-        using Halves = VectorOf_t<uint16_t, lanes>;
         store(to, __builtin_convertvector(float_to_half<Vec, Bits>(v), Halves));
     }
 

@@ -9,11 +9,12 @@
 // each of several runs of rows at a time: memory gives more to who reads in several pages at once,
 // and lines asked for in bursts are dropped.
 //
-// Legend: piece = 16 bytes, as many adjacent columns of a key as there are rows.
+// Legend: S, T = storage and compute type; piece = as many adjacent columns of a key as there are rows,
+// 16 bytes of the compute type.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../simd/vector.hpp"
+#include "../simd/storage.hpp"
 
 namespace fastattn {
 namespace {
@@ -65,12 +66,12 @@ private:
     int64_t rows_, run_, lines_, left_, skip_;
 };
 
-template <typename Simd>
+template <typename Simd, typename S>
 struct NarrowTile {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     static constexpr int kLanes = Simd::lanes;
-    static constexpr int64_t kSize = sizeof(T);
+    static constexpr int64_t kSize = sizeof(S);
     static constexpr int64_t kLineBytes = 64;
 
     // Queries; where there are fewer, but not one, the last are repetitions.
@@ -96,8 +97,7 @@ struct NarrowTile {
         for (; c + kLineColumns <= columns; c += kLineColumns) {
 #pragma GCC unroll 16
             for (int step = 0; step < kSteps; ++step) {
-#pragma GCC unroll 16
-                for (int n = 0; n < keys / kSteps; n += kRuns) ahead.ask();
+                ask_in_step(ahead, step, kSteps, keys * kLineBytes);
                 add_pieces<kUsed>(k, q, c + step * rows, sum);
             }
         }
@@ -137,6 +137,15 @@ struct NarrowTile {
     }
 
 private:
+    // What is to be asked for in one of as many steps as use so many bytes.  No loop: GCC would unroll
+    // none that has one inside.
+    [[gnu::always_inline]] static void ask_in_step(Asked& ahead, int step, int steps, int64_t bytes) {
+        const int64_t asks = bytes / (kRuns * kLineBytes);
+        const int64_t now = (step + 1) * asks / steps - step * asks / steps;
+        if (now > 0) ahead.ask();
+        if (now > 1) ahead.ask();
+    }
+
     static constexpr int kLineColumns = kLineBytes / kSize;
     static constexpr int kSteps = kLineColumns / rows;  // pieces of a line
 
@@ -157,8 +166,8 @@ private:
         for (int g = 0; g < kGroups; ++g) {
 #pragma GCC unroll 16
             for (int i = 0; i < rows; ++i)
-                x[g][i] = Simd::pieces(k.rows + (g * kLanes + i) * k.stride + c * kSize,
-                                       rows * k.stride);
+                x[g][i] = load_pieces<Simd, S>(k.rows + (g * kLanes + i) * k.stride + c * kSize,
+                                               rows * k.stride);
             transpose_pieces<Vec, kLanes, rows>(x[g]);
             if constexpr (!kFit) {
                 // Half of them wait in memory: left to the compiler, sums would go there too.
@@ -192,15 +201,11 @@ private:
                 sum[r][n] = fresh ? Vec{} : load<Vec>(sums + r * ld + f + n * kLanes);
 #pragma GCC unroll 16
         for (int j = 0; j < kCount; ++j) {
-            if (j % kRuns == 0) {
-#pragma GCC unroll 16
-                for (int64_t line = 0; line < kWidth * kLanes * kSize; line += kLineBytes)
-                    ahead.ask();
-            }
+            ask_in_step(ahead, j, kCount, kCount * kWidth * kLanes * kSize);
             Vec value[kWidth];
 #pragma GCC unroll 16
             for (int n = 0; n < kWidth; ++n)
-                value[n] = load<Vec>(v.rows + j * v.stride + (f + n * kLanes) * kSize);
+                value[n] = load_values<Simd, S>(v.rows + j * v.stride + (f + n * kLanes) * kSize);
 #pragma GCC unroll 16
             for (int r = 0; r < kUsed; ++r) {
                 const Vec weight = broadcast<Simd>(p[r * ld_p + j]);

@@ -5,7 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../simd/vector.hpp"
+#include "vector.hpp"
 
 namespace fastattn {
 namespace {
@@ -46,6 +46,15 @@ inline S to_storage(T value) {
     }
 }
 
+// As many 16-bit values as a vector has lanes.
+template <typename Simd, typename S>
+inline typename Simd::Vec widen(typename Simd::Halves values) {
+    if constexpr (__is_same(S, Half))
+        return Simd::from_half(values);
+    else
+        return bits<typename Simd::Vec>(__builtin_convertvector(values, typename Simd::Bits) << 16);
+}
+
 // A vector's worth of adjacent values.
 template <typename Simd, typename S>
 inline typename Simd::Vec load_values(const char* from) {
@@ -53,11 +62,8 @@ inline typename Simd::Vec load_values(const char* from) {
     using Bits = typename Simd::Bits;
     if constexpr (__is_same(S, typename Simd::Value)) {
         return load<Vec>(from);
-    } else if constexpr (__is_same(S, Half)) {
-        return Simd::from_half(from);
-    } else if constexpr (__is_same(S, BFloat)) {
-        using Narrow = VectorOf_t<uint16_t, Simd::lanes>;
-        return bits<Vec>(__builtin_convertvector(load<Narrow>(from), Bits) << 16);
+    } else if constexpr (__is_same(S, Half) || __is_same(S, BFloat)) {
+        return widen<Simd, S>(load<typename Simd::Halves>(from));
     } else if constexpr (__is_same(S, Bool)) {
         using Narrow = VectorOf_t<uint8_t, Simd::lanes>;
         const Bits seen = __builtin_convertvector(load<Narrow>(from), Bits);
@@ -65,6 +71,20 @@ inline typename Simd::Vec load_values(const char* from) {
     } else {  // a float mask over double scores
         using Narrow = VectorOf_t<S, Simd::lanes>;
         return __builtin_convertvector(load<Narrow>(from), Vec);
+    }
+}
+
+// As many adjacent values as 16 bytes of the compute type hold, from each of as many addresses,
+// `stride` bytes apart, as fill a vector.
+template <typename Simd, typename S>
+inline typename Simd::Vec load_pieces(const char* from, int64_t stride) {
+    if constexpr (__is_same(S, typename Simd::Value)) {
+        return Simd::pieces(from, stride);
+    } else {
+        constexpr int kPieces = Simd::lanes / 4;
+        VectorOf_t<uint64_t, kPieces> pieces;
+        for (int n = 0; n < kPieces; ++n) pieces[n] = load<uint64_t>(from + n * stride);
+        return widen<Simd, S>(bits<typename Simd::Halves>(pieces));
     }
 }
 
