@@ -132,7 +132,7 @@ HISTORY = {
     "dim-256": REGIMES["dim-256"],
     "dim-512": REGIMES["dim-512"],
     "dim-1024": REGIMES["dim-1024"],
-    "prefill-head": Case(1, 1, 1, 2048, 2048, 128),
+    "prefill-head": Case(1, 1, 1, 512, 2048, 128),
     "decode": REGIMES["decode"],
 }
 LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory: its scores take 1 GiB
@@ -160,7 +160,7 @@ class Profile:
     history : tuple of str
         Rows that are held against NumPy.
     history_rounds : int
-        Processes for each of them; "full" has as many as a noise of 1 % takes.
+        Processes for each of them: as many as a noise of 1 % takes.
     tuned : tuple of int
         Dims that the tuner searches.
     imports : int
@@ -224,7 +224,7 @@ PROFILES = {
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
         history=tuple(HISTORY),
-        history_rounds=9,
+        history_rounds=12,
         tuned=DIMS[:5],
     ),
     "full": Profile(
@@ -242,7 +242,7 @@ PROFILES = {
         regimes=tuple(REGIMES),
         masked=tuple(MASKED),
         history=tuple(HISTORY),
-        history_rounds=21,
+        history_rounds=12,
         tuned=DIMS,
     ),
 }

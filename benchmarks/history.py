@@ -1,8 +1,7 @@
 """The last commits that change code, by today's benchmarks: ``make history STEPS=20``.
 
 Measures the ratio tracks of `bench_history` on each, oldest first, publishes the pages and
-prints the series, in the profile "full" unless the environment names another.  What is measured
-already, in as many rounds, is not measured again.  A commit that does not
+prints the series.  What is measured already is not measured again.  A commit that does not
 build is named and passed over.  Exit status: 0, or 2 where some commit or cell has no value.
 """
 
@@ -10,13 +9,12 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import common, report, run
+from benchmarks import report, run
 
 BENCHMARK = "bench_history.Ratios.track_time_over_control"
 CODE = ("fastattn", "src_cpp", "setup.py", "pyproject.toml")
@@ -49,19 +47,10 @@ def subject(commit: str) -> str:
 
 
 def values(commit: str, machine: str, results: Path = report.RESULTS) -> dict[str, float | None]:
-    """Stored values of a commit by regime and implementation; None where one failed.
-
-    A value of fewer rounds than the profile has counts for nothing.
-    """
+    """Stored values of a commit by regime and implementation; None where one failed."""
     found = report.load(results, commit, machine)
-    if found is None:
-        return {}
-    rounds, wanted = found.rounds.get(BENCHMARK, {}), common.profile().history_rounds
-    return {
-        " ".join(map(str, key)): value
-        for key, value in found.values.get(BENCHMARK, {}).items()
-        if value is None or (rounds.get(key) or 0) >= wanted
-    }
+    cells = {} if found is None else found.values.get(BENCHMARK, {})
+    return {" ".join(map(str, key)): value for key, value in cells.items()}
 
 
 def lacking(cells: Mapping[str, float | None]) -> bool:
@@ -108,7 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--machine", help="name of this machine in the results")
     parser.add_argument("--again", action="store_true", help="measure what is measured, too")
     options = parser.parse_args(arguments)
-    os.environ.setdefault(common.PROFILE_VARIABLE, "full")
     try:
         chosen = commits(options.steps, options.branch)
     except ValueError as error:

@@ -32,13 +32,12 @@ Values = dict[tuple[Any, ...], float | None]  # parameters -> value; NaN skipped
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Results of one commit, machine and environment; `rounds` are the samples of a value."""
+    """Results of one commit, machine and environment."""
 
     commit: str
     machine: str
     python: str
     values: Mapping[str, Values]
-    rounds: Mapping[str, Values]
 
     def get(self, name: str, *parameters: Any) -> float | None:
         """Value of one cell; NaN where it was not measured, None where it failed."""
@@ -60,12 +59,11 @@ def load(results: Path, commit: str, machine: str | None = None) -> Report | Non
         file = json.loads(path.read_text())
         if file["commit_hash"] != commit:
             continue
-        values, rounds = {}, {}
+        values = {}
         for name, row in file["results"].items():
             columns = dict(zip(file["result_columns"], row, strict=False))
             values[name] = _cells(columns["result"], columns["params"])
-            rounds[name] = _cells(columns.get("stats_repeat"), columns["params"])
-        return Report(commit, file["params"]["machine"], file["python"], values, rounds)
+        return Report(commit, file["params"]["machine"], file["python"], values)
     return None
 
 

@@ -205,9 +205,9 @@ def test_the_report_has_a_row_a_dim() -> None:
     names = ("time_over_default", "time_over_best", "block", "threads", "dtype_bits")
     names += ("evaluations", "tuning_time")
     values = {f"bench_tuner.Genetic.track_{name}": {(64,): 2.0, (128,): 3.0} for name in names}
-    table = report.tuner_table(report.Report("c", "m", "3.11", values, {}))
+    table = report.tuner_table(report.Report("c", "m", "3.11", values))
     assert table.row_count == 2
     assert [list(column.cells)[1] for column in table.columns] == [
         *("128", "3.00x", "3.00x", "3", "3", "3", "3", "3.00 s")
     ]
-    assert report.tuner_table(report.Report("c", "m", "3.11", {}, {})).row_count == 0
+    assert report.tuner_table(report.Report("c", "m", "3.11", {})).row_count == 0
