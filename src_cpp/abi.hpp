@@ -52,7 +52,6 @@ struct Task {
     int64_t group;
     int64_t key_begin;  // visible keys are from here
     int64_t key_end;    // to here
-    int64_t next_end;   // and to here this thread goes on
     int64_t dim;
     int64_t dim_v;
     double scale;

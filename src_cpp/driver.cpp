@@ -240,7 +240,6 @@ private:
         task.group = group_;
         task.key_begin = 0;
         task.key_end = call_.lengths ? call_.lengths[batch] : call_.length_k;
-        task.next_end = task.key_end;
         task.dim = call_.dim;
         task.dim_v = call_.dim_v;
         task.scale = call_.scale;
@@ -257,7 +256,6 @@ private:
     void run_part(Task task, int64_t part) const {
         task.key_begin = part * call_.split_k;
         task.key_end = std::min(task.key_end, task.key_begin + call_.split_k);
-        if (spread_) task.next_end = task.key_end;
         task.row_max = task.row_sum = nullptr;
         task.part = static_cast<char*>(task.part) +
                     part * (task.row_end - task.row_begin) * part_row_bytes();

@@ -56,11 +56,12 @@ class Narrow {
     using Vec = typename Simd::Vec;
     using Tile = NarrowTile<Simd, S>;    // of keys and values where they lie
     using Copied = NarrowTile<Simd, T>;  // and of copies
-    using Asked = typename Tile::Asked;
     using Layout = NarrowLayout<Simd>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
+    // How far before their use rows are asked for.
+    static constexpr int64_t kAheadBytes = 8192;
 
 public:
     static constexpr int64_t most_rows = kRows;
@@ -79,12 +80,12 @@ public:
         sums_ = scratch + at_.sums;
         mask_ = scratch + at_.mask;
         unsafe_ = reinterpret_cast<int64_t*>(scratch + at_.unsafe);
+        ahead_ = kAheadBytes / (task.dim * static_cast<int64_t>(sizeof(S))) / Tile::keys * Tile::keys;
+        if (ahead_ < Tile::keys) ahead_ = Tile::keys;
     }
 
     void compute() {
-        const Interval seen = start();
-        next_end_ = seen.end < task_.key_end ? seen.end : task_.next_end;
-        each_block(task_, seen, [&](Interval block) { step(block); });
+        each_block(task_, start(), [&](Interval block) { step(block); });
         finish();
     }
 
@@ -127,9 +128,7 @@ private:
 
     template <int kUsed>
     void take(bool masked) {
-        // After a block's keys come its values.
-        auto ahead = ask_for(task_.v, block_, task_.dim_v);
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j, ahead);
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j);
         for (int64_t r = 0; r < kUsed; ++r) hide(r, masked);
         weigh<kUsed>();
         add_values<kUsed>();
@@ -138,14 +137,18 @@ private:
     static Stream rows_of(const Matrix& matrix, int64_t row) {
         return {matrix.data + row * matrix.row, matrix.row};
     }
-    static Asked ask_for(const Matrix& matrix, Interval rows, int64_t columns) {
-        return {rows_of(matrix, rows.begin), rows.count(), columns * static_cast<int64_t>(sizeof(S))};
+    static Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
+        return Ahead(rows_of(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
     }
 
     template <int kUsed>
-    void add_scores(int64_t first, Asked& ahead) {
-        const int64_t left = block_.end - first;
+    void add_scores(int64_t first) {
+        const int64_t left = block_.end - first, next = first + ahead_;
         Stream k = rows_of(task_.k, first);
+        // After a block's keys come its values.
+        Ahead ahead = next < block_.end
+                          ? ask_for(task_.k, next, task_.dim)
+                          : ask_for(task_.v, block_.begin + next - block_.end, task_.dim_v);
         if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, first, ahead);
         for (int64_t j = 0; j < Tile::keys; ++j) {
             T* to = copies_ + j * at_.depth;
@@ -157,7 +160,7 @@ private:
     }
 
     template <typename From, int kUsed>
-    void multiply(Stream k, int64_t first, Asked& ahead) {
+    void multiply(Stream k, int64_t first, Ahead& ahead) {
         for (int64_t d = 0; d < at_.depth; d += Layout::kDepth) {
             const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
             From::template scores<kUsed>(k, q_ + d * kRows, columns, s_ + (first - block_.begin),
@@ -231,10 +234,7 @@ private:
         const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
                               block_.end > seen_by_all_.end;
         unsafe_count_ = 0;
-        // After a block's values come the next one's keys.
-        const int64_t next = block_.end + task_.block_k;
-        auto ahead = ask_for(task_.k, {block_.end, next < next_end_ ? next : next_end_}, task_.dim);
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add<kUsed>(j, may_hide, ahead);
+        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add<kUsed>(j, may_hide);
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t f = 0; f < at_.ld; f += kLanes) {
                 T* o = o_ + r * at_.ld + f;
@@ -246,9 +246,13 @@ private:
 
     // What some keys from j on add to the sums.
     template <int kUsed>
-    void add(int64_t j, bool may_hide, Asked& ahead) {
+    void add(int64_t j, bool may_hide) {
         const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
         Stream v = rows_of(task_.v, j);
+        // After a block's values come the next one's keys.
+        const int64_t next = j + ahead_;
+        const Ahead ahead = next < block_.end ? ask_for(task_.v, next, task_.dim_v)
+                                              : ask_for(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
         if constexpr (__is_same(S, T))
             for (int64_t i = 0; i < count && may_hide && !copy; ++i)
@@ -263,7 +267,7 @@ private:
     }
 
     template <typename From, int kUsed>
-    void weight(const Stream& v, int64_t j, int64_t count, Asked& ahead) {
+    void weight(const Stream& v, int64_t j, int64_t count, Ahead ahead) {
         From::template add_values<kUsed>(v, count, s_ + (j - block_.begin), at_.ld_s, at_.ld, sums_,
                                          at_.ld, j == block_.begin, ahead);
     }
@@ -322,7 +326,7 @@ private:
     const int64_t rows_;
     const Layout at_;
     const bool keys_in_place_, values_in_place_;
-    int64_t next_end_;  // where the keys end that are worth to be asked for
+    int64_t ahead_;  // rows from one that is used to the one that is asked for
     T *q_, *s_, *copies_, *o_, *sums_, *mask_;
     int64_t* unsafe_;  // keys of the block with values that are not finite
     int64_t unsafe_count_;

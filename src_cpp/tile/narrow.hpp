@@ -5,9 +5,9 @@
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
 // Far too little is computed for a byte to keep the processor busy: what counts is that memory is.
-// While a block's keys are used its values are asked for, and then the next block's keys, one line of
-// each of several runs of rows at a time: memory gives more to who reads in several pages at once,
-// and lines asked for in bursts are dropped.
+// Lines are asked for a few KiB before they are used, in the order of their addresses, so that the
+// hardware's own prefetching joins in, and one at a time between the products: asked for in bursts
+// they are dropped.  Left to itself the hardware does not see a stream in rows read side by side.
 //
 // Legend: S, T = storage and compute type; piece = as many adjacent columns of a key as there are rows,
 // 16 bytes of the compute type.
@@ -25,45 +25,29 @@ struct Stream {
     int64_t stride;
 };
 
-// Rows to be asked for: in each turn one line of every run, the runs being equal parts of the rows.
-template <int kRuns>
+// Rows to be asked for, line by line.
 class Ahead {
 public:
     static constexpr int64_t kLineBytes = 64;
 
-    Ahead(const Stream& rows, int64_t count, int64_t row_bytes)
+    Ahead(const Stream& rows, int64_t row_bytes)
         : at_(rows.rows),
-          rows_(count > 0 ? (count + kRuns - 1) / kRuns : 0),
-          run_(rows_ * rows.stride),
           lines_((row_bytes + kLineBytes - 1) / kLineBytes),
           left_(lines_),
-          skip_(rows.stride - lines_ * kLineBytes) {
-        if (rows_ == 0) stop();
-    }
+          skip_(rows.stride - lines_ * kLineBytes) {}
 
     [[gnu::always_inline]] void ask() {
-#pragma GCC unroll 16
-        for (int run = 0; run < kRuns; ++run) __builtin_prefetch(at_ + run * run_, 0, kIntoL2);
-        at_ += step_;
-        if (--left_ > 0) return;
-        at_ += skip_;
-        left_ = lines_;
-        if (--rows_ == 0) stop();
+        __builtin_prefetch(at_);
+        at_ += kLineBytes;
+        if (--left_ == 0) {
+            at_ += skip_;
+            left_ = lines_;
+        }
     }
 
 private:
-    static constexpr int kIntoL2 = 2;  // what is asked for may be more than L1 holds
-
-    // From now on the first line again and again, which costs no memory's time.
-    void stop() {
-        at_ -= skip_ + kLineBytes;
-        step_ = 0;
-        left_ = INT64_MAX;
-    }
-
     const char* at_;
-    int64_t step_ = kLineBytes;
-    int64_t rows_, run_, lines_, left_, skip_;
+    int64_t lines_, left_, skip_;
 };
 
 template <typename Simd, typename S>
@@ -72,7 +56,7 @@ struct NarrowTile {
     using Vec = typename Simd::Vec;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kSize = sizeof(S);
-    static constexpr int64_t kLineBytes = 64;
+    static constexpr int64_t kLineBytes = Ahead::kLineBytes;
 
     // Queries; where there are fewer, but not one, the last are repetitions.
     static constexpr int rows = 16 / sizeof(T);
@@ -80,9 +64,6 @@ struct NarrowTile {
     static constexpr int kSums = 8;
     static constexpr int kGroups = kSums / rows;  // vectors of keys
     static constexpr int keys = kGroups * kLanes;
-    // Runs of rows that are asked for at once.
-    static constexpr int kRuns = 4;
-    using Asked = Ahead<kRuns>;
     // Values that are added to the results at a time.
     static constexpr int kValues = 8;
 
@@ -90,14 +71,15 @@ struct NarrowTile {
     // columns, whole pieces, added to what is there unless `fresh`.  q[column][row].
     template <int kUsed>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
-                                         int64_t ld, bool fresh, Asked& position) {
-        Asked ahead = position;
+                                         int64_t ld, bool fresh, Ahead& position) {
+        Ahead ahead = position;
         Vec sum[kGroups][kUsed] = {};
         int64_t c = 0;
         for (; c + kLineColumns <= columns; c += kLineColumns) {
 #pragma GCC unroll 16
             for (int step = 0; step < kSteps; ++step) {
-                ask_in_step(ahead, step, kSteps, keys * kLineBytes);
+#pragma GCC unroll 16
+                for (int n = 0; n < keys / kSteps; ++n) ahead.ask();
                 add_pieces<kUsed>(k, q, c + step * rows, sum);
             }
         }
@@ -117,7 +99,7 @@ struct NarrowTile {
     template <int kUsed>
     [[gnu::noinline]] static void add_values(const Stream& v, int64_t count, const T* p,
                                              int64_t ld_p, int64_t features, T* sums, int64_t ld,
-                                             bool fresh, Asked& ahead) {
+                                             bool fresh, Ahead ahead) {
         constexpr int kFeatures = kSums / kUsed;
         Stream at = v;
         const auto add = [&](auto some) {
@@ -137,15 +119,6 @@ struct NarrowTile {
     }
 
 private:
-    // What is to be asked for in one of as many steps as use so many bytes.  No loop: GCC would unroll
-    // none that has one inside.
-    [[gnu::always_inline]] static void ask_in_step(Asked& ahead, int step, int steps, int64_t bytes) {
-        const int64_t asks = bytes / (kRuns * kLineBytes);
-        const int64_t now = (step + 1) * asks / steps - step * asks / steps;
-        if (now > 0) ahead.ask();
-        if (now > 1) ahead.ask();
-    }
-
     static constexpr int kLineColumns = kLineBytes / kSize;
     static constexpr int kSteps = kLineColumns / rows;  // pieces of a line
 
@@ -192,7 +165,9 @@ private:
     template <int kUsed, int kCount, int kWidth>
     [[gnu::always_inline]] static void add_features(const Stream& v, const T* p,
                                                     int64_t ld_p, int64_t f, T* sums, int64_t ld,
-                                                    bool fresh, Asked& ahead) {
+                                                    bool fresh, Ahead& ahead) {
+        constexpr int64_t kBytes = kWidth * kLanes * kSize;  // of a value
+        constexpr int64_t kKeysOfLine = kBytes < kLineBytes ? kLineBytes / kBytes : 1;
         Vec sum[kUsed][kWidth];
 #pragma GCC unroll 16
         for (int r = 0; r < kUsed; ++r)
@@ -201,7 +176,10 @@ private:
                 sum[r][n] = fresh ? Vec{} : load<Vec>(sums + r * ld + f + n * kLanes);
 #pragma GCC unroll 16
         for (int j = 0; j < kCount; ++j) {
-            ask_in_step(ahead, j, kCount, kCount * kWidth * kLanes * kSize);
+            if (j % kKeysOfLine == 0) {
+#pragma GCC unroll 16
+                for (int64_t byte = 0; byte < kBytes; byte += kLineBytes) ahead.ask();
+            }
             Vec value[kWidth];
 #pragma GCC unroll 16
             for (int n = 0; n < kWidth; ++n)
