@@ -4,13 +4,14 @@
 //   scores  S[row][key] = Q K^T   a vector holds the scores of a row for adjacent keys
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
-// Far too little is computed for a byte to keep the processor busy: what counts is that memory is.
-// Lines are asked for a few KiB before they are used, in the order of their addresses, so that the
-// hardware's own prefetching joins in, and one at a time between the products: asked for in bursts
-// they are dropped.  Left to itself the hardware does not see a stream in rows read side by side.
+// Computing with a byte takes about as long as memory takes to bring it: what counts is that the two
+// go on side by side.  Lines are asked for a few KiB before they are used, in the order of their
+// addresses, so that the hardware's own prefetching joins in, and one at a time between the products:
+// asked for in bursts they are dropped.  Left to itself the hardware does not see a stream in rows
+// read side by side.
 //
-// Legend: S, T = storage and compute type; piece = as many adjacent columns of a key as there are rows,
-// 16 bytes of the compute type.
+// Legend: S, T = storage and compute type; piece = as many adjacent columns of a key as there are
+// rows, 16 bytes of the compute type.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
