@@ -11,7 +11,7 @@ Found = dict[int, dict[str, Any]]
 
 
 class Genetic:
-    """Block, threads and data type for q, k and v of dim x dim, in 18 evaluations.
+    """Block of keys, threads and data type for q, k and v of dim x dim, in 18 evaluations.
 
     All usable CPUs; the default is block 64, a thread for each of them, float32.
     """
@@ -19,24 +19,24 @@ class Genetic:
     param_names = ("dim",)
     params = (PROFILE.tuned,)
 
-    @common.benchmark(version="1", timeout=3600)
+    @common.benchmark(version="2", timeout=3600)
     def setup_cache(self) -> Found:
         """Tune each dim, and measure again."""
         return tuned.measure(self.params[0], PROFILE)
 
-    @common.benchmark(version="1", unit="times the default's time")
+    @common.benchmark(version="2", unit="times the default's time")
     def track_time_over_default(self, found: Found, dim: int) -> Any:
         """Time of the winner, in turns with the default in a fresh process."""
         return tuned.track(found[dim], "time_over_default")
 
-    @common.benchmark(version="1", unit="times the best's time")
+    @common.benchmark(version="2", unit="times the best's time")
     def track_time_over_best(self, found: Found, dim: int) -> Any:
         """1 + regret: time of the winner over the best of all 32, in turns with them."""
         return tuned.track(found[dim], "time_over_best")
 
-    @common.benchmark(version="1", unit="rows")
+    @common.benchmark(version="2", unit="keys")
     def track_block(self, found: Found, dim: int) -> Any:
-        """Block of the winner."""
+        """Block of keys of the winner."""
         return tuned.track(found[dim], "winner", "block")
 
     @common.benchmark(version="1", unit="threads")

@@ -74,7 +74,7 @@ def searched(dim: int, profile: Profile) -> dict[str, Any]:
         remember=False,
     )
     winner = {
-        "block": result.config.block_q,
+        "block": result.config.block_k,
         "threads": result.config.threads,
         "dtype": result.dtype,
     }
@@ -136,8 +136,7 @@ def over(
 def bound(dim: int, point: Values) -> Callable[[], Any]:
     """The call of a point, which agrees with the oracle."""
     case = common.dim_case(dim, point["dtype"])
-    block = point["block"]
-    call = common.bind(case, "cython", point["threads"], block_q=block, block_k=block)
+    call = common.bind(case, "cython", point["threads"], block_k=point["block"])
     oracle.relative_error(case, *common.inputs(case), call())
     return call
 

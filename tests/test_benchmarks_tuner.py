@@ -87,7 +87,7 @@ def test_a_point_is_the_public_call_and_is_checked(monkeypatch: pytest.MonkeyPat
     assert (result.shape, result.dtype.name) == ((1, 1, 64, 64), "float64")
     call = tuned.bound(64, point)
     assert call.keywords["impl"] == "cython"
-    assert call.keywords["config"] == fastattn.Config(block_q=32, block_k=32, threads=2)
+    assert call.keywords["config"] == fastattn.Config(block_k=32, threads=2)
 
     def wrong(*_: Any) -> None:
         raise ArithmeticError("error 100 times the naive one")
@@ -102,7 +102,7 @@ def test_the_winner_is_held_against_every_point(monkeypatch: pytest.MonkeyPatch)
 
     def tune(shape: tuple[int, ...], **words: Any) -> Any:
         asked.update(words, shape=shape)
-        config = fastattn.Config(block_q=16, block_k=16, threads=1)
+        config = fastattn.Config(block_k=16, threads=1)
         return SimpleNamespace(config=config, dtype="float32", evaluations=2, tuning_seconds=1.5)
 
     def over(dim: int, points: list[dict[str, Any]], control: Any, profile: Any) -> list[float]:

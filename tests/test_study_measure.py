@@ -32,7 +32,7 @@ from benchmarks.study import measure, turns  # noqa: E402
 from benchmarks.study.record import Record, Round  # noqa: E402
 
 SMALL = replace(measure.QUICK, dims=(64, 128), rounds=2, regimes=("small", "dim-256"))
-CONFIG = {"block_q": 16, "block_k": 16, "threads": 1}
+CONFIG = {"block_k": 16, "threads": 1}
 USABLE = [impl for impl in IMPLS if fastattn.implementations()[impl] is None]
 
 

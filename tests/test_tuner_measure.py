@@ -154,8 +154,8 @@ def test_calls(live: Any) -> None:
         source.block(point)
     first, last = made[0], made[-1]
     assert first["impl"] == last["impl"] == "cython"
-    assert first["config"] == fastattn.Config(block_q=8, block_k=8, threads=1)
-    assert last["config"] == fastattn.Config(block_q=64, block_k=64, threads=8)
+    assert first["config"] == fastattn.Config(block_k=8, threads=1)
+    assert last["config"] == fastattn.Config(block_k=64, threads=8)
     assert len({id(call["out"]) for call in made}) == 2
     assert [call["out"].dtype for call in (first, last)] == [np.float32, np.float64]
     assert all(call["align"] == "bottom_right" and call["causal"] for call in made)

@@ -98,12 +98,12 @@ def test_default_of_study(
 
 
 def test_candidate_of_study() -> None:
-    """Both blocks are the block; the data type is the point's."""
+    """The block is that of keys; the data type is the point's."""
     space = study()
     point = space.point({"block": 16, "threads": 4, "dtype": "float64"})
     found = candidate(space, point, _geometry(PROBLEMS["bert"]))
     assert (found.impl, found.dtype) == ("cython", "float64")
-    assert found.config == Config(block_q=16, block_k=16, threads=4)
+    assert found.config == Config(block_k=16, threads=4)
 
 
 @problems

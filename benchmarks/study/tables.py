@@ -97,7 +97,7 @@ def table_1(record: Record) -> Table:
             (
                 str(dim),
                 words.dtype(tuning.get("dtype", NOTHING)),
-                str(config.get("block_q", NOTHING)),
+                str(config.get("block_k", NOTHING)),
                 str(config.get("threads", NOTHING)),
                 *(words.seconds(record.seconds(dim, impl)) for impl in IMPLS),
                 *(words.times(record.speedup(dim, impl)) for impl in OTHERS),
@@ -182,7 +182,7 @@ def tunings(record: Record) -> Table:
             (
                 dim,
                 words.dtype(found["dtype"]),
-                str(config.get("block_q", NOTHING)),
+                str(config.get("block_k", NOTHING)),
                 str(config.get("threads", NOTHING)),
                 words.times(found["speedup"]),
                 NOTHING if math.isnan(low) else f"{low:.2f} to {high:.2f}",

@@ -41,7 +41,7 @@ _MEANINGS = {row.name: row.meaning for row in TUNABLES} | {
     "impl": "implementation",
     "isa": "instruction set of the cython implementation",
     "dtype": "data type of queries, keys, values and result",
-    "block": "block_q and block_k, equal",
+    "block": "block_k; block_q is what it is by default",
 }
 
 _BLOCK_Q = (16, 32, 64, 128, 256, 512, 1024)
@@ -64,7 +64,7 @@ class Gene:
     Attributes
     ----------
     name : str
-        A field of `Config`, ``"impl"``, ``"dtype"``, or ``"block"`` for both blocks.
+        A field of `Config`, ``"impl"``, ``"dtype"``, or ``"block"``: the study's `block_k`.
     values : tuple
         Distinct; whole numbers above 0 in ascending order where `ordered`.
     ordered : bool
@@ -279,7 +279,7 @@ def candidate(space: Space, point: Point, geometry: Geometry) -> Candidate:
         name: value for name, value in values.items() if name in load(impl).TUNABLES
     }
     if "block" in values:
-        fields |= {"block_q": values["block"], "block_k": values["block"]}
+        fields["block_k"] = values["block"]
     return Candidate(impl, Config(**fields), str(values.get("dtype", geometry.dtype.name)))
 
 
