@@ -60,6 +60,7 @@ class Narrow {
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
+    static_assert(Layout::kDepth % Tile::piece == 0, "a chunk of columns has whole pieces");
     // How far before their use rows are asked for.
     static constexpr int64_t kAheadBytes = 8192;
 
@@ -70,7 +71,7 @@ public:
         : task_(task),
           rows_(task.row_end - task.row_begin),
           at_(task.block_k, task.dim, task.dim_v),
-          keys_in_place_(in_place<S, S>(task.k) && task.dim % kRows == 0),
+          keys_in_place_(in_place<S, S>(task.k) && task.dim % Tile::piece == 0),
           values_in_place_(in_place<S, S>(task.v) && task.dim_v % kLanes == 0) {
         T* scratch = static_cast<T*>(task.scratch);
         q_ = scratch + at_.q;

@@ -74,17 +74,34 @@ inline typename Simd::Vec load_values(const char* from) {
     }
 }
 
-// As many adjacent values as 16 bytes of the compute type hold, from each of as many addresses,
-// `stride` bytes apart, as fill a vector.
+// Columns that a lane of a piece holds: two of bfloat16 are parted by a shift and a mask, after a
+// transposition that then costs half.
+template <typename S>
+inline constexpr int kColumnsOfLane = __is_same(S, BFloat) ? 2 : 1;
+
+// Pieces of 16 bytes of the compute type, from as many addresses, `stride` bytes apart, as fill a
+// vector: adjacent values, `kColumnsOfLane` to a lane.
 template <typename Simd, typename S>
 inline typename Simd::Vec load_pieces(const char* from, int64_t stride) {
-    if constexpr (__is_same(S, typename Simd::Value)) {
+    if constexpr (__is_same(S, typename Simd::Value) || kColumnsOfLane<S> > 1) {
         return Simd::pieces(from, stride);
     } else {
         constexpr int kPieces = Simd::lanes / 4;
         VectorOf_t<uint64_t, kPieces> pieces;
         for (int n = 0; n < kPieces; ++n) pieces[n] = load<uint64_t>(from + n * stride);
         return widen<Simd, S>(bits<typename Simd::Halves>(pieces));
+    }
+}
+
+// One value of each lane of such pieces.
+template <typename Simd, typename S>
+inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
+    if constexpr (kColumnsOfLane<S> == 1) {
+        return pieces;
+    } else {
+        static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first value is the low half");
+        const auto lanes = bits<typename Simd::Bits>(pieces);
+        return bits<typename Simd::Vec>(column ? lanes & 0xffff0000u : lanes << 16);
     }
 }
 

@@ -10,8 +10,8 @@
 // asked for in bursts they are dropped.  Left to itself the hardware does not see a stream in rows
 // read side by side.
 //
-// Legend: S, T = storage and compute type; piece = as many adjacent columns of a key as there are
-// rows, 16 bytes of the compute type.
+// Legend: S, T = storage and compute type; piece = adjacent columns of a key that are transposed
+// together, in as many lanes of 32 or 64 bits as there are rows.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -65,6 +65,8 @@ struct NarrowTile {
     static constexpr int kSums = 8;
     static constexpr int kGroups = kSums / rows;  // vectors of keys
     static constexpr int keys = kGroups * kLanes;
+    // Columns of a piece.
+    static constexpr int piece = rows * kColumnsOfLane<S>;
     // Values that are added to the results at a time.
     static constexpr int kValues = 8;
 
@@ -81,10 +83,10 @@ struct NarrowTile {
             for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 16
                 for (int n = 0; n < keys / kSteps; ++n) ahead.ask();
-                add_pieces<kUsed>(k, q, c + step * rows, sum);
+                add_pieces<kUsed>(k, q, c + step * piece, sum);
             }
         }
-        for (; c < columns; c += rows) add_pieces<kUsed>(k, q, c, sum);
+        for (; c < columns; c += piece) add_pieces<kUsed>(k, q, c, sum);
         position = ahead;
 #pragma GCC unroll 16
         for (int r = 0; r < kUsed; ++r)
@@ -121,7 +123,7 @@ struct NarrowTile {
 
 private:
     static constexpr int kLineColumns = kLineBytes / kSize;
-    static constexpr int kSteps = kLineColumns / rows;  // pieces of a line
+    static constexpr int kSteps = kLineColumns / piece;  // pieces of a line
 
     template <int kNumber>
     struct Count {
@@ -132,9 +134,12 @@ private:
     template <int kUsed>
     [[gnu::always_inline]] static void add_pieces(const Stream& k, const T* q, int64_t c,
                                                   Vec (&sum)[kGroups][kUsed]) {
-        // Beside sums and pieces a register holds a query's column.
-        constexpr bool kFit = kGroups * (kUsed + rows) + 1 <= Simd::registers;
-        Vec x[kGroups][rows];  // [column]: of adjacent keys
+        // Beside sums and pieces registers hold a query's column and, where lanes hold two, those
+        // of the keys.
+        constexpr int kParts = kColumnsOfLane<S>;
+        constexpr bool kParted = kParts > 1;
+        constexpr bool kFit = kGroups * (kUsed + rows + kParted) + 1 <= Simd::registers;
+        Vec x[kGroups][rows];  // [lane of a piece]: of adjacent keys
         Vec held[kGroups][rows];
 #pragma GCC unroll 16
         for (int g = 0; g < kGroups; ++g) {
@@ -151,14 +156,17 @@ private:
         }
         if constexpr (!kFit) asm("" : "+m"(held));
 #pragma GCC unroll 16
-        for (int i = 0; i < rows; ++i)
+        for (int column = 0; column < piece; ++column)
 #pragma GCC unroll 16
             for (int r = 0; r < kUsed; ++r) {
-                const Vec query = broadcast<Simd>(q[(c + i) * rows + r]);
+                const Vec query = broadcast<Simd>(q[(c + column) * rows + r]);
+                const int i = column / kParts;
 #pragma GCC unroll 16
                 for (int g = 0; g < kGroups; ++g) {
-                    const bool waits = !kFit && i >= rows / 2 && g + 1 < kGroups;
-                    sum[g][r] = Simd::fma(waits ? held[g][i] : x[g][i], query, sum[g][r]);
+                    const bool waits = !kFit && i >= rows / 2 && (kParted || g + 1 < kGroups);
+                    sum[g][r] = Simd::fma(
+                        column_of<Simd, S>(waits ? held[g][i] : x[g][i], column % kParts), query,
+                        sum[g][r]);
                 }
             }
     }
