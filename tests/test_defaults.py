@@ -35,6 +35,7 @@ def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
 @given(
     length_k=st.one_of(st.integers(0, 3000), st.integers(0, 2**40)),
     split_k=st.one_of(st.integers(1, 3000), st.just(2**48)),
+    dims=st.tuples(st.integers(1, 600), st.integers(1, 600)),
     tile=_tiles(),
     dtype=st.sampled_from(list(DTYPES.values())),
     caches_bytes=caches,
@@ -42,6 +43,7 @@ def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
 def test_blocks_of_keys(
     length_k: int,
     split_k: int,
+    dims: tuple[int, int],
     tile: tuple[int, int, int],
     dtype: np.dtype,
     caches_bytes: dict[str, int],
@@ -50,7 +52,7 @@ def test_blocks_of_keys(
     _, tile_rows, tile_lanes = tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
-        geometry = _geometry(dtype, length_k=length_k)
+        geometry = _geometry(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
         block_k, why = cython_._default_block_k(geometry, split_k, tile)
     weights = block_k * tile_lanes * lookup(dtype).compute.itemsize
     half = caches_bytes.get("L1d", 32 * KIB) // 2
@@ -62,6 +64,18 @@ def test_blocks_of_keys(
     if blocks <= block_k // 2:  # else equal blocks of whole keys need not exist
         last = keys - (blocks - 1) * block_k
         assert 2 * last >= block_k - tile_rows, "a short block is left over"
+
+
+@pytest.mark.parametrize(
+    ("dtype", "dim", "wanted"),
+    [("float32", 64, 192), ("float32", 1024, 192), ("float64", 64, 192), ("float64", 1024, 96)],
+)
+def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) -> None:
+    """Their scores and a chunk of keys wait in L2, which holds half as many float64."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes={}))
+        geometry = _geometry(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
+        assert cython_._default_block_k(geometry, 1920, (4, 6, 8))[0] == wanted
 
 
 @given(

@@ -30,6 +30,11 @@ _WORK_PER_THREAD = 250_000
 _L1_SHARE = 0.5
 _L1_DEFAULT_BYTES = 32 * 1024
 _BLOCK_K = 192
+# Heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp): a block's
+# scores of all rows wait in L2 between chunks, beside a chunk of its keys.  Then it is of as many
+# bytes, not keys.
+_WIDE = 128
+_WIDE_ITEM_BYTES = 4
 # Queries and sums of a block; each block of keys is packed once for all of its rows.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
@@ -156,7 +161,10 @@ def _default_block_k(
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile_lanes * geometry.dtype.compute.itemsize
     fitting = max(32, int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32)
-    wanted = min(_BLOCK_K, fitting)
+    wanted = _BLOCK_K
+    if max(geometry.dim, geometry.dim_v) > _WIDE:
+        wanted = wanted * _WIDE_ITEM_BYTES // geometry.dtype.compute.itemsize
+    wanted = min(wanted, fitting)
     keys = max(1, min(geometry.length_k, split_k))
     blocks = max(1, round(keys / wanted), -(-keys // fitting))
     rows = -(-keys // blocks)
