@@ -114,7 +114,7 @@ sanitize: $(VENV)/.installed
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
 		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_kernels.py \
-		tests/test_agreement.py tests/test_stability.py tests/test_rows.py tests/test_masks.py \
+		tests/test_agreement.py tests/test_stability.py tests/test_poison.py tests/test_rows.py tests/test_masks.py \
 		tests/test_narrow.py tests/test_split.py tests/test_dense.py -k cython
 
 clean:

@@ -7,11 +7,20 @@ from typing import Any
 
 import numpy as np
 import pytest
+from strategies import DTYPES
 
 import fastattn
 from fastattn.implementations import load
 
 KNOWN_ISAS = ("baseline", "avx2", "avx512")
+
+# What a test is repeated for.
+dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
+blocks = pytest.mark.parametrize(
+    "tunables",
+    [{}, {"block_q": 5, "block_k": 7, "threads": 2}],
+    ids=["default_blocks", "tiny_blocks"],
+)
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DTYPES, seeds
-from targets import Target
+from targets import Target, dtypes
 
 import fastattn
 
-dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 _SHAPE = (2, 45, 150)  # heads, queries, keys
 _TUNABLES = {"block_q": 20, "block_k": 40, "threads": 1}
 CLASSES = ("empty", "full", "partial")

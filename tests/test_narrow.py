@@ -14,13 +14,12 @@ import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
-from strategies import DTYPES, Call, calls
-from targets import Target
+from strategies import Call, calls
+from targets import Target, dtypes
 
 _MANY = 4096
 FEW = (1, 2, 3, 4)
 WIDTHS = (1, 3, 4, 16, 64, 65, 128, 257, 600)
-dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 BLOCKS = (300, 1, 33, 64, 7)  # of keys
 few_rows = pytest.mark.parametrize("rows", FEW)
 

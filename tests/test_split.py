@@ -14,11 +14,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from strategies import DTYPES, Call, calls
-from targets import Target
+from targets import Target, dtypes
 
 import fastattn
 
-dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
 splits = pytest.mark.parametrize("split_k", [1, 5, 16, 31, 32, 33])
 _KEYS = 32
 
