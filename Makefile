@@ -109,7 +109,7 @@ sanitize: $(VENV)/.installed
 	mkdir -p build/sanitize
 	cp -r setup.py pyproject.toml README.md fastattn src_cpp tests build/sanitize/
 	rm -f build/sanitize/fastattn/implementations/*.so
-	cd build/sanitize && FASTATTN_CXXFLAGS="-g -O1 -fsanitize=address,undefined -fno-omit-frame-pointer" \
+	cd build/sanitize && FASTATTN_CXXFLAGS="-g1 -O1 -fsanitize=address,undefined -fno-omit-frame-pointer" \
 		../../$(BIN)/python setup.py --quiet build_ext --inplace
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
