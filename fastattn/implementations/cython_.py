@@ -31,8 +31,8 @@ _L1_SHARE = 0.5
 _L1_DEFAULT_BYTES = 32 * 1024
 _BLOCK_K = 192
 # Heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp): a block's
-# scores of all rows wait in L2 between chunks, beside a chunk of its keys.  Then it is of as many
-# bytes, not keys.
+# scores of all rows wait in L2 between chunks, beside a chunk of its keys.  So it has fewer keys
+# where an item has more bytes.
 _WIDE = 128
 _WIDE_ITEM_BYTES = 4
 # Queries and sums of a block; each block of keys is packed once for all of its rows.

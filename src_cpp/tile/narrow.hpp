@@ -7,8 +7,9 @@
 // Computing with a byte takes about as long as memory takes to bring it: what counts is that the two
 // go on side by side.  Lines are asked for a few KiB before they are used, in the order of their
 // addresses, so that the hardware's own prefetching joins in, and one at a time between the products:
-// asked for in bursts they are dropped.  Left to itself the hardware does not see a stream in rows
-// read side by side.
+// asked for in bursts they are dropped, and a whole block ahead, where a neighbour shares the core,
+// they have left L2 again before their use.  Left to itself the hardware does not see a stream in
+// rows read side by side.
 //
 // Legend: S, T = storage and compute type; piece = adjacent columns of a key that are transposed
 // together, in as many lanes of 32 or 64 bits as there are rows.
