@@ -75,9 +75,10 @@ inline typename Simd::Vec load_values(const char* from) {
 }
 
 // Columns that a lane of a piece holds: two of bfloat16 are parted by a shift and a mask, after a
-// transposition that then costs half.
+// transposition that then costs half.  The first must be the low half.
 template <typename S>
-inline constexpr int kColumnsOfLane = __is_same(S, BFloat) ? 2 : 1;
+inline constexpr int kColumnsOfLane =
+    __is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 2 : 1;
 
 // Pieces of 16 bytes of the compute type, from as many addresses, `stride` bytes apart, as fill a
 // vector: adjacent values, `kColumnsOfLane` to a lane.
@@ -99,7 +100,6 @@ inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
     if constexpr (kColumnsOfLane<S> == 1) {
         return pieces;
     } else {
-        static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "the first value is the low half");
         const auto lanes = bits<typename Simd::Bits>(pieces);
         return bits<typename Simd::Vec>(column ? lanes & 0xffff0000u : lanes << 16);
     }
