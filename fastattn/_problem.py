@@ -407,9 +407,12 @@ def _unfit(
     if not flags.c_contiguous and _overlaps_itself(out):
         return f"strides {out.strides}, which visit a byte twice"
     for name, array in inputs.items():
+        if array is None:
+            continue
         # No two arrays own the same memory; comparing their extents takes much longer.
-        distinct = flags.owndata and array is not None and array is not out and array.flags.owndata
-        if array is None or distinct or not np.may_share_memory(out, array):
+        if flags.owndata and array is not out and array.flags.owndata:
+            continue
+        if not np.may_share_memory(out, array):
             continue
         try:
             shared = np.shares_memory(out, array, max_work=_OVERLAP_EFFORT)  # type: ignore[arg-type]
