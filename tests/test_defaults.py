@@ -125,3 +125,24 @@ def test_blocks_of_rows(
     share = batch * heads_q * length_q / threads
     if share >= 256 + lanes:
         assert items >= threads
+
+
+@pytest.mark.parametrize(
+    ("heads", "length_q", "threads", "wanted"),
+    [(1, 384, 2, 4), (1, 768, 4, 8), (3, 1000, 16, 27), (8, 2048, 2, 64), (1, 384, 1, 1)],
+)
+def test_few_blocks_of_rows_are_shared_out_evenly(
+    heads: int, length_q: int, threads: int, wanted: int
+) -> None:
+    """No thread waits for another's whole block: three on two threads take as long as four."""
+    geometry = _geometry(
+        np.dtype("float32"),
+        batch=1,
+        heads_q=heads,
+        heads_kv=heads,
+        length_q=length_q,
+        dim=64,
+        dim_v=64,
+    )
+    block_q, _ = cython_._default_block_q(geometry, threads, 16)
+    assert heads * -(-length_q // block_q) == wanted

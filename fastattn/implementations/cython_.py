@@ -38,6 +38,10 @@ _WIDE_ITEM_BYTES = 4
 # Queries and sums of a block; each block of keys is packed once for all of its rows.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
+# Items so few a thread are shared out evenly: five on two threads take as long as six.  A block's
+# copies of keys and values take as long as so many of its rows.
+_FEW_ITEMS = 4
+_COPYING_ROWS = 8
 # So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
 # parts of at least so many keys, which leave at most so many rows of results to be merged.
 _SPLIT_ROWS = 64
@@ -198,7 +202,15 @@ def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple
         levelling = int(max(share / 32, min(256, share / 2), min(128, share)))
         if levelling < rows:
             rows, why = levelling, "enough work items for each thread"
-    of_head = g.length_q * (g.heads_q // g.heads_kv)
-    blocks = -(-of_head // max(1, rows))
-    rows = -(-of_head // max(1, blocks))
-    return max(1, -(-rows // tile_lanes)) * tile_lanes, why
+    of_head = max(1, g.length_q * (g.heads_q // g.heads_kv))
+    tiles, blocks = -(-of_head // tile_lanes), -(-of_head // max(1, rows))
+    heads = g.batch * g.heads_kv
+    if threads > 1 and heads * blocks < _FEW_ITEMS * threads:
+
+        def longest_share(blocks: int) -> int:
+            height = -(-tiles // blocks)  # in tiles
+            items = heads * -(-tiles // height)
+            return -(-items // threads) * (height * tile_lanes + _COPYING_ROWS)
+
+        blocks = min(range(blocks, 2 * blocks), key=longest_share)
+    return -(-tiles // blocks) * tile_lanes, why
