@@ -192,6 +192,8 @@ private:
             });
     }
 
+    // Keys that a panel of values has room for.
+    int64_t span() const { return block_.count() + kSlackKeys; }
     const View& view(int64_t first) const { return views_[first / kPanel]; }
     // [key - keys.begin][lane]
     T* scores(int64_t first) const { return scores_ + (first - group_) * at_.tiled_keys; }
@@ -253,7 +255,7 @@ private:
                     line_[f] = is_finite(row[f]) ? row[f] : T(0);
                 row = line_;
             }
-            pack_values<Simd>(row, j - block_.begin, block_.count(), task_.dim_v,
+            pack_values<Simd>(row, j - block_.begin, span(), task_.dim_v,
                               Tiles(task_.dim_v), values_);
         }
     }
@@ -299,11 +301,10 @@ private:
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
         if (at.keys.empty()) return;
-        const int64_t span = block_.count();
         Tile::template multiply<kWidth>(
-            Interleaved<T>{values_ + f * span, span, at.keys.begin - block_.begin}, Tiles(width(f)),
-            scores(first), at.keys.count(), o_ + first * at_.features + f * kWidth * kLanes,
-            at.fresh, alpha_ + first);
+            Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
+            Tiles(width(f)), scores(first), at.keys.count(),
+            o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first);
         if (f + width(f) == at_.features) at.fresh = false;
     }
 

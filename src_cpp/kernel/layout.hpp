@@ -6,6 +6,7 @@
 
 #include "../abi.hpp"
 #include "../tile/fma.hpp"
+#include "pack.hpp"
 
 namespace fastattn {
 namespace {
@@ -54,7 +55,7 @@ struct BlockLayout : Parts<typename Simd::Value> {
         q = this->part(rows * dim);
         o = this->part(rows * features);
         scores = this->part(tiled_keys * (wide(dim, dim_v) && rows > kPanel ? rows : kPanel));
-        values = this->part(block_k * features);
+        values = this->part((block_k + kSlackKeys) * features);
         keys = this->part(block_k * key_stride(dim) * ((dim + kDepth - 1) / kDepth));
         line = this->part(dim_v);
         mask = this->part(block_k * kPanel);

@@ -71,6 +71,11 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
     }
 }
 
+// Features that are copied at once where a row has them, and the keys of slack that each panel of
+// values has for it.  The slack also keeps panels from lying a multiple of some KiB apart.
+inline constexpr int64_t kPiece = 8;
+inline constexpr int64_t kSlackKeys = 1;
+
 template <int kRows, typename T>
 inline void pack_panel(const T* from, int64_t left, T* to) {
     if (left >= kRows)
@@ -80,16 +85,25 @@ inline void pack_panel(const T* from, int64_t left, T* to) {
 }
 
 // Value rows to panels of `tiles`, one behind the other: a panel of r features starting at feature
-// f has value (j, f + i) at to[f * count + j * r + i].  Features past `features` are 0.
+// f has value (j, f + i) at to[f * span + j * r + i].  Features past `features` are 0.
+//
+// A piece is wider than a tall panel and takes fewer instructions: what is too much is written over
+// by the next key's, and the last key's is left in the slack.
 template <typename Simd, typename Tiles>
-inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t count,
+inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t span,
                         int64_t features, Tiles tiles, typename Simd::Value* to) {
     using Tile = FmaTile<Simd>;
+    constexpr int kRows = Tile::rows;
+    static_assert(kRows <= kPiece && kPiece <= (1 + kSlackKeys) * kRows,
+                  "a piece is of one key and its slack");
     int64_t f = 0;
-    for (; f < tiles.tall * Tile::rows; f += Tile::rows)
-        pack_panel<Tile::rows>(row + f, features - f, to + f * count + j * Tile::rows);
+    for (auto* at = to + j * kRows; f < tiles.tall * kRows && f + kPiece <= features;
+         f += kRows, at += kRows * span)
+        __builtin_memcpy(at, row + f, kPiece * sizeof(*row));
+    for (; f < tiles.tall * kRows; f += kRows)
+        pack_panel<kRows>(row + f, features - f, to + f * span + j * kRows);
     for (; f < tiles.count(); f += Tile::low_rows)
-        pack_panel<Tile::low_rows>(row + f, features - f, to + f * count + j * Tile::low_rows);
+        pack_panel<Tile::low_rows>(row + f, features - f, to + f * span + j * Tile::low_rows);
 }
 
 }  // namespace

@@ -113,7 +113,7 @@ private:
                                            bool fresh, const T* scale) {
         constexpr int64_t ld = kVectors * kLanes;
         Vec sum[kRows][kVectors] = {};
-        // In pairs: fewer instructions a product for a front end that a neighbour on the core shares.
+        // In pairs: fewer instructions a product, where a neighbour on the core shares the front end.
 #pragma GCC unroll 2
         for (int64_t k = 0; k < count; ++k) {
             Vec row[kVectors];
