@@ -61,8 +61,8 @@ ISA_FLAGS = (
     "-fno-rtti",
     "-fno-math-errno",
     "-fno-trapping-math",
-    # A tile's loop that begins in the middle of a cache line takes a line more to fetch: 6 to 10 per
-    # cent of a call where a neighbour shares the core, and a change elsewhere would decide it.
+    # A tile's loop that begins in the middle of a cache line takes a line more to fetch: where a
+    # neighbour shares the core 6 to 10 per cent of a call, decided by whatever stands before it.
     "-falign-functions=64",
     "-falign-loops=64",
     "-Wno-psabi",  # vectors as arguments: all of these functions are inlined
