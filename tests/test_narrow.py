@@ -1,7 +1,8 @@
-"""Blocks of few rows have a kernel of their own: the same bits as among many rows.
+"""Blocks of few rows go other ways: the same bits as among many rows.
 
-A block of at most 16 bytes of rows (four, of float64 two) takes it; `_MANY` rows in a block take
-the other.  Both get the same `Config` but for `block_q`.
+A block of at most 16 bytes of rows (four, of float64 two) has a kernel of its own.  One of a single
+panel (up to 16 rows with AVX2) reads keys and values where they lie; `_MANY` rows in a block read
+copies.  All get the same `Config` but for `block_q`.
 """
 
 from __future__ import annotations
@@ -19,9 +20,10 @@ from targets import Target, dtypes
 
 _MANY = 4096
 FEW = (1, 2, 3, 4)
+PANEL = (8, 13)
 WIDTHS = (1, 3, 4, 16, 64, 65, 128, 257, 600)
 BLOCKS = (300, 1, 33, 64, 7)  # of keys
-few_rows = pytest.mark.parametrize("rows", FEW)
+few_rows = pytest.mark.parametrize("rows", (*FEW, *PANEL))
 
 
 def _rng() -> np.random.Generator:
@@ -47,8 +49,10 @@ def _assert_same(
 @pytest.mark.parametrize("dim", WIDTHS)
 def test_every_width(native: Target, dtype: np.dtype, dim: int) -> None:
     """Remainders of pieces, vectors, lines and chunks, in D and in Dv."""
-    for rows, dim_v, block_k in zip((*FEW, 1), (dim, *WIDTHS[3:7]), BLOCKS, strict=True):
-        shapes = (9, dim), (75, dim), (75, dim_v)
+    cases = zip((*FEW, 1), (dim, *WIDTHS[3:7]), BLOCKS, strict=True)
+    panels = zip((*PANEL, *PANEL), (dim, 8, 10, 132), BLOCKS[:4], strict=True)
+    for rows, dim_v, block_k in (*cases, *panels):
+        shapes = (70, dim), (75, dim), (75, dim_v)
         arrays = [_rng().standard_normal(shape).astype(dtype) for shape in shapes]
         _assert_same(native, arrays, {"block_k": block_k, "threads": 1}, rows)
 
@@ -61,10 +65,11 @@ def test_every_layout(native: Target, dtype: np.dtype, layout: str) -> None:
         arrays = {n: _rng().standard_normal((2, 37, 16)) for n in "qkv"}
         placed = {n: layouts.filled(x, dtype) for n, x in arrays.items()}
         placed[name] = layouts.filled(arrays[name], dtype, layout, axis)
-        _assert_same(native, placed.values(), {"block_k": 16, "threads": 1}, 1 + axis)
+        for rows in (1 + axis, PANEL[0]):
+            _assert_same(native, placed.values(), {"block_k": 16, "threads": 1}, rows)
 
 
-@given(call=calls(smallest=1), rows=st.sampled_from(FEW), data=st.data())
+@given(call=calls(smallest=1), rows=st.sampled_from((*FEW, *PANEL)), data=st.data())
 def test_any_call(native: Target, call: Call, rows: int, data: st.DataObject) -> None:
     """Every argument and layout, with numbers in k and v, seen or hidden, that are not finite."""
     q, k, v = call.arrays
@@ -103,11 +108,11 @@ def _features(dtype: np.dtype) -> dict[str, dict[str, Any]]:
 @dtypes
 @pytest.mark.parametrize("feature", _features(np.dtype(np.float32)))
 def test_rows_in_a_call_of_their_own(native: Target, dtype: np.dtype, feature: str) -> None:
-    """One to four queries of forty, alone: hidden and seen values are NaN and infinite too."""
+    """One to sixteen queries of forty, alone: hidden and seen values are NaN and infinite too."""
     arguments = {"align": 30, **_features(dtype)[feature]}
     q, k, v = (_rng().standard_normal((1, n, 20)).astype(dtype) for n in (40, 90, 90))
     v[:, 5, 3], v[:, 36, 0], v[:, 80] = np.inf, np.nan, -np.inf
-    runs = (0, 1), (7, 9), (13, 16), (36, 40), (39, 40)
+    runs = (0, 1), (7, 9), (13, 16), (36, 40), (39, 40), (2, 10), (20, 36)
     for block_k, (start, stop) in itertools.product((1, 33), runs):
         tunables = {"block_k": block_k, "block_q": 64, "split_k": 64, "threads": 1}
         whole, lse = native.both(q, k, v, tunables=tunables, **arguments)

@@ -2,7 +2,9 @@
 //
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
 //     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
-//     pack its values; bring its keys to the compute type where they are not in it
+//     pack its values; bring its keys to the compute type where they are not in it; for a single
+//     panel read both where they lie, asking for the values between the scores, and for the
+//     next keys between the values
 //     for each panel of rows:                   (a register tile's lanes of queries)
 //       S = K Q^T      scores [key][lane]       tile/fma.hpp
 //       hide, cap      only where needed
@@ -71,6 +73,8 @@ public:
         const int64_t reach = (task.k.row < 0 ? -task.k.row : task.k.row) * kRows;
         keys_in_place_ = in_place<T, S>(task.k) && (reach <= kNearBytes || count_ <= kPanel);
         values_in_place_ = in_place<T, S>(task.v);
+        streams_ = keys_in_place_ && values_in_place_ && count_ <= kPanel &&
+                   task.dim_v % Tile::low_rows == 0;
     }
 
     void compute() {
@@ -141,8 +145,14 @@ private:
     void step(Interval block) {
         block_ = look(block);
         if (block_.empty()) return;
+        const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
+                              block_.end > seen_by_all_.end;
+        packed_ = !streams_ || may_hide;
         if (!keys_in_place_) read_keys();
-        read_values();
+        if (packed_)
+            read_values(may_hide);
+        else
+            ask_for_values();
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
         // of keys or values is used by all panels while it is in L2.
         const int64_t together = Layout::wide(task_.dim, task_.dim_v) ? count_ : kPanel;
@@ -182,6 +192,7 @@ private:
         each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
             weigh<decltype(vectors)::value>(first, rows);
         });
+        if (!packed_) ask_for_keys();
         for (int64_t f = 0; f < at_.features; f += width(f))
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
                 add_values<decltype(vectors)::value>(first, f);
@@ -226,16 +237,32 @@ private:
     int64_t depth(int64_t d) const { return task_.dim - d < kDepth ? task_.dim - d : kDepth; }
 
     // Features of the chunk that starts at f; what is too narrow for its own tiles joins the last.
+    // A single panel has no use for chunks.
     int64_t width(int64_t f) const {
         const int64_t left = at_.features - f;
-        return left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
+        return !packed_ || left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
+    }
+
+    // What lies in place is brought near while the other product is computed.  Only the first keys
+    // are asked for at once.
+    [[gnu::noinline]] void ask_for_values() {
+        if (asked_ <= block_.begin)
+            for (int64_t j = block_.begin; j < block_.end; ++j)
+                prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
+        ahead_ = ask_for(task_.v, block_.begin, task_.dim_v);
+        unsafe_count_ = 0;
+    }
+    void ask_for_keys() {
+        ahead_ = ask_for(task_.k, block_.end, task_.dim);
+        asked_ = block_.end + task_.block_k;
+    }
+    static Ahead ask_for(const Matrix& rows, int64_t row, int64_t columns) {
+        return Ahead({rows.data + row * rows.row, rows.row}, columns * rows.column);
     }
 
     // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may
     // be hidden, values that are not finite are replaced by 0, and their keys listed.
-    [[gnu::noinline]] void read_values() {
-        const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
-                              block_.end > seen_by_all_.end;
+    [[gnu::noinline]] void read_values(bool may_hide) {
         unsafe_count_ = 0;
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.v.data + j * task_.v.row;
@@ -273,9 +300,13 @@ private:
             keys.first = reinterpret_cast<const char*>(keys_) +
                          (d / kDepth * block_.count() + at.keys.begin - block_.begin) * keys.stride;
         }
-        Tile::template multiply<kWidth>(keys, Tiles(at.keys.count()),
-                                        q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
-                                        scores(first), d == 0, nullptr);
+        const T* q = q_ + first * task_.dim + d * kWidth * kLanes;
+        T* s = scores(first);
+        if (packed_)
+            Tile::template multiply<kWidth>(keys, at.keys.count(), q, depth(d), s, d == 0, nullptr);
+        else
+            ahead_ = Tile::template multiply<kWidth>(keys, at.keys.count(), q, depth(d), s, d == 0,
+                                                     nullptr, ahead_);
     }
 
     // Scores to weights.
@@ -301,10 +332,16 @@ private:
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
         if (at.keys.empty()) return;
-        Tile::template multiply<kWidth>(
-            Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
-            Tiles(width(f)), scores(first), at.keys.count(),
-            o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first);
+        const T* s = scores(first);
+        T* o = o_ + first * at_.features + f * kWidth * kLanes;
+        if (packed_)
+            Tile::template multiply<kWidth>(
+                Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
+                width(f), s, at.keys.count(), o, at.fresh, alpha_ + first);
+        else
+            ahead_ = Tile::template multiply<kWidth>(
+                Transposed<T>{task_.v.data + at.keys.begin * task_.v.row, task_.v.row}, width(f), s,
+                at.keys.count(), o, at.fresh, alpha_ + first, ahead_);
         if (f + width(f) == at_.features) at.fresh = false;
     }
 
@@ -394,6 +431,10 @@ private:
     Interval block_;  // of keys
     int64_t group_;   // first row whose scores are held
     bool keys_in_place_, values_in_place_;
+    bool streams_;  // a single panel reads keys and values where they lie, if no key may be hidden
+    bool packed_;   // the values of this block are
+    Ahead ahead_;
+    int64_t asked_ = INT64_MIN;  // keys before this one have been asked for
 };
 
 }  // namespace

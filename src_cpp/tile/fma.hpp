@@ -12,6 +12,7 @@
 #pragma once
 
 #include "../simd/vector.hpp"
+#include "ahead.hpp"
 
 namespace fastattn {
 namespace {
@@ -20,6 +21,7 @@ namespace {
 // first `skip` are left out.
 template <typename T>
 struct Interleaved {
+    static constexpr bool cut = true;  // into tiles of FmaTile's split
     const T* first;
     int64_t span;
     int64_t skip;
@@ -38,6 +40,7 @@ struct Interleaved {
 // A in place: `stride` bytes between its `count` rows.
 template <typename T>
 struct InPlace {
+    static constexpr bool cut = false;
     const char* first;
     int64_t stride;
     int64_t count;
@@ -60,6 +63,27 @@ struct InPlace {
     }
 };
 
+// A in place and transposed: its columns are rows in memory, `stride` bytes apart.
+template <typename T>
+struct Transposed {
+    static constexpr bool cut = false;
+    const char* first;
+    int64_t stride;
+
+    template <int kRows>
+    struct Tile {
+        const char* start;
+        int64_t stride;
+        T operator()(int r, int64_t k) const {
+            return reinterpret_cast<const T*>(start + k * stride)[r];
+        }
+    };
+    template <int kRows>
+    Tile<kRows> tile(int64_t row) const {
+        return {first + row * static_cast<int64_t>(sizeof(T)), stride};
+    }
+};
+
 template <typename Simd>
 struct FmaTile {
     using T = typename Simd::Value;
@@ -72,50 +96,65 @@ struct FmaTile {
     static_assert(rows * vectors + vectors + 1 <= Simd::registers, "the tile spills");
     static constexpr int low_rows = 4;
 
-    // `count` rows as tiles: some of `rows`, then some of `low_rows`, so that but for one or two
-    // rows in all at most one row is computed for nothing.
-    struct Split {
+    // Of one vector a taller one, whose sums hide each other's latency.
+    static constexpr int lone_rows = 8;
+    static_assert(vectors > 1 && lone_rows + 2 <= Simd::registers, "the lone tile spills");
+
+    // `count` rows as tiles: some of kTall, then some of `low_rows`, so that few rows are computed
+    // for nothing: at most one of tall tiles of 6 (but for one or two rows in all), three of 8.
+    template <int kTall>
+    struct SplitBy {
         int64_t tall, low;
 
-        explicit Split(int64_t count) : tall(count / rows), low(0) {
-            static_assert(rows == 6 && low_rows == 4, "the remainders below are theirs");
-            const int64_t rest = count % rows;
-            if (rest == 5)
+        explicit SplitBy(int64_t count) : tall(count / kTall), low(0) {
+            static_assert(low_rows == 4 && (kTall == 6 || kTall == 8), "the remainders are theirs");
+            const int64_t rest = count % kTall;
+            if (rest > low_rows)
                 ++tall;
-            else if (rest > 2 || (rest > 0 && tall == 0))
+            else if (rest > kTall - low_rows || (rest > 0 && (kTall == 8 || tall == 0)))
                 low = 1;
             else if (rest > 0)
                 --tall, low = 2;  // 6 + 1 and 6 + 2 are 4 + 4
         }
-        int64_t count() const { return tall * rows + low * low_rows; }
+        int64_t count() const { return tall * kTall + low * low_rows; }
     };
+    using Split = SplitBy<rows>;
 
-    // For each tile of A's rows: C = A B if `fresh`, else scale * C + A B.  `scale` has
+    // For each tile of A's `rows_of_a` rows: C = A B if `fresh`, else scale * C + A B.  `scale` has
     // kVectors vectors, or is nullptr for 1.  The product is summed on its own: a sum of many
     // blocks rounds once a block, not once a product.
     //
+    // Meanwhile `ahead` is asked for as many bytes as A has, and returned where it then is.
+    //
     // Never inlined: among a caller's variables the addresses of A's rows lose their registers.
-    template <int kVectors, typename A>
-    [[gnu::noinline]] static void multiply(const A a, Split tiles, const T* b, int64_t count, T* c,
-                                           bool fresh, const T* scale) {
+    template <int kVectors, typename A, typename Asking = NoAhead>
+    [[gnu::noinline]] static Asking multiply(const A a, int64_t rows_of_a, const T* b,
+                                             int64_t count, T* c, bool fresh, const T* scale,
+                                             Asking ahead = {}) {
         constexpr int64_t ld = kVectors * kLanes;
+        constexpr int kTall = kVectors == 1 && !A::cut ? lone_rows : rows;
+        const SplitBy<kTall> tiles(rows_of_a);
         int64_t row = 0;
-        for (; row < tiles.tall * rows; row += rows)
-            one<kVectors, rows>(a.template tile<rows>(row), b, count, c + row * ld, fresh, scale);
+        for (; row < tiles.tall * kTall; row += kTall)
+            one<kVectors, kTall>(a.template tile<kTall>(row), b, count, c + row * ld, fresh, scale,
+                                 ahead);
         for (; row < tiles.count(); row += low_rows)
             one<kVectors, low_rows>(a.template tile<low_rows>(row), b, count, c + row * ld, fresh,
-                                    scale);
+                                    scale, ahead);
+        return ahead;
     }
 
 private:
-    template <int kVectors, int kRows, typename Tile>
+    template <int kVectors, int kRows, typename Tile, typename Asking>
     [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
-                                           bool fresh, const T* scale) {
+                                           bool fresh, const T* scale, Asking& ahead) {
         constexpr int64_t ld = kVectors * kLanes;
+        // Columns are taken in pairs: fewer instructions a product, where a neighbour on the core
+        // shares the front end.
+        constexpr int kPair = 2, kPairBytes = kPair * kRows * static_cast<int>(sizeof(T));
+        constexpr int kAsks = (kPairBytes + Asking::kLineBytes - 1) / Asking::kLineBytes;
         Vec sum[kRows][kVectors] = {};
-        // In pairs: fewer instructions a product, where a neighbour on the core shares the front end.
-#pragma GCC unroll 2
-        for (int64_t k = 0; k < count; ++k) {
+        const auto add = [&](int64_t k) __attribute__((always_inline)) {
             Vec row[kVectors];
 #pragma GCC unroll 16
             for (int n = 0; n < kVectors; ++n) row[n] = load<Vec>(b + k * ld + n * kLanes);
@@ -125,7 +164,15 @@ private:
 #pragma GCC unroll 16
                 for (int n = 0; n < kVectors; ++n) sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
             }
+        };
+        int64_t k = 0;
+        for (; k + kPair <= count; k += kPair) {
+#pragma GCC unroll 16
+            for (int i = 0; i < kAsks; ++i) ahead.ask();
+            add(k);
+            add(k + 1);
         }
+        if (k < count) add(k);
 #pragma GCC unroll 16
         for (int n = 0; n < kVectors; ++n) {
             const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));

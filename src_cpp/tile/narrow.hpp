@@ -4,12 +4,8 @@
 //   scores  S[row][key] = Q K^T   a vector holds the scores of a row for adjacent keys
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
-// Computing with a byte takes about as long as memory takes to bring it: what counts is that the two
-// go on side by side.  Lines are asked for a few KiB before they are used, in the order of their
-// addresses, so that the hardware's own prefetching joins in, and one at a time between the products:
-// asked for in bursts they are dropped, and a whole block ahead, where a neighbour shares the core,
-// they have left L2 again before their use.  Left to itself the hardware does not see a stream in
-// rows read side by side.
+// Lines are asked for (ahead.hpp) a few KiB before they are used: a whole block ahead, where a
+// neighbour shares the core, they have left L2 again before their use.
 //
 // Legend: S, T = storage and compute type; piece = adjacent columns of a key that are transposed
 // together, in as many lanes of 32 or 64 bits as there are rows.
@@ -17,40 +13,10 @@
 #pragma once
 
 #include "../simd/storage.hpp"
+#include "ahead.hpp"
 
 namespace fastattn {
 namespace {
-
-// Rows in memory, `stride` bytes apart.
-struct Stream {
-    const char* rows;
-    int64_t stride;
-};
-
-// Rows to be asked for, line by line.
-class Ahead {
-public:
-    static constexpr int64_t kLineBytes = 64;
-
-    Ahead(const Stream& rows, int64_t row_bytes)
-        : at_(rows.rows),
-          lines_((row_bytes + kLineBytes - 1) / kLineBytes),
-          left_(lines_),
-          skip_(rows.stride - lines_ * kLineBytes) {}
-
-    [[gnu::always_inline]] void ask() {
-        __builtin_prefetch(at_);
-        at_ += kLineBytes;
-        if (--left_ == 0) {
-            at_ += skip_;
-            left_ = lines_;
-        }
-    }
-
-private:
-    const char* at_;
-    int64_t lines_, left_, skip_;
-};
 
 template <typename Simd, typename S>
 struct NarrowTile {
