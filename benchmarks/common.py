@@ -120,6 +120,7 @@ REGIMES = {
     "prefill-2k-bfloat16": WORKLOADS["prefill-2k"].of("bfloat16"),
     "decode-float16": WORKLOADS["decode"].of("float16"),
     "decode-bfloat16": WORKLOADS["decode"].of("bfloat16"),
+    "decode-group-8": Case(2, 64, 8, 1, 4096, 128),
 }
 # Most keys hidden: held against the roofline, and against the same call without a mask.
 MASKED = {

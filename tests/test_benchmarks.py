@@ -187,13 +187,15 @@ def test_tables_keep_their_beginnings() -> None:
         "causal-4k": (1, 8, 8, 4096, 4096, 128, True),
         "decode": (4, 32, 8, 1, 4096, 128, False),
     }
-    assert tuple(common.REGIMES)[:16] == (
+    assert tuple(common.REGIMES)[:17] == (
         *("dim-256", "dim-512", "dim-1024", "small", "bert", "prefill-2k", "prefill-2k-128"),
         *("causal-4k", "decode", "decode-16k", "dim-512-float64", "prefill-2k-float64"),
         *("prefill-2k-float16", "prefill-2k-bfloat16", "decode-float16", "decode-bfloat16"),
+        "decode-group-8",
     )
     assert common.REGIMES["prefill-2k-128"] == common.Case(1, 8, 8, 2048, 2048, 128)
     assert common.REGIMES["decode-16k"] == common.Case(1, 8, 8, 1, 16384, 128)
+    assert common.REGIMES["decode-group-8"] == common.Case(2, 64, 8, 1, 4096, 128)
     assert list(common.MASKED.items())[:3] == [
         ("blocks-2k", common.Case(1, 8, 8, 2048, 2048, 64, blocks=8)),
         ("window-4k", common.Case(1, 8, 8, 4096, 4096, 64, window=255)),

@@ -23,7 +23,7 @@ FEW = (1, 2, 3, 4)
 PANEL = (8, 13)
 WIDTHS = (1, 3, 4, 16, 64, 65, 128, 257, 600)
 BLOCKS = (300, 1, 33, 64, 7)  # of keys
-few_rows = pytest.mark.parametrize("rows", (*FEW, *PANEL))
+few_rows = pytest.mark.parametrize("rows", [*FEW, *PANEL])
 
 
 def _rng() -> np.random.Generator:

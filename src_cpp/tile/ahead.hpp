@@ -1,9 +1,9 @@
 // Asking memory for rows before they are used.
 //
-// For few queries, computing with a byte takes about as long as memory takes to bring it: what counts
-// is that the two go on side by side.  Lines are asked for in the order of their addresses, so that
-// the hardware's own prefetching joins in, and one at a time between the products: in bursts they
-// are dropped.  Left to itself the hardware does not see a stream in rows read side by side.
+// For few queries, computing with a byte takes about as long as memory takes to bring it: what
+// counts is that the two go on side by side.  Lines are asked for in the order of their addresses, so
+// that the hardware's own prefetching joins in, and one at a time between the products: in bursts
+// they are dropped.  Left to itself the hardware does not see a stream in rows read side by side.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
