@@ -74,7 +74,7 @@ public:
         keys_in_place_ = in_place<T, S>(task.k) && (reach <= kNearBytes || count_ <= kPanel);
         values_in_place_ = in_place<T, S>(task.v);
         streams_ = keys_in_place_ && values_in_place_ && count_ <= kPanel &&
-                   task.dim_v % Tile::low_rows == 0;
+                   task.dim_v % Tile::low_rows == 0;  // else a tile would read past a row's end
     }
 
     void compute() {
@@ -433,7 +433,7 @@ private:
     bool keys_in_place_, values_in_place_;
     bool streams_;  // a single panel reads keys and values where they lie, if no key may be hidden
     bool packed_;   // the values of this block are
-    Ahead ahead_;
+    Ahead ahead_;   // what is asked for next
     int64_t asked_ = INT64_MIN;  // keys before this one have been asked for
 };
 
