@@ -194,10 +194,16 @@ def test_a_round_against_the_control(
         common.PROFILES["smoke"], repetitions=20, budget_seconds=0.2, block_seconds=0.002
     )
     request = {"case": asdict(case), "impls": ["x", "no"], "profile": asdict(profile)}
-    controls.child(json.dumps(request | {"seed": 0, "threads": 1}))
-    found = json.loads(capsys.readouterr().out)
-    assert found["x"]["best"] == pytest.approx(found["x"]["best_of_control"], rel=0.2)
-    assert found["no"] == {"skipped": ""}
+    best, best_of_control = [], []
+    for seed in range(10):  # other load only ever adds time, and not to both sides at once
+        controls.child(json.dumps(request | {"seed": seed, "threads": 1}))
+        found = json.loads(capsys.readouterr().out)
+        assert found["no"] == {"skipped": ""}
+        best.append(found["x"]["best"])
+        best_of_control.append(found["x"]["best_of_control"])
+        if min(best) == pytest.approx(min(best_of_control), rel=0.2):
+            return
+    raise AssertionError(f"{min(best)} s, and of the control {min(best_of_control)} s")
 
 
 def test_the_least_of_all_processes_counts() -> None:
