@@ -58,6 +58,19 @@ def test_every_width(native: Target, dtype: np.dtype, dim: int) -> None:
 
 
 @dtypes
+@pytest.mark.parametrize("rows", [26, 66])
+def test_a_last_narrow_panel_of_wide_heads(native: Target, dtype: np.dtype, rows: int) -> None:
+    """Its taller tiles write scores past the last key, where the packed values begin."""
+    q, k, v = (
+        _rng().standard_normal((n, d)).astype(dtype) for n, d in ((rows, 54), (149, 54), (149, 139))
+    )
+    whole = native.attention(q, k, v, tunables={"block_k": 149, "block_q": _MANY, "threads": 1})
+    for row in range(rows):
+        alone = native.attention(q[row : row + 1], k, v, tunables={"block_k": 149, "threads": 1})
+        _assert_equal(alone, whole[row : row + 1])
+
+
+@dtypes
 @pytest.mark.parametrize("layout", layouts.NAMES)
 def test_every_layout(native: Target, dtype: np.dtype, layout: str) -> None:
     """What is not adjacent or not aligned is copied first, or read a number at a time."""

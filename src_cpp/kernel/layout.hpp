@@ -51,7 +51,7 @@ struct BlockLayout : Parts<typename Simd::Value> {
     BlockLayout(int64_t block_rows, int64_t block_k, int64_t dim, int64_t dim_v)
         : rows(this->round_up(block_rows, Simd::lanes)),
           features(typename FmaTile<Simd>::Split(dim_v).count()),
-          tiled_keys(this->round_up(block_k, kRows)) {
+          tiled_keys(this->round_up(block_k, FmaTile<Simd>::lone_rows)) {  // of any split
         q = this->part(rows * dim);
         o = this->part(rows * features);
         scores = this->part(tiled_keys * (wide(dim, dim_v) && rows > kPanel ? rows : kPanel));
