@@ -249,15 +249,12 @@ private:
         if (asked_ <= block_.begin)
             for (int64_t j = block_.begin; j < block_.end; ++j)
                 prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
-        ahead_ = ask_for(task_.v, block_.begin, task_.dim_v);
+        ahead_ = ask_for<S>(task_.v, block_.begin, task_.dim_v);
         unsafe_count_ = 0;
     }
     void ask_for_keys() {
-        ahead_ = ask_for(task_.k, block_.end, task_.dim);
+        ahead_ = ask_for<S>(task_.k, block_.end, task_.dim);
         asked_ = block_.end + task_.block_k;
-    }
-    static Ahead ask_for(const Matrix& rows, int64_t row, int64_t columns) {
-        return Ahead({rows.data + row * rows.row, rows.row}, columns * rows.column);
     }
 
     // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may

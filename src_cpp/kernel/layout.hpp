@@ -51,7 +51,8 @@ struct BlockLayout : Parts<typename Simd::Value> {
     BlockLayout(int64_t block_rows, int64_t block_k, int64_t dim, int64_t dim_v)
         : rows(this->round_up(block_rows, Simd::lanes)),
           features(typename FmaTile<Simd>::Split(dim_v).count()),
-          tiled_keys(this->round_up(block_k, FmaTile<Simd>::lone_rows)) {  // of any split
+          tiled_keys(FmaTile<Simd>::room(block_k)) {
+        static_assert(FmaTile<Simd>::suffices(), "scores have their place");
         q = this->part(rows * dim);
         o = this->part(rows * features);
         scores = this->part(tiled_keys * (wide(dim, dim_v) && rows > kPanel ? rows : kPanel));

@@ -135,21 +135,14 @@ private:
         add_values<kUsed>();
     }
 
-    static Stream rows_of(const Matrix& matrix, int64_t row) {
-        return {matrix.data + row * matrix.row, matrix.row};
-    }
-    static Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
-        return Ahead(rows_of(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
-    }
-
     template <int kUsed>
     void add_scores(int64_t first) {
         const int64_t left = block_.end - first, next = first + ahead_;
-        Stream k = rows_of(task_.k, first);
+        Stream k = rows_from(task_.k, first);
         // After a block's keys come its values.
         Ahead ahead = next < block_.end
-                          ? ask_for(task_.k, next, task_.dim)
-                          : ask_for(task_.v, block_.begin + next - block_.end, task_.dim_v);
+                          ? ask_for<S>(task_.k, next, task_.dim)
+                          : ask_for<S>(task_.v, block_.begin + next - block_.end, task_.dim_v);
         if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, first, ahead);
         for (int64_t j = 0; j < Tile::keys; ++j) {
             T* to = copies_ + j * at_.depth;
@@ -249,11 +242,11 @@ private:
     template <int kUsed>
     void add(int64_t j, bool may_hide) {
         const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
-        Stream v = rows_of(task_.v, j);
+        Stream v = rows_from(task_.v, j);
         // After a block's values come the next one's keys.
         const int64_t next = j + ahead_;
-        const Ahead ahead = next < block_.end ? ask_for(task_.v, next, task_.dim_v)
-                                              : ask_for(task_.k, next, task_.dim);
+        const Ahead ahead = next < block_.end ? ask_for<S>(task_.v, next, task_.dim_v)
+                                              : ask_for<S>(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
         if constexpr (__is_same(S, T))
             for (int64_t i = 0; i < count && may_hide && !copy; ++i)

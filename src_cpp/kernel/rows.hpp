@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../abi.hpp"
+#include "../tile/ahead.hpp"
 
 namespace fastattn {
 namespace {
@@ -33,6 +34,15 @@ inline void addresses(const Task& task, const Rows& rows, int64_t first, int64_t
         to[lane] = rows.data + place.query * rows.row + place.head * rows.head;
         if (lane + 1 < count) place.next();
     }
+}
+
+inline Stream rows_from(const Matrix& matrix, int64_t row) {
+    return {matrix.data + row * matrix.row, matrix.row};
+}
+// The rows from `row` on, to be asked for; their columns are taken for adjacent.
+template <typename S>
+inline Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
+    return Ahead(rows_from(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
 }
 
 // Whether rows of a matrix can be read where they lie: in the compute type, adjacent and aligned.

@@ -106,7 +106,7 @@ struct FmaTile {
     struct SplitBy {
         int64_t tall, low;
 
-        explicit SplitBy(int64_t count) : tall(count / kTall), low(0) {
+        constexpr explicit SplitBy(int64_t count) : tall(count / kTall), low(0) {
             static_assert(low_rows == 4 && (kTall == 6 || kTall == 8), "the remainders are theirs");
             const int64_t rest = count % kTall;
             if (rest > low_rows)
@@ -116,9 +116,21 @@ struct FmaTile {
             else if (rest > 0)
                 --tall, low = 2;  // 6 + 1 and 6 + 2 are 4 + 4
         }
-        int64_t count() const { return tall * kTall + low * low_rows; }
+        constexpr int64_t count() const { return tall * kTall + low * low_rows; }
     };
     using Split = SplitBy<rows>;
+
+    // Rows that C has to have room for, however `count` are split.
+    static constexpr int64_t room(int64_t count) {
+        return (count + lone_rows - 1) / lone_rows * lone_rows;
+    }
+    static constexpr bool suffices() {
+        for (int64_t count = 1; count <= rows * lone_rows; ++count)
+            if (SplitBy<rows>(count).count() > room(count) ||
+                SplitBy<lone_rows>(count).count() > room(count))
+                return false;
+        return true;
+    }
 
     // For each tile of A's `rows_of_a` rows: C = A B if `fresh`, else scale * C + A B.  `scale` has
     // kVectors vectors, or is nullptr for 1.  The product is summed on its own: a sum of many
