@@ -3,8 +3,8 @@
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
 //     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
 //     pack its values; bring its keys to the compute type where they are not in it; for a single
-//     panel read both where they lie, asking for the values between the scores, and for the
-//     next keys between the values
+//     panel read both where they lie (of 16 bits, convert some at a time), asking for the values
+//     between the scores, and for the next keys between the values
 //     for each panel of rows:                   (a register tile's lanes of queries)
 //       S = K Q^T      scores [key][lane]       tile/fma.hpp
 //       hide, cap      only where needed
@@ -50,6 +50,14 @@ class Block {
     // pay for a copy.
     static constexpr int64_t kNearBytes = 4096;
 
+    // A single panel's keys and values of 16 bits are brought to the compute type a few at a time,
+    // so that the copies stay in L1: keys as whole tiles of either height, values a line of each.
+    static constexpr bool kConverts = !__is_same(S, T);
+    static constexpr int64_t kTilesOfKeys = 24;
+    static constexpr int64_t kLineFeatures = kLineBytes / sizeof(S);
+    static_assert(kTilesOfKeys % Tile::rows == 0 && kTilesOfKeys % Tile::lone_rows == 0,
+                  "all but the last are whole tiles");
+
 public:
     explicit Block(const Task& task)
         : task_(task),
@@ -73,7 +81,7 @@ public:
         const int64_t reach = (task.k.row < 0 ? -task.k.row : task.k.row) * kRows;
         keys_in_place_ = in_place<T, S>(task.k) && (reach <= kNearBytes || count_ <= kPanel);
         values_in_place_ = in_place<T, S>(task.v);
-        streams_ = keys_in_place_ && values_in_place_ && count_ <= kPanel &&
+        streams_ = in_place<S, S>(task.k) && in_place<S, S>(task.v) && count_ <= kPanel &&
                    task.dim_v % Tile::low_rows == 0;  // else a tile would read past a row's end
     }
 
@@ -148,11 +156,12 @@ private:
         const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
                               block_.end > seen_by_all_.end;
         packed_ = !streams_ || may_hide;
-        if (!keys_in_place_) read_keys();
-        if (packed_)
+        if (packed_) {
+            if (!keys_in_place_) read_keys();
             read_values(may_hide);
-        else
+        } else {
             ask_for_values();
+        }
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
         // of keys or values is used by all panels while it is in L2.
         const int64_t together = Layout::wide(task_.dim, task_.dim_v) ? count_ : kPanel;
@@ -229,7 +238,6 @@ private:
     }
 
     static void prefetch(const char* from, int64_t bytes) {
-        constexpr int64_t kLineBytes = 64;
         for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(from + i);
     }
 
@@ -237,10 +245,10 @@ private:
     int64_t depth(int64_t d) const { return task_.dim - d < kDepth ? task_.dim - d : kDepth; }
 
     // Features of the chunk that starts at f; what is too narrow for its own tiles joins the last.
-    // A single panel has no use for chunks.
     int64_t width(int64_t f) const {
         const int64_t left = at_.features - f;
-        return !packed_ || left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
+        if (!packed_) return kConverts && left > kLineFeatures ? kLineFeatures : left;
+        return left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
     }
 
     // What lies in place is brought near while the other product is computed.  Only the first keys
@@ -287,23 +295,44 @@ private:
     // Scores of a panel, or what the chunk of columns from d adds to them.
     template <int kWidth>
     void add_scores(int64_t first, int64_t d) {
-        const View at = view(first);
-        if (at.keys.empty()) return;
-        constexpr int64_t kSize = sizeof(T);
-        InPlace<T> keys{task_.k.data + at.keys.begin * task_.k.row + d * kSize, task_.k.row,
-                        at.keys.count()};
-        if (!keys_in_place_) {
-            keys.stride = Layout::key_stride(task_.dim) * kSize;
-            keys.first = reinterpret_cast<const char*>(keys_) +
-                         (d / kDepth * block_.count() + at.keys.begin - block_.begin) * keys.stride;
+        const Interval keys = view(first).keys;
+        if (keys.empty()) return;
+        const auto add = [&](const Stream& rows, Interval some, auto asking) {
+            return Tile::template multiply<kWidth>(
+                InPlace<T>{rows.rows, rows.stride, some.count()}, some.count(),
+                q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
+                scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
+                asking);
+        };
+        if (packed_) {
+            add(keys_in_place_ ? rows_from(task_.k, keys.begin, d) : copied_keys(keys.begin, d),
+                keys, NoAhead{});
+            return;
         }
-        const T* q = q_ + first * task_.dim + d * kWidth * kLanes;
-        T* s = scores(first);
-        if (packed_)
-            Tile::template multiply<kWidth>(keys, at.keys.count(), q, depth(d), s, d == 0, nullptr);
-        else
-            ahead_ = Tile::template multiply<kWidth>(keys, at.keys.count(), q, depth(d), s, d == 0,
-                                                     nullptr, ahead_);
+        const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
+        for (int64_t j = keys.begin; j < keys.end; j += most) {
+            const Interval some = common(keys, {j, j + most});
+            ahead_ = add(read(task_.k, some, d, depth(d), keys_, Layout::key_stride(task_.dim)),
+                         some, ahead_);
+        }
+    }
+
+    Stream copied_keys(int64_t first, int64_t d) const {
+        const int64_t stride = Layout::key_stride(task_.dim);
+        const T* row = keys_ + (d / kDepth * block_.count() + first - block_.begin) * stride;
+        return {reinterpret_cast<const char*>(row), stride * static_cast<int64_t>(sizeof(T))};
+    }
+
+    // Some columns of some rows in the compute type: where they lie, or in `copy`, whose rows are
+    // `stride` values apart.
+    static Stream read(const Matrix& matrix, Interval some, int64_t column, int64_t columns,
+                       T* copy, int64_t stride) {
+        const Stream rows = rows_from(matrix, some.begin, column);
+        if constexpr (!kConverts) return rows;
+        for (int64_t i = 0; i < some.count(); ++i)
+            read_row<Simd, S>(rows.rows + i * rows.stride, matrix.column, columns,
+                              copy + i * stride);
+        return {reinterpret_cast<const char*>(copy), stride * static_cast<int64_t>(sizeof(T))};
     }
 
     // Scores to weights.
@@ -329,16 +358,18 @@ private:
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
         if (at.keys.empty()) return;
-        const T* s = scores(first);
-        T* o = o_ + first * at_.features + f * kWidth * kLanes;
-        if (packed_)
-            Tile::template multiply<kWidth>(
-                Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
-                width(f), s, at.keys.count(), o, at.fresh, alpha_ + first);
-        else
-            ahead_ = Tile::template multiply<kWidth>(
-                Transposed<T>{task_.v.data + at.keys.begin * task_.v.row, task_.v.row}, width(f), s,
-                at.keys.count(), o, at.fresh, alpha_ + first, ahead_);
+        const auto add = [&](auto values, auto asking) {
+            return Tile::template multiply<kWidth>(
+                values, width(f), scores(first), at.keys.count(),
+                o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first, asking);
+        };
+        if (packed_) {
+            add(Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
+                NoAhead{});
+        } else {
+            const Stream rows = read(task_.v, at.keys, f, width(f), values_, width(f));
+            ahead_ = add(Transposed<T>{rows.rows, rows.stride}, ahead_);
+        }
         if (f + width(f) == at_.features) at.fresh = false;
     }
 
@@ -430,7 +461,7 @@ private:
     bool keys_in_place_, values_in_place_;
     bool streams_;  // a single panel reads keys and values where they lie, if no key may be hidden
     bool packed_;   // the values of this block are
-    Ahead ahead_;   // what is asked for next
+    Ahead<sizeof(S)> ahead_;  // what is asked for next
     int64_t asked_ = INT64_MIN;  // keys before this one have been asked for
 };
 

@@ -57,6 +57,7 @@ class Narrow {
     using Tile = NarrowTile<Simd, S>;    // of keys and values where they lie
     using Copied = NarrowTile<Simd, T>;  // and of copies
     using Layout = NarrowLayout<Simd>;
+    using Asking = Ahead<sizeof(S)>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
@@ -140,7 +141,7 @@ private:
         const int64_t left = block_.end - first, next = first + ahead_;
         Stream k = rows_from(task_.k, first);
         // After a block's keys come its values.
-        Ahead ahead = next < block_.end
+        Asking ahead = next < block_.end
                           ? ask_for<S>(task_.k, next, task_.dim)
                           : ask_for<S>(task_.v, block_.begin + next - block_.end, task_.dim_v);
         if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, first, ahead);
@@ -154,7 +155,7 @@ private:
     }
 
     template <typename From, int kUsed>
-    void multiply(Stream k, int64_t first, Ahead& ahead) {
+    void multiply(Stream k, int64_t first, Asking& ahead) {
         for (int64_t d = 0; d < at_.depth; d += Layout::kDepth) {
             const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
             From::template scores<kUsed>(k, q_ + d * kRows, columns, s_ + (first - block_.begin),
@@ -245,7 +246,7 @@ private:
         Stream v = rows_from(task_.v, j);
         // After a block's values come the next one's keys.
         const int64_t next = j + ahead_;
-        const Ahead ahead = next < block_.end ? ask_for<S>(task_.v, next, task_.dim_v)
+        const Asking ahead = next < block_.end ? ask_for<S>(task_.v, next, task_.dim_v)
                                               : ask_for<S>(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
         if constexpr (__is_same(S, T))
@@ -261,7 +262,7 @@ private:
     }
 
     template <typename From, int kUsed>
-    void weight(const Stream& v, int64_t j, int64_t count, Ahead ahead) {
+    void weight(const Stream& v, int64_t j, int64_t count, Asking ahead) {
         From::template add_values<kUsed>(v, count, s_ + (j - block_.begin), at_.ld_s, at_.ld, sums_,
                                          at_.ld, j == block_.begin, ahead);
     }

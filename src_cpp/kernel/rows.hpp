@@ -36,13 +36,13 @@ inline void addresses(const Task& task, const Rows& rows, int64_t first, int64_t
     }
 }
 
-inline Stream rows_from(const Matrix& matrix, int64_t row) {
-    return {matrix.data + row * matrix.row, matrix.row};
+inline Stream rows_from(const Matrix& matrix, int64_t row, int64_t column = 0) {
+    return {matrix.data + row * matrix.row + column * matrix.column, matrix.row};
 }
 // The rows from `row` on, to be asked for; their columns are taken for adjacent.
 template <typename S>
-inline Ahead ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
-    return Ahead(rows_from(matrix, row), columns * static_cast<int64_t>(sizeof(S)));
+inline Ahead<sizeof(S)> ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
+    return {rows_from(matrix, row), columns};
 }
 
 // Whether rows of a matrix can be read where they lie: in the compute type, adjacent and aligned.

@@ -18,15 +18,18 @@ struct Stream {
     int64_t stride;
 };
 
-// Rows to be asked for, line by line.
+inline constexpr int kLineBytes = 64;
+
+// Rows of values of kBytes, to be asked for line by line.
+template <int kBytes>
 class Ahead {
 public:
-    static constexpr int kLineBytes = 64;
+    static constexpr int value_bytes = kBytes;
 
     Ahead() = default;
-    Ahead(const Stream& rows, int64_t row_bytes)
+    Ahead(const Stream& rows, int64_t columns)
         : at_(rows.rows),
-          lines_((row_bytes + kLineBytes - 1) / kLineBytes),
+          lines_((columns * kBytes + kLineBytes - 1) / kLineBytes),
           left_(lines_),
           skip_(rows.stride - lines_ * kLineBytes) {}
 
@@ -46,7 +49,7 @@ private:
 
 // Nothing to be asked for.
 struct NoAhead {
-    static constexpr int kLineBytes = Ahead::kLineBytes;
+    static constexpr int value_bytes = sizeof(double);
     void ask() const {}
 };
 

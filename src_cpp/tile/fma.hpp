@@ -136,7 +136,7 @@ struct FmaTile {
     // kVectors vectors, or is nullptr for 1.  The product is summed on its own: a sum of many
     // blocks rounds once a block, not once a product.
     //
-    // Meanwhile `ahead` is asked for as many bytes as A has, and returned where it then is.
+    // Meanwhile `ahead` is asked for as many values as A has, and returned where it then is.
     //
     // Never inlined: among a caller's variables the addresses of A's rows lose their registers.
     template <int kVectors, typename A, typename Asking = NoAhead>
@@ -162,9 +162,10 @@ private:
                                            bool fresh, const T* scale, Asking& ahead) {
         constexpr int64_t ld = kVectors * kLanes;
         // Columns are taken in pairs: fewer instructions a product, where a neighbour on the core
-        // shares the front end.
-        constexpr int kPair = 2, kPairBytes = kPair * kRows * static_cast<int>(sizeof(T));
-        constexpr int kAsks = (kPairBytes + Asking::kLineBytes - 1) / Asking::kLineBytes;
+        // shares the front end.  Of 16-bit values it takes four to be worth a line.
+        constexpr int kTogether = Asking::value_bytes < static_cast<int>(sizeof(T)) ? 4 : 2;
+        constexpr int kBytes = kTogether * kRows * Asking::value_bytes;
+        constexpr int kAsks = (kBytes + kLineBytes - 1) / kLineBytes;
         Vec sum[kRows][kVectors] = {};
         const auto add = [&](int64_t k) __attribute__((always_inline)) {
             Vec row[kVectors];
@@ -178,13 +179,13 @@ private:
             }
         };
         int64_t k = 0;
-        for (; k + kPair <= count; k += kPair) {
+        for (; k + kTogether <= count; k += kTogether) {
 #pragma GCC unroll 16
             for (int i = 0; i < kAsks; ++i) ahead.ask();
-            add(k);
-            add(k + 1);
+#pragma GCC unroll 16
+            for (int i = 0; i < kTogether; ++i) add(k + i);
         }
-        if (k < count) add(k);
+        for (; k < count; ++k) add(k);
 #pragma GCC unroll 16
         for (int n = 0; n < kVectors; ++n) {
             const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));

@@ -24,7 +24,6 @@ struct NarrowTile {
     using Vec = typename Simd::Vec;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kSize = sizeof(S);
-    static constexpr int64_t kLineBytes = Ahead::kLineBytes;
 
     // Queries; where there are fewer, but not one, the last are repetitions.
     static constexpr int rows = 16 / sizeof(T);
@@ -39,10 +38,10 @@ struct NarrowTile {
 
     // Scores of `keys` keys for kUsed rows, 1 or all: s[row * ld + key] = the products of `columns`
     // columns, whole pieces, added to what is there unless `fresh`.  q[column][row].
-    template <int kUsed>
+    template <int kUsed, typename Asking>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
-                                         int64_t ld, bool fresh, Ahead& position) {
-        Ahead ahead = position;
+                                         int64_t ld, bool fresh, Asking& position) {
+        Asking ahead = position;
         Vec sum[kGroups][kUsed] = {};
         int64_t c = 0;
         for (; c + kLineColumns <= columns; c += kLineColumns) {
@@ -66,10 +65,10 @@ struct NarrowTile {
 
     // sums[row * ld + feature] = what `count` values, of weights p[row * ld_p + key], add to them,
     // or, if `fresh`, to 0.  `features`: whole vectors.
-    template <int kUsed>
+    template <int kUsed, typename Asking>
     [[gnu::noinline]] static void add_values(const Stream& v, int64_t count, const T* p,
                                              int64_t ld_p, int64_t features, T* sums, int64_t ld,
-                                             bool fresh, Ahead ahead) {
+                                             bool fresh, Asking ahead) {
         constexpr int kFeatures = kSums / kUsed;
         Stream at = v;
         const auto add = [&](auto some) {
@@ -138,10 +137,10 @@ private:
             }
     }
 
-    template <int kUsed, int kCount, int kWidth>
+    template <int kUsed, int kCount, int kWidth, typename Asking>
     [[gnu::always_inline]] static void add_features(const Stream& v, const T* p,
                                                     int64_t ld_p, int64_t f, T* sums, int64_t ld,
-                                                    bool fresh, Ahead& ahead) {
+                                                    bool fresh, Asking& ahead) {
         constexpr int64_t kBytes = kWidth * kLanes * kSize;  // of a value
         constexpr int64_t kKeysOfLine = kBytes < kLineBytes ? kLineBytes / kBytes : 1;
         Vec sum[kUsed][kWidth];
