@@ -54,20 +54,30 @@ public:
 
     // Cuts off the keys at either end that no row sees; whether the mask changes what is left.
     bool trim(Interval& keys) const {
-        int64_t& j = keys.begin;
         int64_t& e = keys.end;
-        while (j + kColumns <= e && !some_seen(j)) j += kColumns;
-        while (j < e && !seen(j)) ++j;
-        while (j + kColumns <= e && !some_seen(e - kColumns)) e -= kColumns;
-        while (j < e && !seen(e - 1)) --e;
-        int64_t i = j;
-        while (i + kColumns <= e && all_plain(i)) i += kColumns;
-        while (i < e && plain(i)) ++i;
-        return i < e;
+        keys.begin = pass(
+            keys, [&](int64_t j) { return !some_seen(j); }, [&](int64_t j) { return !seen(j); });
+        while (keys.begin + kColumns <= e && !some_seen(e - kColumns)) e -= kColumns;
+        while (keys.begin < e && !seen(e - 1)) --e;
+        return pass(
+                   keys, [&](int64_t j) { return all_plain(j); },
+                   [&](int64_t j) { return plain(j); }) < e;
     }
 
 private:
     static constexpr int64_t kSize = sizeof(M);
+
+    // The first key that does not hold what is asked of a chunk, or of one key.  The last chunk may
+    // overlap the one before it.
+    template <typename OfChunk, typename OfKey>
+    static int64_t pass(Interval keys, OfChunk of_chunk, OfKey of_key) {
+        int64_t j = keys.begin;
+        while (j + kColumns <= keys.end && of_chunk(j)) j += kColumns;
+        const int64_t last = keys.end - kColumns;
+        if (j > last && last >= keys.begin && of_chunk(last)) return keys.end;
+        while (j < keys.end && of_key(j)) ++j;
+        return j;
+    }
 
     bool some_seen(int64_t j) const {
         typename Chunk::Yes some{};
