@@ -3,7 +3,7 @@
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
 //     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
 //     pack its values; bring its keys to the compute type where they are not in it; for a single
-//     panel read both where they lie (of 16 bits, convert some at a time), asking for the values
+//     panel read both where they lie (of float16, some at a time), asking for the values
 //     between the scores, and for the next keys between the values
 //     for each panel of rows:                   (a register tile's lanes of queries)
 //       S = K Q^T      scores [key][lane]       tile/fma.hpp
@@ -50,9 +50,11 @@ class Block {
     // pay for a copy.
     static constexpr int64_t kNearBytes = 4096;
 
-    // A single panel's keys and values of 16 bits are brought to the compute type a few at a time,
+    // A single panel's keys and values of float16 are brought to the compute type a few at a time,
     // so that the copies stay in L1: keys as whole tiles of either height, values a line of each.
-    static constexpr bool kConverts = !__is_same(S, T);
+    // bfloat16 a tile reads as it is.
+    static constexpr bool kConverts = !__is_same(S, T) && kColumnsOfLane<S> == 1;
+    using Read = typename Either<kConverts, T, S>::type;
     static constexpr int64_t kTilesOfKeys = 24;
     static constexpr int64_t kLineFeatures = kLineBytes / sizeof(S);
     static_assert(kTilesOfKeys % Tile::rows == 0 && kTilesOfKeys % Tile::lone_rows == 0,
@@ -81,8 +83,9 @@ public:
         const int64_t reach = (task.k.row < 0 ? -task.k.row : task.k.row) * kRows;
         keys_in_place_ = in_place<T, S>(task.k) && (reach <= kNearBytes || count_ <= kPanel);
         values_in_place_ = in_place<T, S>(task.v);
-        streams_ = in_place<S, S>(task.k) && in_place<S, S>(task.v) && count_ <= kPanel &&
-                   task.dim_v % Tile::low_rows == 0;  // else a tile would read past a row's end
+        // Else a tile would read past a row's end.
+        const bool whole = task.dim % kColumnsOfLane<S> == 0 && task.dim_v % Tile::low_rows == 0;
+        streams_ = whole && in_place<S, S>(task.k) && in_place<S, S>(task.v) && count_ <= kPanel;
     }
 
     void compute() {
@@ -297,23 +300,24 @@ private:
     void add_scores(int64_t first, int64_t d) {
         const Interval keys = view(first).keys;
         if (keys.empty()) return;
-        const auto add = [&](const Stream& rows, Interval some, auto asking) {
+        const auto add = [&](auto rows, Interval some, auto asking) {
             return Tile::template multiply<kWidth>(
-                InPlace<T>{rows.rows, rows.stride, some.count()}, some.count(),
-                q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
+                rows, some.count(), q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
                 scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
                 asking);
         };
         if (packed_) {
-            add(keys_in_place_ ? rows_from(task_.k, keys.begin, d) : copied_keys(keys.begin, d),
-                keys, NoAhead{});
+            const Stream rows = keys_in_place_ ? rows_from(task_.k, keys.begin, d)
+                                               : copied_keys(keys.begin, d);
+            add(InPlace<T>{rows, keys.count()}, keys, NoAhead{});
             return;
         }
         const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
         for (int64_t j = keys.begin; j < keys.end; j += most) {
             const Interval some = common(keys, {j, j + most});
-            ahead_ = add(read(task_.k, some, d, depth(d), keys_, Layout::key_stride(task_.dim)),
-                         some, ahead_);
+            const Stream rows =
+                read(task_.k, some, d, depth(d), keys_, Layout::key_stride(task_.dim));
+            ahead_ = add(InPlace<Read>{rows, some.count()}, some, ahead_);
         }
     }
 
@@ -323,8 +327,8 @@ private:
         return {reinterpret_cast<const char*>(row), stride * static_cast<int64_t>(sizeof(T))};
     }
 
-    // Some columns of some rows in the compute type: where they lie, or in `copy`, whose rows are
-    // `stride` values apart.
+    // Some columns of some rows for a tile: where they lie, or in `copy`, whose rows are `stride`
+    // values apart.
     static Stream read(const Matrix& matrix, Interval some, int64_t column, int64_t columns,
                        T* copy, int64_t stride) {
         const Stream rows = rows_from(matrix, some.begin, column);
@@ -368,7 +372,7 @@ private:
                 NoAhead{});
         } else {
             const Stream rows = read(task_.v, at.keys, f, width(f), values_, width(f));
-            ahead_ = add(Transposed<T>{rows.rows, rows.stride}, ahead_);
+            ahead_ = add(Transposed<Read>{rows}, ahead_);
         }
         if (f + width(f) == at_.features) at.fresh = false;
     }

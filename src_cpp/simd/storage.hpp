@@ -105,6 +105,19 @@ inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
     }
 }
 
+// One of adjacent values in all lanes.
+template <typename Simd, typename S>
+inline typename Simd::Vec broadcast_column(const S* from, int column) {
+    constexpr int kParts = kColumnsOfLane<S>;
+    if constexpr (__is_same(S, typename Simd::Value)) {
+        return broadcast<Simd>(from[column]);
+    } else {
+        using T = typename Simd::Value;
+        const auto lanes = broadcast<Simd>(load<T>(from + column / kParts * kParts));
+        return column_of<Simd, S>(lanes, column % kParts);
+    }
+}
+
 template <typename Simd, typename S>
 inline void store_values(char* to, typename Simd::Vec v) {
     if constexpr (__is_same(S, typename Simd::Value)) {

@@ -49,6 +49,15 @@ struct VectorOf {
 template <typename T, int kLanes>
 using VectorOf_t = typename VectorOf<T, kLanes>::type;
 
+template <bool kFirst, typename A, typename B>
+struct Either {
+    using type = A;
+};
+template <typename A, typename B>
+struct Either<false, A, B> {
+    using type = B;
+};
+
 template <typename V>
 inline V load(const void* from) {
     V v;

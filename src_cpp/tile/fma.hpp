@@ -11,12 +11,14 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../simd/vector.hpp"
+#include "../simd/storage.hpp"
 #include "ahead.hpp"
 
 namespace fastattn {
 namespace {
 
+// What a tile takes of A: value(r, k, i) is that of row r and column k + i, in all lanes; k is even.
+//
 // A whose tiles lie one behind the other, rows interleaved: `span` columns a tile, of which the
 // first `skip` are left out.
 template <typename T>
@@ -29,7 +31,10 @@ struct Interleaved {
     template <int kRows>
     struct Tile {
         const T* start;
-        T operator()(int r, int64_t k) const { return start[k * kRows + r]; }
+        template <typename Simd>
+        typename Simd::Vec value(int r, int64_t k, int i) const {
+            return broadcast<Simd>(start[(k + i) * kRows + r]);
+        }
     };
     template <int kRows>
     Tile<kRows> tile(int64_t row) const {
@@ -37,18 +42,20 @@ struct Interleaved {
     }
 };
 
-// A in place: `stride` bytes between its `count` rows.
-template <typename T>
+// `count` rows of A in place.
+template <typename S>
 struct InPlace {
     static constexpr bool cut = false;
-    const char* first;
-    int64_t stride;
+    Stream rows;
     int64_t count;
 
     template <int kRows>
     struct Tile {
-        const T* row[kRows];
-        T operator()(int r, int64_t k) const { return row[r][k]; }
+        const S* row[kRows];
+        template <typename Simd>
+        typename Simd::Vec value(int r, int64_t k, int i) const {
+            return broadcast_column<Simd>(row[r] + k, i);
+        }
     };
     // Rows past the last repeat it: their products are computed and not used.
     template <int kRows>
@@ -58,29 +65,29 @@ struct InPlace {
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
             tile.row[r] =
-                reinterpret_cast<const T*>(first + stride * (row + (r < left ? r : left - 1)));
+                reinterpret_cast<const S*>(rows.rows + rows.stride * (row + (r < left ? r : left - 1)));
         return tile;
     }
 };
 
-// A in place and transposed: its columns are rows in memory, `stride` bytes apart.
-template <typename T>
+// A in place and transposed: its columns are rows in memory.
+template <typename S>
 struct Transposed {
     static constexpr bool cut = false;
-    const char* first;
-    int64_t stride;
+    Stream rows;
 
     template <int kRows>
     struct Tile {
         const char* start;
         int64_t stride;
-        T operator()(int r, int64_t k) const {
-            return reinterpret_cast<const T*>(start + k * stride)[r];
+        template <typename Simd>
+        typename Simd::Vec value(int r, int64_t k, int i) const {
+            return broadcast_column<Simd>(reinterpret_cast<const S*>(start + (k + i) * stride), r);
         }
     };
     template <int kRows>
     Tile<kRows> tile(int64_t row) const {
-        return {first + row * static_cast<int64_t>(sizeof(T)), stride};
+        return {rows.rows + row * static_cast<int64_t>(sizeof(S)), rows.stride};
     }
 };
 
@@ -162,18 +169,19 @@ private:
                                            bool fresh, const T* scale, Asking& ahead) {
         constexpr int64_t ld = kVectors * kLanes;
         // Columns are taken in pairs: fewer instructions a product, where a neighbour on the core
-        // shares the front end.  Of 16-bit values it takes four to be worth a line.
-        constexpr int kTogether = Asking::value_bytes < static_cast<int>(sizeof(T)) ? 4 : 2;
+        // shares the front end.  Of 16-bit values it takes two pairs to be worth a line.
+        constexpr int kPair = 2;
+        constexpr int kTogether = Asking::value_bytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;
         constexpr int kBytes = kTogether * kRows * Asking::value_bytes;
         constexpr int kAsks = (kBytes + kLineBytes - 1) / kLineBytes;
         Vec sum[kRows][kVectors] = {};
-        const auto add = [&](int64_t k) __attribute__((always_inline)) {
+        const auto add = [&](int64_t k, int i) __attribute__((always_inline)) {
             Vec row[kVectors];
 #pragma GCC unroll 16
-            for (int n = 0; n < kVectors; ++n) row[n] = load<Vec>(b + k * ld + n * kLanes);
+            for (int n = 0; n < kVectors; ++n) row[n] = load<Vec>(b + (k + i) * ld + n * kLanes);
 #pragma GCC unroll 16
             for (int r = 0; r < kRows; ++r) {
-                const Vec value = broadcast<Simd>(a(r, k));
+                const Vec value = a.template value<Simd>(r, k, i);
 #pragma GCC unroll 16
                 for (int n = 0; n < kVectors; ++n) sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
             }
@@ -183,9 +191,16 @@ private:
 #pragma GCC unroll 16
             for (int i = 0; i < kAsks; ++i) ahead.ask();
 #pragma GCC unroll 16
-            for (int i = 0; i < kTogether; ++i) add(k + i);
+            for (int i = 0; i < kTogether; ++i) {
+                add(k, i);
+                // Two columns of bfloat16 come with one load.  The compiler would keep what the
+                // second needs, and sums in memory: let it load twice.
+                if constexpr (kTogether > kPair) asm volatile("" ::: "memory");
+            }
         }
-        for (; k < count; ++k) add(k);
+        if constexpr (kTogether > kPair)
+            for (; k + kPair <= count; k += kPair) add(k, 0), add(k, 1);
+        if (k < count) add(k, 0);
 #pragma GCC unroll 16
         for (int n = 0; n < kVectors; ++n) {
             const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));
