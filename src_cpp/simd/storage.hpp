@@ -112,9 +112,8 @@ inline typename Simd::Vec broadcast_column(const S* from, int column) {
     if constexpr (__is_same(S, typename Simd::Value)) {
         return broadcast<Simd>(from[column]);
     } else {
-        using T = typename Simd::Value;
-        const auto lanes = broadcast<Simd>(load<T>(from + column / kParts * kParts));
-        return column_of<Simd, S>(lanes, column % kParts);
+        const auto lane = load<typename Simd::Value>(from + column / kParts * kParts);
+        return column_of<Simd, S>(splat<Simd>(lane), column % kParts);
     }
 }
 

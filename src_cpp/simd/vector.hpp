@@ -49,6 +49,7 @@ struct VectorOf {
 template <typename T, int kLanes>
 using VectorOf_t = typename VectorOf<T, kLanes>::type;
 
+// One of two types, as std::conditional.
 template <bool kFirst, typename A, typename B>
 struct Either {
     using type = A;
@@ -206,6 +207,17 @@ private:
         return __builtin_shufflevector(a, b, kLane...);
     }
 };
+
+// Vector of one value's bits: for what is no number yet, and must not pass through arithmetic.
+template <typename Simd, int... kLane>
+inline typename Simd::Vec splat(typename Simd::Value value, Sequence<kLane...>) {
+    const typename Simd::Vec first{value};
+    return __builtin_shufflevector(first, first, (kLane * 0)...);
+}
+template <typename Simd>
+inline typename Simd::Vec splat(typename Simd::Value value) {
+    return splat<Simd>(value, typename MakeSequence<Simd::lanes>::type{});
+}
 
 // Vector of one value.
 template <typename Simd>
