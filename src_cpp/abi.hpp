@@ -84,8 +84,8 @@ struct Kernel {
     Run run;
     Merge merge;
     int32_t lanes;       // values of the compute type in a vector
-    int32_t tile_rows;   // register tile: keys (or value features)
-    int32_t tile_lanes;  // by queries
+    int32_t tile_keys;   // blocks of a multiple of it leave no part of a tile over
+    int32_t tile_lanes;  // queries of a register tile
 };
 
 // Loops that find the machine's limits (kernel/probes.hpp).

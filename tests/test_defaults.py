@@ -27,9 +27,9 @@ def _geometry(dtype: np.dtype, **extents: int) -> Any:
 
 @st.composite
 def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
-    """Lanes of a vector, rows and lanes of a register tile: the vocabularies' and others."""
+    """Lanes of a vector, keys and queries of whole tiles: the vocabularies' and others."""
     lanes = draw(st.sampled_from([2, 4, 8, 16]))
-    return lanes, draw(st.sampled_from([4, 6, 8])), lanes * draw(st.integers(1, 4))
+    return lanes, draw(st.sampled_from([8, 16, 32])), lanes * draw(st.integers(1, 4))
 
 
 @given(
@@ -49,7 +49,7 @@ def test_blocks_of_keys(
     caches_bytes: dict[str, int],
 ) -> None:
     """Weights fit half of L1 (or are of 32 keys), and no short block is left over in a part."""
-    _, tile_rows, tile_lanes = tile
+    _, tile_keys, tile_lanes = tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
         geometry = _geometry(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
@@ -63,7 +63,7 @@ def test_blocks_of_keys(
     blocks = -(-keys // block_k)
     if blocks <= block_k // 2:  # else equal blocks of whole keys need not exist
         last = keys - (blocks - 1) * block_k
-        assert 2 * last >= block_k - tile_rows, "a short block is left over"
+        assert 2 * last >= block_k - tile_keys, "a short block is left over"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes={}))
         geometry = _geometry(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
-        assert cython_._default_block_k(geometry, 1920, (4, 6, 8))[0] == wanted
+        assert cython_._default_block_k(geometry, 1920, (4, 16, 8))[0] == wanted
 
 
 @given(

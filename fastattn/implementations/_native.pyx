@@ -23,7 +23,7 @@ cdef extern from "abi.hpp" namespace "fastattn" nogil:
 
     cdef struct Kernel:
         int32_t lanes
-        int32_t tile_rows
+        int32_t tile_keys
         int32_t tile_lanes
 
     cdef struct KernelSet:
@@ -110,9 +110,9 @@ def isas():
 
 
 def tile(int index, int dtype):
-    """Register tile of an ISA row for a dtype code: (lanes, tile rows, tile lanes)."""
+    """Of an ISA row for a dtype code: lanes of a vector, keys and queries of whole tiles."""
     cdef const Kernel* kernel = &isa(index).kernels.kernels[dtype]
-    return kernel.lanes, kernel.tile_rows, kernel.tile_lanes
+    return kernel.lanes, kernel.tile_keys, kernel.tile_lanes
 
 
 def roofline(int index, int threads, int repetitions, double window_seconds,

@@ -150,7 +150,7 @@ def _isa_index(isa: str) -> int:
 
 @functools.cache
 def _tile(isa: str, code: int) -> tuple[int, int, int]:
-    """Lanes of a vector, and rows and lanes of the register tile."""
+    """Lanes of a vector, and keys and queries of whole tiles."""
     binding, _ = native()
     assert binding is not None
     tile: tuple[int, int, int] = binding.tile(_isa_index(isa), code)
@@ -161,7 +161,7 @@ def _default_block_k(
     geometry: Geometry, split_k: int, tile: tuple[int, int, int]
 ) -> tuple[int, str]:
     """About `_BLOCK_K` keys, so that the blocks of a part are nearly equal."""
-    _, tile_rows, tile_lanes = tile
+    _, tile_keys, tile_lanes = tile
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile_lanes * geometry.dtype.compute.itemsize
     fitting = max(32, int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32)
@@ -171,12 +171,13 @@ def _default_block_k(
     wanted = min(wanted, fitting)
     keys = max(1, min(geometry.length_k, split_k))
     blocks = max(1, round(keys / wanted), -(-keys // fitting))
-    rows = -(-keys // blocks)
+    block = -(-keys // blocks)
     # Whole tiles, where that does not cost a short block at the end.
-    whole = -(-rows // tile_rows) * tile_rows
-    if whole <= fitting and -(-keys // whole) == blocks and keys - (blocks - 1) * whole > rows // 2:
-        rows = whole
-    return rows, f"nearly equal blocks; the weights of {tile_lanes} queries fit half of L1"
+    whole = -(-block // tile_keys) * tile_keys
+    last = keys - (blocks - 1) * whole
+    if whole <= fitting and -(-keys // whole) == blocks and last > block // 2:
+        block = whole
+    return block, f"nearly equal blocks; the weights of {tile_lanes} queries fit half of L1"
 
 
 def _default_split_k(geometry: Geometry) -> tuple[int, str]:

@@ -32,8 +32,10 @@ inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t
 
 template <typename Simd, typename S>
 constexpr Kernel kernel_of() {
+    constexpr int kKeys = NarrowLayout<Simd>::Tile::keys;  // of the tiles the one of most keys
+    static_assert(kKeys % FmaTile<Simd>::low_rows == 0, "other tiles divide it");
     return {&scratch_bytes<Simd>, &run<Simd, S>, &merge<Simd, S>,
-            Simd::lanes, FmaTile<Simd>::rows, FmaTile<Simd>::vectors * Simd::lanes};
+            Simd::lanes, kKeys, FmaTile<Simd>::vectors * Simd::lanes};
 }
 
 // The kernels of one vocabulary, by DType.

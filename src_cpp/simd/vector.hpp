@@ -49,7 +49,7 @@ struct VectorOf {
 template <typename T, int kLanes>
 using VectorOf_t = typename VectorOf<T, kLanes>::type;
 
-// One of two types, as std::conditional.
+// The first of two types, or the second.
 template <bool kFirst, typename A, typename B>
 struct Either {
     using type = A;
