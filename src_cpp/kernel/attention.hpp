@@ -2,9 +2,8 @@
 //
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
 //     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
-//     pack its values; bring its keys to the compute type where they are not in it; for a single
-//     panel read both where they lie (of float16, some at a time), asking for the values
-//     between the scores, and for the next keys between the values
+//     copy its keys and pack its values, where they cannot be read where they lie; values that
+//     can are asked for between the first panel's scores, the next keys between its values
 //     for each panel of rows:                   (a register tile's lanes of queries)
 //       S = K Q^T      scores [key][lane]       tile/fma.hpp
 //       hide, cap      only where needed
@@ -45,14 +44,14 @@ class Block {
     static constexpr int kPanel = Layout::kPanel;
     static constexpr int64_t kDepth = Layout::kDepth;
 
-    // Rows of a tile of keys that lie a multiple of some KiB apart fall on the same sets of the L1
-    // cache.  In place is for rows so near that a tile's span this, or for too few queries to
-    // pay for a copy.
-    static constexpr int64_t kNearBytes = 4096;
+    // Rows so many bytes apart fall on the same sets of the L1 cache: a tile of values in place waits
+    // for a line of each key.  A tile of many vectors has work meanwhile.
+    static constexpr int64_t kCrowdedBytes = 4096;
+    static constexpr bool kWaits = kVectors < 4;
 
-    // A single panel's keys and values of float16 are brought to the compute type a few at a time,
-    // so that the copies stay in L1: keys as whole tiles of either height, values a line of each.
-    // bfloat16 a tile reads as it is.
+    // What is not in the compute type is read in place for a single panel only.  Of float16 some is
+    // brought to it at a time, so that the copies stay in L1: keys as whole tiles of either
+    // height, values a line of each.  bfloat16 a tile reads as it is.
     static constexpr bool kConverts = !__is_same(S, T) && kColumnsOfLane<S> == 1;
     using Read = typename Either<kConverts, T, S>::type;
     static constexpr int64_t kTilesOfKeys = 24;
@@ -80,12 +79,12 @@ public:
         end_ = reinterpret_cast<int64_t*>(scratch + at_.end);
         unsafe_ = reinterpret_cast<int64_t*>(scratch + at_.unsafe);
         views_ = reinterpret_cast<View*>(scratch + at_.views);
-        const int64_t reach = (task.k.row < 0 ? -task.k.row : task.k.row) * kRows;
-        keys_in_place_ = in_place<T, S>(task.k) && (reach <= kNearBytes || count_ <= kPanel);
-        values_in_place_ = in_place<T, S>(task.v);
-        // Else a tile would read past a row's end.
-        const bool whole = task.dim % kColumnsOfLane<S> == 0 && task.dim_v % Tile::low_rows == 0;
-        streams_ = whole && in_place<S, S>(task.k) && in_place<S, S>(task.v) && count_ <= kPanel;
+        const bool single = count_ <= kPanel, read = single || __is_same(S, T);
+        const bool crowded = kWaits && !single && task.v.row % kCrowdedBytes == 0;
+        // Of other widths a tile would read past a row's end.
+        keys_in_place_ = read && in_place<S>(task.k) && task.dim % kColumnsOfLane<S> == 0;
+        values_in_place_ =
+            read && in_place<S>(task.v) && task.dim_v % Tile::low_rows == 0 && !crowded;
     }
 
     void compute() {
@@ -158,13 +157,13 @@ private:
         if (block_.empty()) return;
         const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
                               block_.end > seen_by_all_.end;
-        packed_ = !streams_ || may_hide;
-        if (packed_) {
-            if (!keys_in_place_) read_keys();
+        if (!keys_in_place_) read_keys();
+        unsafe_count_ = 0;
+        packed_ = !values_in_place_ || (may_hide && !finite_values());
+        if (packed_)
             read_values(may_hide);
-        } else {
+        else
             ask_for_values();
-        }
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
         // of keys or values is used by all panels while it is in L2.
         const int64_t together = Layout::wide(task_.dim, task_.dim_v) ? count_ : kPanel;
@@ -204,7 +203,7 @@ private:
         each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
             weigh<decltype(vectors)::value>(first, rows);
         });
-        if (!packed_) ask_for_keys();
+        if (asks(begin)) ask_for_keys();
         for (int64_t f = 0; f < at_.features; f += width(f))
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
                 add_values<decltype(vectors)::value>(first, f);
@@ -214,6 +213,9 @@ private:
                 add_unsafe<decltype(vectors)::value>(first, rows);
             });
     }
+
+    // Whether a panel asks for what comes next while it multiplies: the first, if nobody has.
+    bool asks(int64_t first) const { return first == 0 && !packed_; }
 
     // Keys that a panel of values has room for.
     int64_t span() const { return block_.count() + kSlackKeys; }
@@ -257,21 +259,28 @@ private:
     // What lies in place is brought near while the other product is computed.  Only the first keys
     // are asked for at once.
     [[gnu::noinline]] void ask_for_values() {
-        if (asked_ <= block_.begin)
+        if (keys_in_place_ && asked_ <= block_.begin)
             for (int64_t j = block_.begin; j < block_.end; ++j)
                 prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
         ahead_ = ask_for<S>(task_.v, block_.begin, task_.dim_v);
-        unsafe_count_ = 0;
     }
     void ask_for_keys() {
         ahead_ = ask_for<S>(task_.k, block_.end, task_.dim);
         asked_ = block_.end + task_.block_k;
     }
 
+    bool finite_values() const {
+        bool finite = true;
+        for (int64_t j = block_.begin; j < block_.end && finite; ++j)
+            finite = all_finite<Simd>(reinterpret_cast<const S*>(task_.v.data + j * task_.v.row),
+                                      task_.dim_v);
+        return finite;
+    }
+
     // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may
     // be hidden, values that are not finite are replaced by 0, and their keys listed.
     [[gnu::noinline]] void read_values(bool may_hide) {
-        unsafe_count_ = 0;
+        const bool adjacent = __is_same(S, T) && in_place<S>(task_.v);
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.v.data + j * task_.v.row;
             prefetch_row(from, task_.v, j, task_.dim_v);
@@ -280,7 +289,7 @@ private:
             if (keys_in_place_)
                 prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
             const T* row = reinterpret_cast<const T*>(from);
-            if (!values_in_place_) {
+            if (!adjacent) {
                 read_row<Simd, S>(from, task_.v.column, task_.dim_v, line_);
                 row = line_;
             }
@@ -306,10 +315,8 @@ private:
                 scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
                 asking);
         };
-        if (packed_) {
-            const Stream rows = keys_in_place_ ? rows_from(task_.k, keys.begin, d)
-                                               : copied_keys(keys.begin, d);
-            add(InPlace<T>{rows, keys.count()}, keys, NoAhead{});
+        if (!keys_in_place_) {
+            add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys, NoAhead{});
             return;
         }
         const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
@@ -317,7 +324,11 @@ private:
             const Interval some = common(keys, {j, j + most});
             const Stream rows =
                 read(task_.k, some, d, depth(d), keys_, Layout::key_stride(task_.dim));
-            ahead_ = add(InPlace<Read>{rows, some.count()}, some, ahead_);
+            const InPlace<Read> view{rows, some.count()};
+            if (asks(first))
+                ahead_ = add(view, some, ahead_);
+            else
+                add(view, some, NoAhead{});
         }
     }
 
@@ -371,8 +382,11 @@ private:
             add(Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
                 NoAhead{});
         } else {
-            const Stream rows = read(task_.v, at.keys, f, width(f), values_, width(f));
-            ahead_ = add(Transposed<Read>{rows}, ahead_);
+            const Transposed<Read> view{read(task_.v, at.keys, f, width(f), values_, width(f))};
+            if (asks(first))
+                ahead_ = add(view, ahead_);
+            else
+                add(view, NoAhead{});
         }
         if (f + width(f) == at_.features) at.fresh = false;
     }

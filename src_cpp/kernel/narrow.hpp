@@ -72,8 +72,8 @@ public:
         : task_(task),
           rows_(task.row_end - task.row_begin),
           at_(task.block_k, task.dim, task.dim_v),
-          keys_in_place_(in_place<S, S>(task.k) && task.dim % Tile::piece == 0),
-          values_in_place_(in_place<S, S>(task.v) && task.dim_v % kLanes == 0) {
+          keys_in_place_(in_place<S>(task.k) && task.dim % Tile::piece == 0),
+          values_in_place_(in_place<S>(task.v) && task.dim_v % kLanes == 0) {
         T* scratch = static_cast<T*>(task.scratch);
         q_ = scratch + at_.q;
         s_ = scratch + at_.scores;
@@ -249,11 +249,8 @@ private:
         const Asking ahead = next < block_.end ? ask_for<S>(task_.v, next, task_.dim_v)
                                               : ask_for<S>(task_.k, next, task_.dim);
         bool copy = !values_in_place_;
-        if constexpr (__is_same(S, T))
-            for (int64_t i = 0; i < count && may_hide && !copy; ++i)
-                copy = !all_finite<Simd>(reinterpret_cast<const T*>(v.rows + i * v.stride), task_.dim_v);
-        else
-            copy |= may_hide;
+        for (int64_t i = 0; i < count && may_hide && !copy; ++i)
+            copy = !all_finite<Simd>(reinterpret_cast<const S*>(v.rows + i * v.stride), task_.dim_v);
         if (!copy) return weight<Tile, kUsed>(v, j, count, ahead);
         for (int64_t i = 0; i < count; ++i)
             copy_value(v.rows + i * v.stride, j + i, may_hide, copies_ + i * at_.ld);

@@ -45,11 +45,11 @@ inline Ahead<sizeof(S)> ask_for(const Matrix& matrix, int64_t row, int64_t colum
     return {rows_from(matrix, row), columns};
 }
 
-// Whether rows of a matrix can be read where they lie: in the compute type, adjacent and aligned.
-template <typename T, typename S>
+// Whether rows of a matrix can be read where they lie: values adjacent and aligned.
+template <typename S>
 inline bool in_place(const Matrix& rows) {
-    constexpr int64_t kSize = sizeof(T);
-    return __is_same(S, T) && rows.column == kSize && rows.row % kSize == 0 &&
+    constexpr int64_t kSize = sizeof(S);
+    return rows.column == kSize && rows.row % kSize == 0 &&
            reinterpret_cast<uintptr_t>(rows.data) % kSize == 0;
 }
 

@@ -162,18 +162,20 @@ inline bool is_finite(T value) {
     return value - value == 0;  // NaN for infinity and NaN
 }
 
-template <typename Simd>
-inline bool all_finite(const typename Simd::Value* row, int64_t count) {
+// Whether adjacent values are.
+template <typename Simd, typename S>
+inline bool all_finite(const S* row, int64_t count) {
+    using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     Vec sum{};  // stays 0 unless a value is not finite
     int64_t i = 0;
     for (; i + Simd::lanes <= count; i += Simd::lanes) {
-        const Vec v = load<Vec>(row + i);
+        const Vec v = load_values<Simd, S>(reinterpret_cast<const char*>(row + i));
         sum += v - v;
     }
     bool finite = true;
     for (int lane = 0; lane < Simd::lanes; ++lane) finite &= sum[lane] == 0;
-    for (; i < count; ++i) finite &= is_finite(row[i]);
+    for (; i < count; ++i) finite &= is_finite(to_compute<T>(row[i]));
     return finite;
 }
 
