@@ -4,6 +4,7 @@
 //     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
 //     copy its keys and pack its values, where they cannot be read where they lie; values that
 //     can are asked for between the first panel's scores, the next keys between its values
+//     (in the first block also, by the other panels, further queries and the place of results)
 //     for each panel of rows:                   (a register tile's lanes of queries)
 //       S = K Q^T      scores [key][lane]       tile/fma.hpp
 //       hide, cap      only where needed
@@ -38,6 +39,7 @@ class Block {
     using Tile = FmaTile<Simd>;
     using Tiles = typename Tile::Split;
     using Layout = BlockLayout<Simd>;
+    using Asking = Ahead<sizeof(S)>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int kRows = Layout::kRows;
     static constexpr int kVectors = Tile::vectors;
@@ -116,7 +118,7 @@ private:
             with_vectors<kWidth - 1>(vectors, first, rows, body);
     }
 
-    // Packs the queries, starts the statistics, and returns the keys that some row sees.
+    // Starts the statistics, and returns the keys that some row sees.
     [[gnu::noinline]] Interval start() {
         Interval all{task_.key_begin, task_.key_begin};
         seen_by_all_ = {0, INT64_MAX};
@@ -131,15 +133,18 @@ private:
             seen_by_all_ = common(seen_by_all_, keys);
             all = hull(all, keys);
         }
-        each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
-            constexpr int64_t ld = decltype(vectors)::value * kLanes;
-            char* from[ld];
-            addresses(task_, task_.q, first, rows, ld, from);
-            pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
-                               q_ + first * task_.dim, ld);
-            views_[first / kPanel].fresh = true;
-        });
+        each_panel(0, count_,
+                   [&](auto, int64_t first, int64_t) { views_[first / kPanel].fresh = true; });
         return all;
+    }
+
+    template <int kWidth>
+    [[gnu::noinline]] void pack_queries(int64_t first, int64_t rows) {
+        constexpr int64_t ld = kWidth * kLanes;
+        char* from[ld];
+        addresses(task_, task_.q, first, rows, ld, from);
+        pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
+                           q_ + first * task_.dim, ld);
     }
 
     // What the block of keys is to one panel.
@@ -160,10 +165,8 @@ private:
         if (!keys_in_place_) read_keys();
         unsafe_count_ = 0;
         packed_ = !values_in_place_ || (may_hide && !finite_values());
-        if (packed_)
-            read_values(may_hide);
-        else
-            ask_for_values();
+        if (packed_) read_values(may_hide);
+        ask_for_values();
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
         // of keys or values is used by all panels while it is in L2.
         const int64_t together = Layout::wide(task_.dim, task_.dim_v) ? count_ : kPanel;
@@ -197,13 +200,16 @@ private:
     // The block of keys for rows [begin, end).
     void panels(int64_t begin, int64_t end) {
         for (int64_t d = 0; d < task_.dim; d += kDepth)
-            each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
-                add_scores<decltype(vectors)::value>(first, d);
+            each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
+                constexpr int kWidth = decltype(vectors)::value;
+                if (d == 0 && view(first).fresh && !view(first).keys.empty())
+                    pack_queries<kWidth>(first, rows);
+                add_scores<kWidth>(first, d);
             });
         each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
             weigh<decltype(vectors)::value>(first, rows);
         });
-        if (asks(begin)) ask_for_keys();
+        if (begin == 0) ask_for_keys();
         for (int64_t f = 0; f < at_.features; f += width(f))
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
                 add_values<decltype(vectors)::value>(first, f);
@@ -214,8 +220,26 @@ private:
             });
     }
 
-    // Whether a panel asks for what comes next while it multiplies: the first, if nobody has.
-    bool asks(int64_t first) const { return first == 0 && !packed_; }
+    // A panel's multiplication.  Meanwhile the first panel asks for keys and values; others for
+    // `rows`, when they start.
+    template <typename Multiply>
+    void multiply(int64_t first, bool starts, const Asking& rows, Multiply multiply) {
+        if (first == 0)
+            ahead_ = multiply(ahead_);
+        else if (starts)
+            multiply(rows);
+        else
+            multiply(NoAhead{});
+    }
+
+    // Rows of queries or results to be asked for, `further` panels from one: of one head, as many
+    // as a panel has, so that the panels of all heads of a group together ask for all.
+    Asking rows_near(const Rows& rows, int64_t columns, int64_t first, int64_t further) const {
+        const int64_t panel = first / kPanel, head = panel % task_.group;
+        const int64_t row = task_.row_begin + (panel - head + further) * kPanel;
+        return {Stream{rows.data + row / task_.group * rows.row + head * rows.head, rows.row},
+                columns};
+    }
 
     // Keys that a panel of values has room for.
     int64_t span() const { return block_.count() + kSlackKeys; }
@@ -256,13 +280,14 @@ private:
         return left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
     }
 
-    // What lies in place is brought near while the other product is computed.  Only the first keys
-    // are asked for at once.
+    // What comes next is brought near while the other product is computed: the values, of the next
+    // block where this one's are packed, and then the next keys.  Only the first keys are asked for
+    // at once: the hardware does not see them coming, for a tile reads several rows side by side.
     [[gnu::noinline]] void ask_for_values() {
         if (keys_in_place_ && asked_ <= block_.begin)
             for (int64_t j = block_.begin; j < block_.end; ++j)
                 prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
-        ahead_ = ask_for<S>(task_.v, block_.begin, task_.dim_v);
+        ahead_ = ask_for<S>(task_.v, packed_ ? block_.end : block_.begin, task_.dim_v);
     }
     void ask_for_keys() {
         ahead_ = ask_for<S>(task_.k, block_.end, task_.dim);
@@ -284,10 +309,6 @@ private:
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             const char* from = task_.v.data + j * task_.v.row;
             prefetch_row(from, task_.v, j, task_.dim_v);
-            // Keys in place are read a tile's rows side by side, which the hardware does not see
-            // coming.
-            if (keys_in_place_)
-                prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
             const T* row = reinterpret_cast<const T*>(from);
             if (!adjacent) {
                 read_row<Simd, S>(from, task_.v.column, task_.dim_v, line_);
@@ -309,26 +330,24 @@ private:
     void add_scores(int64_t first, int64_t d) {
         const Interval keys = view(first).keys;
         if (keys.empty()) return;
-        const auto add = [&](auto rows, Interval some, auto asking) {
-            return Tile::template multiply<kWidth>(
-                rows, some.count(), q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
-                scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
-                asking);
+        const bool starts = d == 0 && views_[first / kPanel].fresh;
+        const Asking further = rows_near(task_.q, task_.dim, first, task_.group);
+        const auto add = [&](auto rows, Interval some) {
+            multiply(first, starts, further, [&](auto asking) {
+                return Tile::template multiply<kWidth>(
+                    rows, some.count(), q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
+                    scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
+                    asking);
+            });
         };
-        if (!keys_in_place_) {
-            add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys, NoAhead{});
-            return;
-        }
+        if (!keys_in_place_)
+            return add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys);
         const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
         for (int64_t j = keys.begin; j < keys.end; j += most) {
             const Interval some = common(keys, {j, j + most});
             const Stream rows =
                 read(task_.k, some, d, depth(d), keys_, Layout::key_stride(task_.dim));
-            const InPlace<Read> view{rows, some.count()};
-            if (asks(first))
-                ahead_ = add(view, some, ahead_);
-            else
-                add(view, some, NoAhead{});
+            add(InPlace<Read>{rows, some.count()}, some);
         }
     }
 
@@ -373,21 +392,19 @@ private:
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
         if (at.keys.empty()) return;
-        const auto add = [&](auto values, auto asking) {
-            return Tile::template multiply<kWidth>(
-                values, width(f), scores(first), at.keys.count(),
-                o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first, asking);
+        const Asking results = rows_near(task_.out, task_.dim_v, first, 0);
+        const auto add = [&](auto values) {
+            multiply(first, f == 0 && at.fresh, results, [&](auto asking) {
+                return Tile::template multiply<kWidth>(
+                    values, width(f), scores(first), at.keys.count(),
+                    o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first,
+                    asking);
+            });
         };
-        if (packed_) {
-            add(Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin},
-                NoAhead{});
-        } else {
-            const Transposed<Read> view{read(task_.v, at.keys, f, width(f), values_, width(f))};
-            if (asks(first))
-                ahead_ = add(view, ahead_);
-            else
-                add(view, NoAhead{});
-        }
+        if (packed_)
+            add(Interleaved<T>{values_ + f * span(), span(), at.keys.begin - block_.begin});
+        else
+            add(Transposed<Read>{read(task_.v, at.keys, f, width(f), values_, width(f))});
         if (f + width(f) == at_.features) at.fresh = false;
     }
 
@@ -479,7 +496,7 @@ private:
     bool keys_in_place_, values_in_place_;
     bool streams_;  // a single panel reads keys and values where they lie, if no key may be hidden
     bool packed_;   // the values of this block are
-    Ahead<sizeof(S)> ahead_;  // what is asked for next
+    Asking ahead_;  // what is asked for next
     int64_t asked_ = INT64_MIN;  // keys before this one have been asked for
 };
 
