@@ -16,6 +16,13 @@ template <>
 struct Avx512<float> : Portable<float, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
+    // Pieces that come after the first are broadcast and blended: no shuffle.
+    static Vec pieces(const char* from, int64_t stride) {
+        Vec v = _mm512_broadcast_f32x4(load<__m128>(from));
+        v = _mm512_mask_broadcast_f32x4(v, 0x00f0, load<__m128>(from + stride));
+        v = _mm512_mask_broadcast_f32x4(v, 0x0f00, load<__m128>(from + 2 * stride));
+        return _mm512_mask_broadcast_f32x4(v, 0xf000, load<__m128>(from + 3 * stride));
+    }
     static Vec from_half(Halves halves) { return _mm512_cvtph_ps(bits<__m256i>(halves)); }
     static void to_half(void* to, Vec v) {
         store(to, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
@@ -26,6 +33,12 @@ template <>
 struct Avx512<double> : Portable<double, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_pd(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_pd(a, b); }
+    static Vec pieces(const char* from, int64_t stride) {
+        Vec v = _mm512_broadcast_f64x2(load<__m128d>(from));
+        v = _mm512_mask_broadcast_f64x2(v, 0x0c, load<__m128d>(from + stride));
+        v = _mm512_mask_broadcast_f64x2(v, 0x30, load<__m128d>(from + 2 * stride));
+        return _mm512_mask_broadcast_f64x2(v, 0xc0, load<__m128d>(from + 3 * stride));
+    }
 };
 
 }  // namespace

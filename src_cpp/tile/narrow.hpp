@@ -27,9 +27,12 @@ struct NarrowTile {
 
     // Queries; where there are fewer, but not one, the last are repetitions.
     static constexpr int rows = 16 / sizeof(T);
-    // As many sums as hide the latency of their additions.
+    // As many sums as hide the latency of their additions, but no more keys than this: all are
+    // touched before the first is done with, so what is asked for has to be further ahead.
     static constexpr int kSums = 8;
-    static constexpr int kGroups = kSums / rows;  // vectors of keys
+    static constexpr int kMostKeys = 16;
+    static constexpr int kGroups =  // vectors of keys
+        kSums / rows * kLanes < kMostKeys ? kSums / rows : kMostKeys / kLanes;
     static constexpr int keys = kGroups * kLanes;
     // Columns of a piece.
     static constexpr int piece = rows * kColumnsOfLane<S>;
