@@ -48,17 +48,17 @@ def test_blocks_of_keys(
     dtype: np.dtype,
     caches_bytes: dict[str, int],
 ) -> None:
-    """Weights fit half of L1 (or are of 32 keys), and no short block is left over in a part."""
+    """Weights fit L1 (or are of 32 keys), and no short block is left over in a part."""
     _, tile_keys, tile_lanes = tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
         geometry = _geometry(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
         block_k, why = cython_._default_block_k(geometry, split_k, tile)
     weights = block_k * tile_lanes * lookup(dtype).compute.itemsize
-    half = caches_bytes.get("L1d", 32 * KIB) // 2
+    l1_bytes = caches_bytes.get("L1d", 32 * KIB)
     assert why
     assert block_k >= 1
-    assert weights <= half or block_k <= 32
+    assert weights <= l1_bytes or block_k <= 32
     keys = max(1, min(length_k, split_k))
     blocks = -(-keys // block_k)
     if blocks <= block_k // 2:  # else equal blocks of whole keys need not exist

@@ -25,9 +25,8 @@ TUNABLES = frozenset({"block_q", "block_k", "split_k", "threads", "isa"})
 # A thread is asked for this many multiply-adds: some microseconds of one core.  Helpers that look
 # out for work come in time for so little; those that sleep are left out, which costs their call.
 _WORK_PER_THREAD = 250_000
-# The weights of a register tile's queries are to stay in this share of the L1 cache between
-# the two products.
-_L1_SHARE = 0.5
+# The weights of a register tile's queries are not to take more than the L1 cache between the
+# two products.
 _L1_DEFAULT_BYTES = 32 * 1024
 _BLOCK_K = 192
 # Heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp): a block's
@@ -164,7 +163,7 @@ def _default_block_k(
     _, tile_keys, tile_lanes = tile
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile_lanes * geometry.dtype.compute.itemsize
-    fitting = max(32, int(l1_bytes * _L1_SHARE) // key_bytes // 32 * 32)
+    fitting = max(32, l1_bytes // key_bytes // 32 * 32)
     wanted = _BLOCK_K
     if max(geometry.dim, geometry.dim_v) > _WIDE:
         wanted = wanted * _WIDE_ITEM_BYTES // geometry.dtype.compute.itemsize
@@ -177,7 +176,7 @@ def _default_block_k(
     last = keys - (blocks - 1) * whole
     if whole <= fitting and -(-keys // whole) == blocks and last > block // 2:
         block = whole
-    return block, f"nearly equal blocks; the weights of {tile_lanes} queries fit half of L1"
+    return block, f"nearly equal blocks; the weights of {tile_lanes} queries fit L1"
 
 
 def _default_split_k(geometry: Geometry) -> tuple[int, str]:

@@ -15,7 +15,7 @@
 namespace fastattn {
 namespace {
 
-// Chunks of a mask's row as vectors of lanes that are all ones (yes) or 0 (no).
+// Chunks of a mask's row as vectors of lanes that are 0 (no) or not (yes).
 template <typename Simd, typename M>
 struct MaskChunk {
     using Yes = typename Simd::Int;
@@ -23,16 +23,16 @@ struct MaskChunk {
     static Yes seen(const char* from) {
         return load_values<Simd, M>(from) != broadcast<Simd>(-kInfinity<typename Simd::Value>);
     }
-    static Yes plain(const char* from) {
-        return load_values<Simd, M>(from) == typename Simd::Vec{};
+    static Yes changed(const char* from) {
+        return load_values<Simd, M>(from) != typename Simd::Vec{};
     }
 };
 template <typename Simd>
 struct MaskChunk<Simd, Bool> {
     static constexpr int64_t columns = 32;
     using Yes = VectorOf_t<signed char, columns>;
-    static Yes seen(const char* from) { return load<Yes>(from) != Yes{}; }
-    static Yes plain(const char* from) { return seen(from); }
+    static Yes seen(const char* from) { return load<Yes>(from); }
+    static Yes changed(const char* from) { return load<Yes>(from) == Yes{}; }
 };
 
 template <typename V>
@@ -54,51 +54,84 @@ public:
 
     // Cuts off the keys at either end that no row sees; whether the mask changes what is left.
     bool trim(Interval& keys) const {
-        int64_t& e = keys.end;
-        keys.begin = pass(
-            keys, [&](int64_t j) { return !some_seen(j); }, [&](int64_t j) { return !seen(j); });
-        while (keys.begin + kColumns <= e && !some_seen(e - kColumns)) e -= kColumns;
-        while (keys.begin < e && !seen(e - 1)) --e;
-        return pass(
-                   keys, [&](int64_t j) { return all_plain(j); },
-                   [&](int64_t j) { return plain(j); }) < e;
+        // Most tiles are all hidden or all seen.
+        if (keys.count() >= kColumns) {
+            Yes some_seen{}, some_changed{};
+            each_chunk(keys, [&](const char* at) {
+                some_seen |= Chunk::seen(at);
+                some_changed |= Chunk::changed(at);
+            });
+            if (!any_yes(some_seen)) keys.end = keys.begin;
+            if (keys.empty() || !any_yes(some_changed)) return false;
+        }
+        keys.begin = first(keys, Chunk::seen, [](T number) { return number != -kInfinity<T>; });
+        keys.end = end(keys, Chunk::seen, [](T number) { return number != -kInfinity<T>; });
+        return first(keys, Chunk::changed, [](T number) { return number != 0; }) < keys.end;
     }
 
 private:
+    using Yes = typename Chunk::Yes;
     static constexpr int64_t kSize = sizeof(M);
 
-    // The first key that does not hold what is asked of a chunk, or of one key.  The last chunk may
-    // overlap the one before it.
-    template <typename OfChunk, typename OfKey>
-    static int64_t pass(Interval keys, OfChunk of_chunk, OfKey of_key) {
-        int64_t j = keys.begin;
-        while (j + kColumns <= keys.end && of_chunk(j)) j += kColumns;
+    // Row by row: rows lie far apart, and so each line is touched once.  The last chunk may overlap
+    // the one before it.
+    template <typename Body>
+    [[gnu::always_inline]] void each_chunk(Interval keys, Body body) const {
         const int64_t last = keys.end - kColumns;
-        if (j > last && last >= keys.begin && of_chunk(last)) return keys.end;
-        while (j < keys.end && of_key(j)) ++j;
+        for (int64_t r = 0; r < count_; ++r) {
+            for (int64_t j = keys.begin; j < last; j += kColumns) body(rows_[r] + j * kSize);
+            body(rows_[r] + last * kSize);
+        }
+    }
+
+    // The first key of which some row has a yes, or keys.end: `of` asks chunks, `of_number` where
+    // there are fewer keys than those have.
+    template <typename Of, typename OfNumber>
+    int64_t first(Interval keys, Of of, OfNumber of_number) const {
+        int64_t j = keys.begin;
+        for (; j < keys.end; j += kColumns) {
+            if (keys.end - j < kColumns) {
+                j = keys.end - kColumns;  // before it there is none
+                if (j < keys.begin) break;
+            }
+            const Yes some = over(j, of);
+            for (int64_t i = 0; i < kColumns; ++i)
+                if (some[i]) return j + i;
+        }
+        for (j = keys.count() < kColumns ? keys.begin : keys.end; j < keys.end; ++j)
+            if (any(j, of_number)) break;
         return j;
     }
 
-    bool some_seen(int64_t j) const {
-        typename Chunk::Yes some{};
-        for (int64_t r = 0; r < count_; ++r) some |= Chunk::seen(rows_[r] + j * kSize);
-        return any_yes(some);
+    // The end of those keys, or keys.begin.
+    template <typename Of, typename OfNumber>
+    int64_t end(Interval keys, Of of, OfNumber of_number) const {
+        int64_t e = keys.end;
+        for (; e > keys.begin; e -= kColumns) {
+            if (e - keys.begin < kColumns) {
+                e = keys.begin + kColumns;
+                if (e > keys.end) break;
+            }
+            const Yes some = over(e - kColumns, of);
+            for (int64_t i = kColumns; i > 0; --i)
+                if (some[i - 1]) return e - kColumns + i;
+        }
+        for (e = keys.count() < kColumns ? keys.end : keys.begin; e > keys.begin; --e)
+            if (any(e - 1, of_number)) break;
+        return e;
     }
-    bool all_plain(int64_t j) const {
-        typename Chunk::Yes not_all{};
-        for (int64_t r = 0; r < count_; ++r) not_all |= ~Chunk::plain(rows_[r] + j * kSize);
-        return !any_yes(not_all);
+
+    template <typename Of>
+    [[gnu::always_inline]] Yes over(int64_t j, Of of) const {
+        Yes some{};
+        for (int64_t r = 0; r < count_; ++r) some |= of(rows_[r] + j * kSize);
+        return some;
     }
-    T number(int64_t r, int64_t j) const { return to_compute<T>(load<M>(rows_[r] + j * kSize)); }
-    bool seen(int64_t j) const {
+    template <typename OfNumber>
+    bool any(int64_t j, OfNumber of_number) const {
         for (int64_t r = 0; r < count_; ++r)
-            if (number(r, j) != -kInfinity<T>) return true;
+            if (of_number(to_compute<T>(load<M>(rows_[r] + j * kSize)))) return true;
         return false;
-    }
-    bool plain(int64_t j) const {
-        for (int64_t r = 0; r < count_; ++r)
-            if (number(r, j) != 0) return false;
-        return true;
     }
 
     char* const* rows_;
