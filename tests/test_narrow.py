@@ -1,8 +1,8 @@
 """Blocks of few rows go other ways: the same bits as among many rows.
 
-A block of at most 16 bytes of rows (four, of float64 two) has a kernel of its own.  One of a single
-panel (up to 16 rows with AVX2) reads keys and values where they lie; `_MANY` rows in a block read
-copies.  All get the same `Config` but for `block_q`.
+A block of at most half a vector of rows (with AVX-512 eight, of float64 four) has a kernel of its
+own.  One of a single panel (up to 16 rows with AVX2) reads 16-bit keys and values where they lie;
+`_MANY` rows in a block read copies.  All get the same `Config` but for `block_q`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from targets import Target, dtypes
 
 _MANY = 4096
 FEW = (1, 2, 3, 4)
-PANEL = (8, 13)
+PANEL = (7, 8, 13)
 WIDTHS = (1, 3, 4, 16, 64, 65, 128, 257, 600)
 BLOCKS = (300, 1, 33, 64, 7)  # of keys
 few_rows = pytest.mark.parametrize("rows", [*FEW, *PANEL])
@@ -50,7 +50,7 @@ def _assert_same(
 def test_every_width(native: Target, dtype: np.dtype, dim: int) -> None:
     """Remainders of pieces, vectors, lines and chunks, in D and in Dv."""
     cases = zip((*FEW, 1), (dim, *WIDTHS[3:7]), BLOCKS, strict=True)
-    panels = zip((*PANEL, *PANEL), (dim, 8, 10, 132), BLOCKS[:4], strict=True)
+    panels = zip((*PANEL, 13), (dim, 8, 10, 132), BLOCKS[:4], strict=True)
     for rows, dim_v, block_k in (*cases, *panels):
         shapes = (70, dim), (75, dim), (75, dim_v)
         arrays = [_rng().standard_normal(shape).astype(dtype) for shape in shapes]
@@ -68,6 +68,18 @@ def test_a_last_narrow_panel_of_wide_heads(native: Target, dtype: np.dtype, rows
     for row in range(rows):
         alone = native.attention(q[row : row + 1], k, v, tunables={"block_k": 149, "threads": 1})
         _assert_equal(alone, whole[row : row + 1])
+
+
+@dtypes
+@pytest.mark.parametrize("kibibytes", [4, 8])
+def test_rows_on_the_same_cache_sets(native: Target, dtype: np.dtype, kibibytes: int) -> None:
+    """Values so far apart may be copied where others are read in place: the same bits."""
+    q, k, v = (_rng().standard_normal((n, 20)).astype(dtype) for n in (150, 70, 70))
+    apart = np.zeros((70, kibibytes * 1024 // dtype.itemsize), dtype)[:, :20]
+    apart[:] = v
+    tunables = {"block_k": 33, "threads": 1}
+    whole = native.attention(q, k, v, tunables=tunables)
+    _assert_equal(native.attention(q, k, apart, tunables=tunables), whole)
 
 
 @dtypes

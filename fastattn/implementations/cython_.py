@@ -34,13 +34,13 @@ _BLOCK_K = 192
 # where an item has more bytes.
 _WIDE = 128
 _WIDE_ITEM_BYTES = 4
-# Queries and sums of a block; each block of keys is packed once for all of its rows.
+# Queries and sums of a block, whose rows share what is read of keys and values.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
-# Items so few a thread are shared out evenly: five on two threads take as long as six.  A block's
-# copies of keys and values take as long as so many of its rows.
+# Items so few a thread are shared out evenly: five on two threads take as long as six.  What a
+# block reads of keys and values takes as long as so many of its rows.
 _FEW_ITEMS = 4
-_COPYING_ROWS = 8
+_READING_ROWS = 8
 # So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
 # parts of at least so many keys, which leave at most so many rows of results to be merged.
 _SPLIT_ROWS = 64
@@ -197,7 +197,7 @@ def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple
         rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
     if threads > 1:
         share = g.batch * g.heads_q * g.length_q / threads
-        # Each block of rows copies all keys and values that it sees: below some hundred rows
+        # Each block of rows reads all keys and values that it sees: below some hundred rows
         # that is not made up for by more even shares.
         levelling = int(max(share / 32, min(256, share / 2), min(128, share)))
         if levelling < rows:
@@ -210,7 +210,7 @@ def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple
         def longest_share(blocks: int) -> int:
             height = -(-tiles // blocks)  # in tiles
             items = heads * -(-tiles // height)
-            return -(-items // threads) * (height * tile_lanes + _COPYING_ROWS)
+            return -(-items // threads) * (height * tile_lanes + _READING_ROWS)
 
         blocks = min(range(blocks, 2 * blocks), key=longest_share)
     return -(-tiles // blocks) * tile_lanes, why

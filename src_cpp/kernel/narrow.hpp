@@ -38,7 +38,7 @@ struct NarrowLayout : Parts<typename Simd::Value> {
     int64_t q, scores, copies, o, sums, mask, unsafe;
 
     NarrowLayout(int64_t block_k, int64_t dim, int64_t dim_v)
-        : depth(this->round_up(dim, kRows)), ld(this->round_up(dim_v, Simd::lanes)),
+        : depth(this->round_up(dim, Tile::piece)), ld(this->round_up(dim_v, Simd::lanes)),
           ld_s(this->round_up(block_k, kGroup)) {
         q = this->part(depth * kRows);
         scores = this->part(kRows * ld_s);
@@ -105,10 +105,12 @@ private:
             seen_by_all_ = common(seen_by_all_, seen_[r]);
             all = hull(all, seen_[r]);
         }
+        int64_t used = 1;  // as in `take_rows`
+        while (used < rows_) used *= 2;
         for (int64_t d = 0; d < at_.depth; ++d)
-            for (int64_t r = 0; r < kRows; ++r) {
+            for (int64_t r = 0; r < used; ++r) {
                 const char* x = from[r] + d * task_.q.column;
-                q_[d * kRows + r] =
+                q_[d * used + r] =
                     d < task_.dim ? to_compute<T>(load<S>(x)) * static_cast<T>(task_.scale) : T(0);
             }
         for (int64_t lane = 0; lane < kLanes; ++lane) m_[lane] = -kInfinity<T>, l_[lane] = 0;
@@ -121,15 +123,21 @@ private:
         if (task_.mask.data) masked = trim<Simd, S, kRows>(task_, 0, rows_, block);
         if (block.empty()) return;
         block_ = block;
-        if (rows_ == 1)
-            take<1>(masked);
-        else
-            take<kRows>(masked);
+        take_rows<1>(masked);
         fresh_ = false;
     }
 
+    // As many rows as are computed: powers of two, the last of them repetitions.
     template <int kUsed>
-    void take(bool masked) {
+    void take_rows(bool masked) {
+        if constexpr (kUsed < kRows)
+            if (rows_ > kUsed) return take_rows<2 * kUsed>(masked);
+        take<kUsed>(masked);
+    }
+
+    // Never inlined, and all of the softmax within: it is some per cent of a call.
+    template <int kUsed>
+    [[gnu::noinline]] void take(bool masked) {
         for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j);
         for (int64_t r = 0; r < kUsed; ++r) hide(r, masked);
         weigh<kUsed>();
@@ -158,7 +166,7 @@ private:
     void multiply(Stream k, int64_t first, Asking& ahead) {
         for (int64_t d = 0; d < at_.depth; d += Layout::kDepth) {
             const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
-            From::template scores<kUsed>(k, q_ + d * kRows, columns, s_ + (first - block_.begin),
+            From::template scores<kUsed>(k, q_ + d * kUsed, columns, s_ + (first - block_.begin),
                                          at_.ld_s, d == 0, ahead);
             k.rows += Layout::kDepth * From::kSize;
         }
@@ -192,7 +200,7 @@ private:
     // Scores to weights, and the statistics of all rows: online_softmax of softmax.hpp, but that
     // the lanes are of several keys.
     template <int kUsed>
-    void weigh() {
+    [[gnu::always_inline]] void weigh() {
         const int64_t count = block_.count(), whole = Layout::round_up(count, Layout::kGroup);
         const Vec before = load<Vec>(m_);
         for (int64_t r = 0; r < kUsed; ++r) {

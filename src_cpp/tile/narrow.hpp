@@ -8,7 +8,7 @@
 // neighbour shares the core, they have left L2 again before their use.
 //
 // Legend: S, T = storage and compute type; piece = adjacent columns of a key that are transposed
-// together, in as many lanes of 32 or 64 bits as there are rows.
+// together, in kPieceLanes lanes of 32 or 64 bits; kUsed = rows that are computed, of `rows`.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -25,22 +25,23 @@ struct NarrowTile {
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kSize = sizeof(S);
 
-    // Queries; where there are fewer, but not one, the last are repetitions.
-    static constexpr int rows = 16 / sizeof(T);
+    static constexpr int kPieceLanes = 16 / sizeof(T);
+    // Queries at most: half as many as lanes leave half of a vector empty, with queries along it.
+    static constexpr int rows = kLanes / 2 > kPieceLanes ? kLanes / 2 : kPieceLanes;
     // As many sums as hide the latency of their additions, but no more keys than this: all are
     // touched before the first is done with, so what is asked for has to be further ahead.
     static constexpr int kSums = 8;
     static constexpr int kMostKeys = 16;
     static constexpr int kGroups =  // vectors of keys
-        kSums / rows * kLanes < kMostKeys ? kSums / rows : kMostKeys / kLanes;
+        kSums / kPieceLanes * kLanes < kMostKeys ? kSums / kPieceLanes : kMostKeys / kLanes;
     static constexpr int keys = kGroups * kLanes;
     // Columns of a piece.
-    static constexpr int piece = rows * kColumnsOfLane<S>;
+    static constexpr int piece = kPieceLanes * kColumnsOfLane<S>;
     // Values that are added to the results at a time.
     static constexpr int kValues = 8;
 
-    // Scores of `keys` keys for kUsed rows, 1 or all: s[row * ld + key] = the products of `columns`
-    // columns, whole pieces, added to what is there unless `fresh`.  q[column][row].
+    // Scores of `keys` keys: s[row * ld + key] = the products of `columns`
+    // columns, whole pieces, added to what is there unless `fresh`.  q[column][kUsed].
     template <int kUsed, typename Asking>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
                                          int64_t ld, bool fresh, Asking& position) {
@@ -72,15 +73,14 @@ struct NarrowTile {
     [[gnu::noinline]] static void add_values(const Stream& v, int64_t count, const T* p,
                                              int64_t ld_p, int64_t features, T* sums, int64_t ld,
                                              bool fresh, Asking ahead) {
-        constexpr int kFeatures = kSums / kUsed;
+        // Vectors of a row's sums: two at least, so that a weight serves two values.
+        constexpr int kWidth = kSums / kUsed > 2 ? kSums / kUsed : 2;
+        constexpr int kValuesHeld = kUsed > 1 ? kWidth : 1;
+        static_assert(kUsed * kWidth + kValuesHeld + 1 <= Simd::registers, "the sums spill");
         Stream at = v;
         const auto add = [&](auto some) {
             constexpr int kCount = decltype(some)::value;
-            int64_t f = 0;
-            for (; f + kFeatures * kLanes <= features; f += kFeatures * kLanes)
-                add_features<kUsed, kCount, kFeatures>(at, p, ld_p, f, sums, ld, fresh, ahead);
-            for (; f < features; f += kLanes)
-                add_features<kUsed, kCount, 1>(at, p, ld_p, f, sums, ld, fresh, ahead);
+            add_widths<kUsed, kCount, kWidth>(at, p, ld_p, 0, features, sums, ld, fresh, ahead);
             at.rows += kCount * at.stride;
             p += kCount;
             count -= kCount;
@@ -107,20 +107,20 @@ private:
         // of the keys.
         constexpr int kParts = kColumnsOfLane<S>;
         constexpr bool kParted = kParts > 1;
-        constexpr bool kFit = kGroups * (kUsed + rows + kParted) + 1 <= Simd::registers;
-        Vec x[kGroups][rows];  // [lane of a piece]: of adjacent keys
-        Vec held[kGroups][rows];
+        constexpr bool kFit = kGroups * (kUsed + kPieceLanes + kParted) + 1 <= Simd::registers;
+        Vec x[kGroups][kPieceLanes];  // [lane of a piece]: of adjacent keys
+        Vec held[kGroups][kPieceLanes];
 #pragma GCC unroll 16
         for (int g = 0; g < kGroups; ++g) {
 #pragma GCC unroll 16
-            for (int i = 0; i < rows; ++i)
+            for (int i = 0; i < kPieceLanes; ++i)
                 x[g][i] = load_pieces<Simd, S>(k.rows + (g * kLanes + i) * k.stride + c * kSize,
-                                               rows * k.stride);
-            transpose_pieces<Vec, kLanes, rows>(x[g]);
+                                               kPieceLanes * k.stride);
+            transpose_pieces<Vec, kLanes, kPieceLanes>(x[g]);
             if constexpr (!kFit) {
                 // Half of them wait in memory: left to the compiler, sums would go there too.
 #pragma GCC unroll 16
-                for (int i = rows / 2; i < rows; ++i) held[g][i] = x[g][i];
+                for (int i = kPieceLanes / 2; i < kPieceLanes; ++i) held[g][i] = x[g][i];
             }
         }
         if constexpr (!kFit) asm("" : "+m"(held));
@@ -128,16 +128,27 @@ private:
         for (int column = 0; column < piece; ++column)
 #pragma GCC unroll 16
             for (int r = 0; r < kUsed; ++r) {
-                const Vec query = broadcast<Simd>(q[(c + column) * rows + r]);
+                const Vec query = broadcast<Simd>(q[(c + column) * kUsed + r]);
                 const int i = column / kParts;
 #pragma GCC unroll 16
                 for (int g = 0; g < kGroups; ++g) {
-                    const bool waits = !kFit && i >= rows / 2 && (kParted || g + 1 < kGroups);
+                    const bool waits = !kFit && i >= kPieceLanes / 2 && (kParted || g + 1 < kGroups);
                     sum[g][r] = Simd::fma(
                         column_of<Simd, S>(waits ? held[g][i] : x[g][i], column % kParts), query,
                         sum[g][r]);
                 }
             }
+    }
+
+    // Features from f on, kWidth vectors at a time and what is left in halves of that.
+    template <int kUsed, int kCount, int kWidth, typename Asking>
+    [[gnu::always_inline]] static void add_widths(const Stream& v, const T* p, int64_t ld_p,
+                                                  int64_t f, int64_t features, T* sums, int64_t ld,
+                                                  bool fresh, Asking& ahead) {
+        for (; f + kWidth * kLanes <= features; f += kWidth * kLanes)
+            add_features<kUsed, kCount, kWidth>(v, p, ld_p, f, sums, ld, fresh, ahead);
+        if constexpr (kWidth > 1)
+            add_widths<kUsed, kCount, kWidth / 2>(v, p, ld_p, f, features, sums, ld, fresh, ahead);
     }
 
     template <int kUsed, int kCount, int kWidth, typename Asking>
