@@ -98,7 +98,7 @@ def test_blocks_of_rows(
     threads: int,
     tile: tuple[int, int, int],
 ) -> None:
-    """Whole tiles that fit 2 MiB, no more of them than a head has; work for every thread.
+    """Whole vectors that fit 2 MiB, no more of them than a head has; work for every thread.
 
     Where there is work for all: some hundred rows or more of one thread's share.
     """
@@ -112,11 +112,11 @@ def test_blocks_of_rows(
         dim=dims[0],
         dim_v=dims[1],
     )
-    lanes = tile[2]
-    block_q, why = cython_._default_block_q(geometry, threads, lanes)
+    vector, _, lanes = tile
+    block_q, why = cython_._default_block_q(geometry, threads, tile)
     assert why
-    assert block_q >= lanes
-    assert block_q % lanes == 0
+    assert block_q >= vector
+    assert block_q % vector == 0
     assert block_q < length_q * group + lanes
     assert block_q <= 512 + lanes
     row_bytes = sum(dims) * lookup(dtype).compute.itemsize
@@ -129,7 +129,7 @@ def test_blocks_of_rows(
 
 @pytest.mark.parametrize(
     ("heads", "length_q", "threads", "wanted"),
-    [(1, 384, 2, 4), (1, 768, 4, 8), (3, 1000, 16, 27), (8, 2048, 2, 64), (1, 384, 1, 1)],
+    [(1, 384, 2, 4), (1, 768, 4, 8), (3, 1000, 16, 15), (8, 2048, 2, 64), (1, 384, 1, 1)],
 )
 def test_few_blocks_of_rows_are_shared_out_evenly(
     heads: int, length_q: int, threads: int, wanted: int
@@ -144,5 +144,13 @@ def test_few_blocks_of_rows_are_shared_out_evenly(
         dim=64,
         dim_v=64,
     )
-    block_q, _ = cython_._default_block_q(geometry, threads, 16)
+    block_q, _ = cython_._default_block_q(geometry, threads, (8, 16, 16))
     assert heads * -(-length_q // block_q) == wanted
+
+
+def test_two_threads_share_a_head_that_no_tile_divides() -> None:
+    """Seven tiles of 64 queries, the last of 16, are not four and three."""
+    geometry = _geometry(
+        np.dtype("float32"), batch=1, heads_q=1, heads_kv=1, length_q=400, dim=400, dim_v=400
+    )
+    assert cython_._default_block_q(geometry, 2, (16, 16, 64))[0] == 208

@@ -40,6 +40,8 @@ _BLOCK_Q_BYTES = 2 * 1024 * 1024
 # Items so few a thread are shared out evenly: five on two threads take as long as six.  What a
 # block reads of keys and values takes as long as so many of its rows.
 _FEW_ITEMS = 4
+# Fewer blocks than level well have to be worth it.
+_LEVELLING = 1.05
 _READING_ROWS = 8
 # So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
 # parts of at least so many keys, which leave at most so many rows of results to be merged.
@@ -77,7 +79,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     if block_k is None:
         block_k, reasons["block_k"] = _default_block_k(geometry, split_k, tile)
     if block_q is None:
-        block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile[2])
+        block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile)
     settled = Config(block_q=block_q, block_k=block_k, split_k=split_k, threads=threads, isa=isa)
     return settled, reasons
 
@@ -189,8 +191,11 @@ def _default_split_k(geometry: Geometry) -> tuple[int, str]:
     return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
 
 
-def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple[int, str]:
+def _default_block_q(
+    geometry: Geometry, threads: int, tile: tuple[int, int, int]
+) -> tuple[int, str]:
     g = geometry
+    lanes, _, tile_lanes = tile
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
     rows, why = _BLOCK_Q_LARGEST, "the largest default"
     if _BLOCK_Q_BYTES // row_bytes < rows:
@@ -203,14 +208,23 @@ def _default_block_q(geometry: Geometry, threads: int, tile_lanes: int) -> tuple
         if levelling < rows:
             rows, why = levelling, "enough work items for each thread"
     of_head = max(1, g.length_q * (g.heads_q // g.heads_kv))
-    tiles, blocks = -(-of_head // tile_lanes), -(-of_head // max(1, rows))
+    blocks = -(-of_head // max(1, rows))
     heads = g.batch * g.heads_kv
+    unit = tile_lanes
     if threads > 1 and heads * blocks < _FEW_ITEMS * threads:
+        unit = lanes  # a tile of fewer vectors takes little more for each
 
-        def longest_share(blocks: int) -> int:
-            height = -(-tiles // blocks)  # in tiles
-            items = heads * -(-tiles // height)
-            return -(-items // threads) * (height * tile_lanes + _READING_ROWS)
+        def longest_share(count: int) -> float:
+            height = _height(of_head, count, unit)
+            items = heads * -(-of_head // height)
+            share = -(-items // threads) * (height + _READING_ROWS)
+            return share * (_LEVELLING if count < blocks else 1)
 
-        blocks = min(range(blocks, 2 * blocks), key=longest_share)
-    return -(-tiles // blocks) * tile_lanes, why
+        blocks = min(range(-(-blocks // 2), 2 * blocks), key=longest_share)
+    return _height(of_head, blocks, unit), why
+
+
+def _height(rows: int, blocks: int, unit: int) -> int:
+    """Rows of so many blocks that together have `rows`, in whole units."""
+    units = -(-rows // unit)
+    return -(-units // blocks) * unit
