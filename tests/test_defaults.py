@@ -68,7 +68,7 @@ def test_blocks_of_keys(
 
 @pytest.mark.parametrize(
     ("dtype", "dim", "wanted"),
-    [("float32", 64, 192), ("float32", 1024, 192), ("float64", 64, 192), ("float64", 1024, 96)],
+    [("float32", 64, 128), ("float32", 1024, 128), ("float64", 64, 128), ("float64", 1024, 64)],
 )
 def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) -> None:
     """Their scores and a chunk of keys wait in L2, which holds half as many float64."""

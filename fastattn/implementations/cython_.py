@@ -28,7 +28,8 @@ _WORK_PER_THREAD = 250_000
 # The weights of a register tile's queries are not to take more than the L1 cache between the
 # two products.
 _L1_DEFAULT_BYTES = 32 * 1024
-_BLOCK_K = 192
+# Larger blocks are no faster and sum more products one after the other, which rounds more.
+_BLOCK_K = 128
 # Heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp): a block's
 # scores of all rows wait in L2 between chunks, beside a chunk of its keys.  So it has fewer keys
 # where an item has more bytes.
