@@ -43,7 +43,7 @@ _BLOCK_Q_BYTES = 2 * 1024 * 1024
 _FEW_ITEMS = 4
 # Fewer blocks than level well have to be worth it.
 _LEVELLING = 1.05
-_READING_ROWS = 8
+_READING_ROWS = 4
 # So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
 # parts of at least so many keys, which leave at most so many rows of results to be merged.
 _SPLIT_ROWS = 64
@@ -203,9 +203,9 @@ def _default_block_q(
         rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
     if threads > 1:
         share = g.batch * g.heads_q * g.length_q / threads
-        # Each block of rows reads all keys and values that it sees: below some hundred rows
+        # Each block of rows reads all keys and values that it sees: below a tile or two of rows
         # that is not made up for by more even shares.
-        levelling = int(max(share / 32, min(256, share / 2), min(128, share)))
+        levelling = int(max(share / 32, min(256, share / 2), min(64, share)))
         if levelling < rows:
             rows, why = levelling, "enough work items for each thread"
     of_head = max(1, g.length_q * (g.heads_q // g.heads_kv))
