@@ -31,7 +31,7 @@ def _walled(values: np.ndarray, edge: str) -> np.ndarray:
 
 @dtypes
 @pytest.mark.parametrize("edge", EDGES)
-@pytest.mark.parametrize("rows", [1, 4, 8, 13, 40])
+@pytest.mark.parametrize("rows", [1, 4, 8, 13, 40, 100])
 @pytest.mark.parametrize("masked", [False, True])
 def test_edges(native: Target, dtype: np.dtype, edge: str, rows: int, masked: bool) -> None:
     """Widths and numbers of keys that are no multiple of a vector, of a tile, of a chunk."""

@@ -2,11 +2,9 @@
 //
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
 //     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
-//     copy its keys and pack its values, where they cannot be read where they lie; values that
-//     can are asked for between the first panel's scores, the next keys between its values
-//     (in the first block also, by the other panels, further queries and the place of results)
+//     copy its keys and pack its values, where they cannot be read where they lie
 //     for each panel of rows:                   (a register tile's lanes of queries)
-//       S = K Q^T      scores [key][lane]       tile/fma.hpp
+//       S = K Q^T      scores [key][lane]       tile/fma.hpp; upcoming.hpp asks meanwhile
 //       hide, cap      only where needed
 //       P = exp(S - m), running m and l         kernel/softmax.hpp
 //       O = alpha O + V^T P   [feature][lane]   tile/fma.hpp
@@ -28,6 +26,7 @@
 #include "pack.hpp"
 #include "rows.hpp"
 #include "softmax.hpp"
+#include "upcoming.hpp"
 
 namespace fastattn {
 namespace {
@@ -39,7 +38,6 @@ class Block {
     using Tile = FmaTile<Simd>;
     using Tiles = typename Tile::Split;
     using Layout = BlockLayout<Simd>;
-    using Asking = Ahead<sizeof(S)>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int kRows = Layout::kRows;
     static constexpr int kVectors = Tile::vectors;
@@ -65,7 +63,8 @@ public:
     explicit Block(const Task& task)
         : task_(task),
           count_(task.row_end - task.row_begin),
-          at_(count_, task.block_k, task.dim, task.dim_v) {
+          at_(count_, task.block_k, task.dim, task.dim_v),
+          upcoming_(task) {
         T* scratch = static_cast<T*>(task.scratch);
         q_ = scratch + at_.q;
         o_ = scratch + at_.o;
@@ -166,9 +165,10 @@ private:
         unsafe_count_ = 0;
         packed_ = !values_in_place_ || (may_hide && !finite_values());
         if (packed_) read_values(may_hide);
-        ask_for_values();
+        if (keys_in_place_) upcoming_.keys_now(block_);
+        upcoming_.values(packed_ ? block_.end : block_.begin);
         // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
-        // of keys or values is used by all panels while it is in L2.
+        // of keys or packed values is used by all panels while it is in L2.
         const int64_t together = Layout::wide(task_.dim, task_.dim_v) ? count_ : kPanel;
         for (int64_t begin = 0; begin < count_; begin += together) {
             group_ = begin;
@@ -209,7 +209,7 @@ private:
         each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
             weigh<decltype(vectors)::value>(first, rows);
         });
-        if (begin == 0) ask_for_keys();
+        if (begin == 0) upcoming_.keys_after(block_);
         for (int64_t f = 0; f < at_.features; f += width(f))
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t) {
                 add_values<decltype(vectors)::value>(first, f);
@@ -218,27 +218,6 @@ private:
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
                 add_unsafe<decltype(vectors)::value>(first, rows);
             });
-    }
-
-    // A panel's multiplication.  Meanwhile the first panel asks for keys and values; others for
-    // `rows`, when they start.
-    template <typename Multiply>
-    void multiply(int64_t first, bool starts, const Asking& rows, Multiply multiply) {
-        if (first == 0)
-            ahead_ = multiply(ahead_);
-        else if (starts)
-            multiply(rows);
-        else
-            multiply(NoAhead{});
-    }
-
-    // Rows of queries or results to be asked for, `further` panels from one: of one head, as many
-    // as a panel has, so that the panels of all heads of a group together ask for all.
-    Asking rows_near(const Rows& rows, int64_t columns, int64_t first, int64_t further) const {
-        const int64_t panel = first / kPanel, head = panel % task_.group;
-        const int64_t row = task_.row_begin + (panel - head + further) * kPanel;
-        return {Stream{rows.data + row / task_.group * rows.row + head * rows.head, rows.row},
-                columns};
     }
 
     // Keys that a panel of values has room for.
@@ -266,10 +245,6 @@ private:
         prefetch(row + kAhead * rows.row, columns * rows.column);
     }
 
-    static void prefetch(const char* from, int64_t bytes) {
-        for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(from + i);
-    }
-
     // Columns of the chunk that starts at d.
     int64_t depth(int64_t d) const { return task_.dim - d < kDepth ? task_.dim - d : kDepth; }
 
@@ -278,20 +253,6 @@ private:
         const int64_t left = at_.features - f;
         if (!packed_) return kConverts && left > kLineFeatures ? kLineFeatures : left;
         return left < Layout::kFeatures + 2 * Tile::low_rows ? left : Layout::kFeatures;
-    }
-
-    // What comes next is brought near while the other product is computed: the values, of the next
-    // block where this one's are packed, and then the next keys.  Only the first keys are asked for
-    // at once: the hardware does not see them coming, for a tile reads several rows side by side.
-    [[gnu::noinline]] void ask_for_values() {
-        if (keys_in_place_ && asked_ <= block_.begin)
-            for (int64_t j = block_.begin; j < block_.end; ++j)
-                prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
-        ahead_ = ask_for<S>(task_.v, packed_ ? block_.end : block_.begin, task_.dim_v);
-    }
-    void ask_for_keys() {
-        ahead_ = ask_for<S>(task_.k, block_.end, task_.dim);
-        asked_ = block_.end + task_.block_k;
     }
 
     bool finite_values() const {
@@ -331,9 +292,9 @@ private:
         const Interval keys = view(first).keys;
         if (keys.empty()) return;
         const bool starts = d == 0 && views_[first / kPanel].fresh;
-        const Asking further = rows_near(task_.q, task_.dim, first, task_.group);
+        const auto further = upcoming_.queries(first);
         const auto add = [&](auto rows, Interval some) {
-            multiply(first, starts, further, [&](auto asking) {
+            upcoming_.during(first, starts, further, [&](auto asking) {
                 return Tile::template multiply<kWidth>(
                     rows, some.count(), q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
                     scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
@@ -392,9 +353,9 @@ private:
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
         if (at.keys.empty()) return;
-        const Asking results = rows_near(task_.out, task_.dim_v, first, 0);
+        const auto results = upcoming_.results(first);
         const auto add = [&](auto values) {
-            multiply(first, f == 0 && at.fresh, results, [&](auto asking) {
+            upcoming_.during(first, f == 0 && at.fresh, results, [&](auto asking) {
                 return Tile::template multiply<kWidth>(
                     values, width(f), scores(first), at.keys.count(),
                     o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first,
@@ -496,8 +457,7 @@ private:
     bool keys_in_place_, values_in_place_;
     bool streams_;  // a single panel reads keys and values where they lie, if no key may be hidden
     bool packed_;   // the values of this block are
-    Asking ahead_;  // what is asked for next
-    int64_t asked_ = INT64_MIN;  // keys before this one have been asked for
+    Upcoming<S, kPanel> upcoming_;
 };
 
 }  // namespace

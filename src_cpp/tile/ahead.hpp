@@ -20,6 +20,11 @@ struct Stream {
 
 inline constexpr int kLineBytes = 64;
 
+// Asks for all lines at once.
+inline void prefetch(const char* from, int64_t bytes) {
+    for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(from + i);
+}
+
 // Rows of values of kBytes, to be asked for line by line.
 template <int kBytes>
 class Ahead {
