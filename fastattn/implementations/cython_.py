@@ -39,11 +39,11 @@ _WIDE_ITEM_BYTES = 4
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
 # Items so few a thread are shared out evenly: five on two threads take as long as six.  What a
-# block reads of keys and values takes as long as so many of its rows.
+# block reads of keys and values takes as long as so many of its rows, and fewer blocks than level
+# well have to be better by so much.
 _FEW_ITEMS = 4
-# Fewer blocks than level well have to be worth it.
-_LEVELLING = 1.05
 _READING_ROWS = 4
+_LEVELLING = 1.05
 # So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
 # parts of at least so many keys, which leave at most so many rows of results to be merged.
 _SPLIT_ROWS = 64

@@ -64,9 +64,16 @@ public:
             if (!any_yes(some_seen)) keys.end = keys.begin;
             if (keys.empty() || !any_yes(some_changed)) return false;
         }
-        keys.begin = first(keys, Chunk::seen, [](T number) { return number != -kInfinity<T>; });
-        keys.end = end(keys, Chunk::seen, [](T number) { return number != -kInfinity<T>; });
-        return first(keys, Chunk::changed, [](T number) { return number != 0; }) < keys.end;
+        Interval seen{keys.begin, keys.begin};
+        bool changes = false;
+        each_key(keys, [&](int64_t j, bool key_seen, bool key_changed) {
+            if (!key_seen) return;
+            if (seen.empty()) seen.begin = seen.end = j;
+            changes |= key_changed || seen.end < j;  // what lies between is hidden
+            seen.end = j + 1;
+        });
+        keys = seen;
+        return changes;
     }
 
 private:
@@ -84,54 +91,29 @@ private:
         }
     }
 
-    // The first key of which some row has a yes, or keys.end: `of` asks chunks, `of_number` where
-    // there are fewer keys than those have.
-    template <typename Of, typename OfNumber>
-    int64_t first(Interval keys, Of of, OfNumber of_number) const {
+    // Calls `body` with each key: whether some row sees it, and whether the mask changes it for some.
+    template <typename Body>
+    void each_key(Interval keys, Body body) const {
         int64_t j = keys.begin;
-        for (; j < keys.end; j += kColumns) {
-            if (keys.end - j < kColumns) {
-                j = keys.end - kColumns;  // before it there is none
-                if (j < keys.begin) break;
+        if (keys.count() >= kColumns)
+            while (j < keys.end) {
+                const int64_t from = j + kColumns < keys.end ? j : keys.end - kColumns;
+                Yes seen{}, changed{};
+                for (int64_t r = 0; r < count_; ++r) {
+                    seen |= Chunk::seen(rows_[r] + from * kSize);
+                    changed |= Chunk::changed(rows_[r] + from * kSize);
+                }
+                for (; j < from + kColumns; ++j) body(j, seen[j - from] != 0, changed[j - from] != 0);
             }
-            const Yes some = over(j, of);
-            for (int64_t i = 0; i < kColumns; ++i)
-                if (some[i]) return j + i;
-        }
-        for (j = keys.count() < kColumns ? keys.begin : keys.end; j < keys.end; ++j)
-            if (any(j, of_number)) break;
-        return j;
-    }
-
-    // The end of those keys, or keys.begin.
-    template <typename Of, typename OfNumber>
-    int64_t end(Interval keys, Of of, OfNumber of_number) const {
-        int64_t e = keys.end;
-        for (; e > keys.begin; e -= kColumns) {
-            if (e - keys.begin < kColumns) {
-                e = keys.begin + kColumns;
-                if (e > keys.end) break;
+        for (; j < keys.end; ++j) {
+            bool seen = false, changed = false;
+            for (int64_t r = 0; r < count_; ++r) {
+                const T number = to_compute<T>(load<M>(rows_[r] + j * kSize));
+                seen |= number != -kInfinity<T>;
+                changed |= number != 0;
             }
-            const Yes some = over(e - kColumns, of);
-            for (int64_t i = kColumns; i > 0; --i)
-                if (some[i - 1]) return e - kColumns + i;
+            body(j, seen, changed);
         }
-        for (e = keys.count() < kColumns ? keys.end : keys.begin; e > keys.begin; --e)
-            if (any(e - 1, of_number)) break;
-        return e;
-    }
-
-    template <typename Of>
-    [[gnu::always_inline]] Yes over(int64_t j, Of of) const {
-        Yes some{};
-        for (int64_t r = 0; r < count_; ++r) some |= of(rows_[r] + j * kSize);
-        return some;
-    }
-    template <typename OfNumber>
-    bool any(int64_t j, OfNumber of_number) const {
-        for (int64_t r = 0; r < count_; ++r)
-            if (of_number(to_compute<T>(load<M>(rows_[r] + j * kSize)))) return true;
-        return false;
     }
 
     char* const* rows_;

@@ -74,6 +74,7 @@ public:
           at_(task.block_k, task.dim, task.dim_v),
           keys_in_place_(in_place<S>(task.k) && task.dim % Tile::piece == 0),
           values_in_place_(in_place<S>(task.v) && task.dim_v % kLanes == 0) {
+        while (used_ < rows_) used_ *= 2;
         T* scratch = static_cast<T*>(task.scratch);
         q_ = scratch + at_.q;
         s_ = scratch + at_.scores;
@@ -105,12 +106,10 @@ private:
             seen_by_all_ = common(seen_by_all_, seen_[r]);
             all = hull(all, seen_[r]);
         }
-        int64_t used = 1;  // as in `take_rows`
-        while (used < rows_) used *= 2;
         for (int64_t d = 0; d < at_.depth; ++d)
-            for (int64_t r = 0; r < used; ++r) {
+            for (int64_t r = 0; r < used_; ++r) {
                 const char* x = from[r] + d * task_.q.column;
-                q_[d * used + r] =
+                q_[d * used_ + r] =
                     d < task_.dim ? to_compute<T>(load<S>(x)) * static_cast<T>(task_.scale) : T(0);
             }
         for (int64_t lane = 0; lane < kLanes; ++lane) m_[lane] = -kInfinity<T>, l_[lane] = 0;
@@ -127,11 +126,10 @@ private:
         fresh_ = false;
     }
 
-    // As many rows as are computed: powers of two, the last of them repetitions.
     template <int kUsed>
     void take_rows(bool masked) {
         if constexpr (kUsed < kRows)
-            if (rows_ > kUsed) return take_rows<2 * kUsed>(masked);
+            if (used_ > kUsed) return take_rows<2 * kUsed>(masked);
         take<kUsed>(masked);
     }
 
@@ -324,6 +322,7 @@ private:
 
     const Task& task_;
     const int64_t rows_;
+    int64_t used_ = 1;  // rows that are computed: a power of two, the last of them repetitions
     const Layout at_;
     const bool keys_in_place_, values_in_place_;
     int64_t ahead_;  // rows from one that is used to the one that is asked for

@@ -134,7 +134,7 @@ inline void store_values(char* to, typename Simd::Vec v) {
 // to[0..count) = the row's values.  Called for a line or two at a time as well.
 template <typename Simd, typename S>
 [[gnu::always_inline]] inline void read_row(const char* from, int64_t column, int64_t count,
-                     typename Simd::Value* to) {
+                                            typename Simd::Value* to) {
     using T = typename Simd::Value;
     int64_t i = 0;
     if (column == static_cast<int64_t>(sizeof(S)))

@@ -40,8 +40,8 @@ struct NarrowTile {
     // Values that are added to the results at a time.
     static constexpr int kValues = 8;
 
-    // Scores of `keys` keys: s[row * ld + key] = the products of `columns`
-    // columns, whole pieces, added to what is there unless `fresh`.  q[column][kUsed].
+    // Scores of `keys` keys: s[row * ld + key] = the products of `columns` columns, whole pieces,
+    // added to what is there unless `fresh`.  q[column][kUsed].
     template <int kUsed, typename Asking>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
                                          int64_t ld, bool fresh, Asking& position) {
