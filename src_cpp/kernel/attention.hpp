@@ -291,9 +291,10 @@ private:
     void add_scores(int64_t first, int64_t d) {
         const Interval keys = view(first).keys;
         if (keys.empty()) return;
-        const bool starts = d == 0 && view(first).fresh;
+        const bool starts = d == 0 && views_[first / kPanel].fresh;
+        const auto further = upcoming_.queries(first);
         const auto add = [&](auto rows, Interval some) {
-            upcoming_.during_scores(first, starts, [&](auto asking) {
+            upcoming_.during(first, starts, further, [&](auto asking) {
                 return Tile::template multiply<kWidth>(
                     rows, some.count(), q_ + first * task_.dim + d * kWidth * kLanes, depth(d),
                     scores(first) + (some.begin - keys.begin) * kWidth * kLanes, d == 0, nullptr,
@@ -352,8 +353,9 @@ private:
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
         if (at.keys.empty()) return;
+        const auto results = upcoming_.results(first);
         const auto add = [&](auto values) {
-            upcoming_.during_values(first, f == 0 && at.fresh, [&](auto asking) {
+            upcoming_.during(first, f == 0 && at.fresh, results, [&](auto asking) {
                 return Tile::template multiply<kWidth>(
                     values, width(f), scores(first), at.keys.count(),
                     o_ + first * at_.features + f * kWidth * kLanes, at.fresh, alpha_ + first,

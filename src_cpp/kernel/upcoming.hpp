@@ -37,31 +37,21 @@ public:
         asked_ = block.end + task_.block_k;
     }
 
-    // A panel's multiplication to scores, and to results; `starts`: it is the panel's first.
+    // A panel's multiplication; `starts`: of panels but the first, those that ask for `rows`.
     template <typename Multiply>
-    void during_scores(int64_t first, bool starts, Multiply multiply) {
-        if (starts && first > 0)
-            multiply(beside(task_.q, task_.dim, first, task_.group));
-        else
-            during(first, multiply);
-    }
-    template <typename Multiply>
-    void during_values(int64_t first, bool starts, Multiply multiply) {
-        if (starts && first > 0)
-            multiply(beside(task_.out, task_.dim_v, first, 0));
-        else
-            during(first, multiply);
-    }
-
-private:
-    template <typename Multiply>
-    void during(int64_t first, Multiply multiply) {
+    void during(int64_t first, bool starts, const Asking& rows, Multiply multiply) {
         if (first == 0)
             ahead_ = multiply(ahead_);
+        else if (starts)
+            multiply(rows);
         else
             multiply(NoAhead{});
     }
 
+    Asking queries(int64_t first) const { return beside(task_.q, task_.dim, first, task_.group); }
+    Asking results(int64_t first) const { return beside(task_.out, task_.dim_v, first, 0); }
+
+private:
     // Rows `further` panels from one: of one head, as many as a panel has, so that the panels of all
     // heads of a group together ask for all.
     Asking beside(const Rows& rows, int64_t columns, int64_t first, int64_t further) const {
