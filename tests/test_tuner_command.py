@@ -240,6 +240,7 @@ def test_in_a_process() -> None:
     run_python(
         """
         import os, signal, threading, sys
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where started with &
         os.environ["FASTATTN_WISDOM_DIR"] = sys.argv[1]
         from fastattn.__main__ import main
         small = ["tune", "--impl", "cython", "--no-remember", "--shape", "1,1,1,16,16,8"]
