@@ -15,6 +15,8 @@ import threading
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from fastattn.implementations._numba.places import Place, current_cpu
+
 __all__ = ["run_on_threads"]
 
 
@@ -47,19 +49,22 @@ class _Job:
                 if self._closed and not self._running:
                     self._done.set()
 
-    def close(self, wait: bool = True) -> None:
-        """Admit no more helpers, and wait for those that are at work.
+    def close(self) -> bool:
+        """Admit no more helpers; whether some are at work."""
+        with self._lock:
+            self._closed = True
+            return self._running > 0
+
+    def wait(self, first: Callable[[], None]) -> None:
+        """Wait, after `first`, for those that are at work, once the job is closed.
 
         An interrupt (Ctrl-C) is raised after they have finished: they write into
         arrays of the caller.
         """
-        with self._lock:
-            self._closed = True
-            if not (wait and self._running):
-                return
         interrupt: BaseException | None = None
         while True:
             try:
+                first()
                 self._done.wait()
                 break
             except BaseException as error:
@@ -74,18 +79,35 @@ class _Pool:
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[_Job, int]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._threads = 0
+        self._places: list[Place] = []  # one for each thread
 
     def submit(self, job: _Job, helpers: int) -> None:
         with self._lock:
-            while self._threads < helpers:
-                name = f"fastattn-{self._threads}"
-                threading.Thread(target=self._work, name=name, daemon=True).start()
-                self._threads += 1
+            while len(self._places) < helpers:
+                name, place = f"fastattn-{len(self._places)}", Place()
+                threading.Thread(target=self._work, args=(place,), name=name, daemon=True).start()
+                self._places.append(place)
+            if current_cpu is not None:
+                cpu = current_cpu()
+                for place in self._places:
+                    place.keep_off(cpu)
         for worker in range(1, helpers + 1):
             self._queue.put((job, worker))
 
-    def _work(self) -> None:
+    def end(self, job: _Job, wait: bool = True) -> None:
+        """Admit no more helpers to a job, and wait for those that are at work."""
+        if job.close() and wait:
+            job.wait(self._let_go)
+
+    def _let_go(self) -> None:
+        """The caller is about to wait: its CPU is free for helpers."""
+        with self._lock:
+            for place in self._places:
+                place.release()
+
+    def _work(self, place: Place) -> None:
+        with self._lock:
+            place.begin()
         while True:
             job, worker = self._queue.get()
             job.help(worker)
@@ -117,8 +139,8 @@ def run_on_threads(function: Callable[[int], object], threads: int) -> None:
         _pool.submit(job, threads - 1)
         finished = bool(function(0))
     except BaseException:
-        job.close()
+        _pool.end(job)
         raise
-    job.close(wait=not finished)
+    _pool.end(job, wait=not finished)
     if job.error is not None:
         raise job.error
