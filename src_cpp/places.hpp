@@ -1,9 +1,11 @@
 // The CPUs on which the threads of one call are, so that no two share one for want of a look.
 //
-// A system that wakes a thread may put it behind the one that woke it, though another CPU would
-// give it more: beside a process bound to one of two CPUs both threads of a call would share the
-// other.  Balancing may do the same later, and leave it so, for every CPU then has work.  Who
-// finds its place taken moves on, and is then as free to be moved as before.
+// A system that wakes a thread may put it behind the one that woke it, though another CPU is idle
+// or would give it more: a guest of a hypervisor takes a CPU that sleeps for one that it has lost;
+// beside a process bound to one of two CPUs both threads of a call would share the other.  So a
+// thread is kept off the waker's CPU until it runs.  Balancing may do the same later, and leave it
+// so, for every CPU then has work.  Who finds its place taken moves on.  In either case it is then
+// as free to be moved as before.
 //
 // What it does not do: bind threads, know of other processes or calls, or anything but on Linux.
 // SPDX-License-Identifier: Apache-2.0
@@ -13,6 +15,7 @@
 #include <cstdint>
 
 #if defined(__linux__)
+#include <pthread.h>
 #include <sched.h>
 #endif
 
@@ -78,6 +81,38 @@ private:
 
     Word words_[CPU_SETSIZE / 64] = {};
 };
+
+// A thread that sleeps, and where it may wake.
+class Waking {
+public:
+    // By the thread itself, before it sleeps for the first time.
+    void begin() { thread_ = pthread_self(); }
+
+    // By the one that is about to wake it: not on this CPU, if there is another for it.
+    void keep_off_this() {
+        const int cpu = sched_getcpu();
+        if (cpu < 0 || cpu >= CPU_SETSIZE) return;
+        if (pthread_getaffinity_np(thread_, sizeof allowed_, &allowed_)) return;
+        left_ = allowed_;
+        CPU_CLR(cpu, &left_);
+        if (!CPU_COUNT(&left_) || CPU_EQUAL(&left_, &allowed_)) return;
+        kept_off_ = !pthread_setaffinity_np(thread_, sizeof left_, &left_);
+    }
+
+    // By the thread itself, when it runs; what somebody else has allowed it meanwhile stays so.
+    void release() {
+        if (!kept_off_) return;
+        kept_off_ = false;
+        cpu_set_t now;
+        if (!sched_getaffinity(0, sizeof now, &now) && CPU_EQUAL(&now, &left_))
+            sched_setaffinity(0, sizeof allowed_, &allowed_);
+    }
+
+private:
+    pthread_t thread_ = {};
+    cpu_set_t allowed_, left_;  // its CPUs, and those without the waker's
+    bool kept_off_ = false;
+};
 #else
 class Places {
 public:
@@ -85,6 +120,12 @@ public:
         Place(Places&, bool) {}
         void keep() {}
     };
+};
+
+struct Waking {
+    void begin() {}
+    void keep_off_this() {}
+    void release() {}
 };
 #endif
 

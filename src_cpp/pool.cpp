@@ -160,6 +160,14 @@ public:
 private:
     static constexpr int kPosts = 32;
 
+    // A helper, which never ends.  While it sleeps it belongs to who holds the mutex.
+    struct Sleeper {
+        Waking waking;
+        std::condition_variable opened;
+        Sleeper* next = nullptr;
+        bool asleep = false;
+    };
+
     // So many helpers to a post that is open.
     void call(int helpers, int cpus) {
         const int wanted = wanted_.fetch_add(helpers, std::memory_order_relaxed) + helpers;
@@ -175,11 +183,19 @@ private:
             while (started_.load(std::memory_order_relaxed) < wanted && start())
                 started_.fetch_add(1, std::memory_order_relaxed);
         }
-        if (missing >= asleep) {
-            opened_.notify_all();
-        } else {
-            while (missing-- > 0) opened_.notify_one();
-        }
+        for (Sleeper* one; missing > 0 && (one = roused()); --missing) one->opened.notify_one();
+    }
+
+    // A helper that slept and is to be woken; nullptr if none does.
+    Sleeper* roused() {
+        std::lock_guard lock(mutex_);
+        Sleeper* const one = sleepers_;
+        if (!one) return nullptr;
+        sleepers_ = one->next;
+        asleep_.fetch_sub(1);
+        one->waking.keep_off_this();
+        one->asleep = false;
+        return one;
     }
 
     // One thread more.  Signals that are sent are for threads that know of them; its own faults are
@@ -204,6 +220,8 @@ private:
     }
 
     [[noreturn]] void help() {
+        Sleeper self;
+        self.waking.begin();
         for (;;) {
             const uint64_t seen = round_.load(std::memory_order_acquire);
             bool helped = false;
@@ -213,7 +231,7 @@ private:
                     { std::lock_guard lock(mutex_); }  // it may be on the way to sleep
                     ended_.notify_all();
                 });
-            if (!helped && !watched(seen)) sleep(seen);
+            if (!helped && !watched(seen)) sleep(seen, self);
         }
     }
 
@@ -227,22 +245,33 @@ private:
         return opened;
     }
 
-    void sleep(uint64_t seen) {
-        std::unique_lock lock(mutex_);
-        asleep_.fetch_add(1);
-        opened_.wait(lock, [&] { return round_.load() != seen; });
-        asleep_.fetch_sub(1);
+    // Unless a call was opened meanwhile.
+    void sleep(uint64_t seen, Sleeper& self) {
+        {
+            std::unique_lock lock(mutex_);
+            asleep_.fetch_add(1);
+            if (round_.load() != seen) {
+                asleep_.fetch_sub(1);
+                return;
+            }
+            self.asleep = true;
+            self.next = sleepers_;
+            sleepers_ = &self;
+            self.opened.wait(lock, [&] { return !self.asleep; });
+        }
+        self.waking.release();
     }
 
     Post posts_[kPosts];
     alignas(64) std::atomic<uint64_t> round_{0};
     alignas(64) std::atomic<int> watching_{0};
-    std::atomic<int> asleep_{0};
+    std::atomic<int> asleep_{0};  // the sleepers
     std::atomic<int> started_{0};
     std::atomic<int> wanted_{0};  // seats of all calls that run
     std::atomic<int> cpus_{1};
     std::mutex mutex_;
-    std::condition_variable opened_, ended_;
+    Sleeper* sleepers_ = nullptr;  // who fell asleep last first: its caches are the warmest
+    std::condition_variable ended_;
 };
 
 std::atomic<Pool*> pool{nullptr};

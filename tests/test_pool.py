@@ -240,3 +240,40 @@ resource.setrlimit(resource.RLIMIT_AS, (hard, hard))
 assert len(helpers_of(attention)) == 1
 """
     )
+
+
+@linux
+@native
+@two_cpus
+@pytest.mark.slow
+def test_a_sleeping_helper_is_not_woken_on_the_callers_cpu() -> None:
+    """It is kept off that CPU until it runs, and may then use all of its own again."""
+    run_python(
+        HEADER
+        + """
+[helper] = helpers_of(attention)
+cpus = os.sched_getaffinity(0)
+others = cpus - {min(cpus)}
+os.sched_setaffinity(0, {min(cpus)})
+os.sched_setscheduler(helper, os.SCHED_IDLE, os.sched_param(0))
+busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in others]
+try:
+    for process, cpu in zip(busy, others):
+        os.sched_setaffinity(process.pid, {cpu})
+    time.sleep(0.3)
+    kept_off = 0
+    for _ in range(20):
+        time.sleep(0.02)  # it sleeps
+        attention()
+        kept_off += os.sched_getaffinity(helper) == others  # it has not run yet
+    assert kept_off >= 5, kept_off
+finally:
+    for process in busy:
+        process.kill()
+        process.wait()
+end = time.monotonic() + 10
+while os.sched_getaffinity(helper) != cpus and time.monotonic() < end:
+    time.sleep(0.01)
+assert os.sched_getaffinity(helper) == cpus
+"""
+    )
