@@ -12,6 +12,7 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,26 @@ VARIABLES = (
     "FASTATTN_NUM_THREADS",
     "FASTATTN_WISDOM",
 )
+
+# Set outside, they make a library take other kernels than it would choose for this processor.
+FORCING = (
+    *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE"),
+    *("MKL_ENABLE_INSTRUCTIONS", "BLIS_ARCH_TYPE", "NVPL_BLAS_DEBUG_CPU_TYPE"),
+    *("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES", "NUMBA_CPU_NAME"),
+    *("NUMBA_CPU_FEATURES", "ATEN_CPU_CAPABILITY", "DNNL_MAX_CPU_ISA", "ONEDNN_MAX_CPU_ISA"),
+    "FASTATTN_ISA",
+)
+
+
+def forced(variables: Mapping[str, str | None]) -> str | None:
+    """Say what of an environment forces a library's kernels; None where nothing does."""
+    found = [f"{name}={variables[name]}" for name in FORCING if variables.get(name)]
+    if not found:
+        return None
+    return (
+        f"Forced from outside: {', '.join(found)}. A library that this concerns may be slower here "
+        "than it is; unset it, to compare what libraries choose for this processor."
+    )
 
 
 def cpus() -> list[int]:
@@ -59,7 +80,10 @@ def facts() -> dict[str, Any]:
         "system": platform.platform(),
         "cpus": cpus(),
         "governor": _read("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "variables": {name: os.environ.get(name) for name in VARIABLES},
+        "variables": {
+            **{name: os.environ.get(name) for name in VARIABLES},
+            **{name: os.environ[name] for name in FORCING if name in os.environ},
+        },
         "threads": _own_threads(),
         "pools": pools(),
     }

@@ -214,6 +214,9 @@ class Session:
         path = conditions.store(found, report.RESULTS, self.machine, commit)
         if found["disturbed"]:
             print(conditions.warning(found), f"Marked so in {path}.", sep="\n")
+        for words in dict.fromkeys(conditions.forced(f["variables"]) for f in found["facts"]):
+            if words:
+                print(words)
 
     def publish(self) -> int:
         """Make the pages; asv's exit status."""

@@ -20,6 +20,7 @@ def synthetic() -> Results:
             "commit": "abc",
             "versions": {"numpy": "2.4"},
             "machine": {"processor": "A CPU", "usable_cpus": "2"},
+            "environment": {"OPENBLAS_CORETYPE": "Haswell"},
         },
         peers=["cython", "numpy", "torch-sdpa", "ort-attention", "jax", "mlx"],
         limits={"1": LIMITS},

@@ -25,6 +25,7 @@ def about(cpus: int = 2) -> dict[str, Any]:
         "cpus": cpus,
         "load_average": 0.1,
         "system": "Linux-6.1-x86_64",
+        "environment": {"OMP_NUM_THREADS": "2"},
         "versions": {"python": "3.11.7", "fastattn": "0.1.0", "numpy": "2.4.6", "torch": "2.13.0"},
         "machine": {
             "processor": "A Processor <with> 2 & more CPUs @ 2.0GHz",

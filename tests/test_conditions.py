@@ -32,6 +32,14 @@ def test_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     json.dumps(found)
 
 
+def test_what_forces_a_librarys_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert conditions.forced({"OMP_NUM_THREADS": "2", "FASTATTN_ISA": None}) is None
+    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
+    words = conditions.forced(conditions.facts()["variables"])
+    assert words is not None
+    assert "OPENBLAS_CORETYPE=Haswell" in words
+
+
 def test_thread_pools_where_they_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     module = type(sys)("threadpoolctl")
     info = [{"internal_api": "openblas", "num_threads": 1, "version": "0.3", "filepath": "/x"}]
@@ -73,7 +81,8 @@ def test_what_is_too_much(lost: float, steal: float, disturbed: bool) -> None:
 
 
 def lines(*shares: float) -> list[str]:
-    facts: dict[str, Any] = {"numpy": "2", "cpus": [1]}
+    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Haswell"}
+    facts: dict[str, Any] = {"numpy": "2", "cpus": [1], "variables": variables}
     entries = [
         {"case": f"dim {i}", "seconds": 1.0, "lost_share": s, "steal_share": 0.0, "switches": 1}
         for i, s in enumerate(shares)
@@ -87,7 +96,7 @@ def test_a_run_is_disturbed_where_more_than_a_tenth_of_it_is() -> None:
     assert [m["disturbed"] for m in few["measurements"]] == [False] * 9 + [True]
     many = conditions.gather(lines(*[0.0] * 8, 0.5, 0.7))
     assert many["disturbed"]
-    assert many["facts"] == [{"numpy": "2", "cpus": [1]}]
+    assert [found["numpy"] for found in many["facts"]] == ["2"]
     words = conditions.warning(many)
     assert words.startswith("DISTURBED: 2 of 10 measurements")
     assert "worst, dim 9: others had 70 %" in words
@@ -147,3 +156,4 @@ def test_a_disturbed_run_is_marked_and_told(
     printed = capsys.readouterr().out
     assert "DISTURBED: 1 of 1" in printed
     assert "cccccccc.conditions" in printed
+    assert printed.count("Forced from outside: OPENBLAS_CORETYPE=Haswell.") == 1

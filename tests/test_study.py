@@ -236,6 +236,7 @@ def test_pages_are_written(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     record = synthetic((64, 128), rounds=2, disturbed=(64,))
     record.interrupted = True
+    record.about["environment"]["OPENBLAS_CORETYPE"] = "Haswell"
     written = page.render(record, tmp_path)
     assert [path.name for path in written] == ["index.html", "report.md"]
     html, markdown = (path.read_text() for path in written)
@@ -251,6 +252,7 @@ def test_pages_are_written(tmp_path: Path) -> None:
         assert "was stopped" in text
         assert "1 dim of 2" in text
         assert "A short run" in text
+        assert "Forced from outside: OPENBLAS_CORETYPE=Haswell." in text
     assert "| 64† |" in markdown
     table = markdown[markdown.index("| dim |") :].splitlines()[:4]
     assert len({line.count("|") for line in table}) == 1

@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks import conditions
 from benchmarks.peers import timing
 from benchmarks.peers.results import Entry, Results
 
@@ -26,6 +27,7 @@ DISTRIBUTIONS = (
 VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "XLA_", "JAX_", "ONEDNN_", "DNNL_"),
     *("ATEN_", "TORCH_", "ORT_", "OV_", "FASTATTN_", "NUMBA_", "MALLOC_", "LD_PRELOAD"),
+    *conditions.FORCING,
 )
 
 Tell = Callable[[str, int, str], None]  # cell, threads, what is being done; "" is the end

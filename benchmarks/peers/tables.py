@@ -7,7 +7,7 @@ import statistics
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import report
+from benchmarks import conditions, report
 from benchmarks.peers import OURS, registry
 from benchmarks.peers.cells import CELLS
 from benchmarks.peers.results import Ratio, Results, fraction_of_limit, geometric_mean
@@ -178,6 +178,8 @@ def render(results: Results) -> int:
     for line in remarks(results):
         console.print(line, soft_wrap=True)
     about = results.about
+    if words := conditions.forced(about["environment"]):
+        console.print(words, soft_wrap=True)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     machine = about["machine"]
     console.print(f"\n{versions}", soft_wrap=True)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks import conditions
 from benchmarks.study import charts, picture, tables, words
 from benchmarks.study.measure import median_load
 from benchmarks.study.picture import Chart
@@ -225,6 +226,8 @@ def warnings(record: Record) -> list[str]:
             f"{words.plural(len(disturbed), 'dim')} of {len(record.dims())} ({MARK}). "
             "Measure again on a quiet machine."
         )
+    if forced := conditions.forced(record.about["environment"]):
+        found.append(forced)
     if record.wanted < 6:
         found.append(f"A short run: processes for each dim, {record.wanted}.")
     return found
