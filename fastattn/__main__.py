@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 
@@ -14,7 +15,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; the exit status is 0, 2 where the call is refused, 130 after Ctrl-C."""
+    """Run the command; returns the exit status.
+
+    0; 2 where the call is refused; 130 after Ctrl-C; 141 where nobody reads on, as `| head`.
+    """
     options = _parser().parse_args(arguments)
     try:
         found = REGISTRY[options.command].run(options, _progress)
@@ -26,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("fastattn: interrupted", file=sys.stderr)
         return 130
+    except BrokenPipeError:
+        # What is left in the buffer is written at the end, and is to find a reader.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
     return 0
 
 

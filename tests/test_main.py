@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -116,3 +117,19 @@ def test_as_a_process() -> None:
     assert done.returncode == 0, done.stderr
     assert fastattn.__version__ in done.stdout
     assert not done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
+def test_nobody_reads_on() -> None:
+    """``fastattn info | head -1`` ends without a word, and with the status of a broken pipe."""
+    nobody, output = os.pipe()
+    os.close(nobody)
+    done = subprocess.run(
+        [sys.executable, "-m", "fastattn", "info"],
+        stdout=output,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(output)
+    assert (done.returncode, done.stderr) == (141, "")
