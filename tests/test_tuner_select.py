@@ -54,6 +54,18 @@ def test_two_per_cent_are_no_tie() -> None:
     assert _decide(_logs([1, 0.985], 0.001)).winner == (1,)
 
 
+@pytest.mark.parametrize(("seconds", "ratio", "winner"), [
+    (40e-6, 0.96, (0,)),
+    (40e-6, 0.94, (1,)),
+    (60e-6, 0.96, (1,)),
+])  # fmt: skip
+def test_short_calls_differ_from_process_to_process(
+    seconds: float, ratio: float, winner: tuple[int]
+) -> None:
+    """Four per cent that all rounds of this one agree on are no lead."""
+    assert _decide(_logs([1, ratio], 0.001) + np.log(seconds)).winner == winner
+
+
 @pytest.mark.parametrize(("half_width", "winner"), [(0.001, (1,)), (0.1, (0,))])
 def test_noise_widens_the_tie(half_width: float, winner: tuple[int]) -> None:
     """1.5 % ahead wins where the rounds agree on it, and not where they could not tell."""

@@ -95,7 +95,8 @@ def tune(
     -----
     Points are compared by the median of paired, interleaved, randomly ordered blocks of public
     calls with `out` given, on normal random inputs.  A winner other than the default is ahead
-    of it by more than the tie band (1 to 2 %) and by more than the measurements leave open.
+    of it by more than the tie band (1 to 2 %; 5 % for calls under 50 microseconds) and by more
+    than the measurements leave open.
 
     Ctrl-C ends the search: what was found until then is returned, and not remembered.
 

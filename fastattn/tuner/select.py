@@ -26,6 +26,10 @@ _RESAMPLES = 1000
 # Finalists are tied that the rounds cannot tell apart, but no further apart than the second and
 # always where they are closer than the first: who wins by less wins by luck.
 _TIE = (math.log(1.01), math.log(1.02))
+# What a process fixes at its start moves calls so short by so much: who wins by less in this one
+# may lose in the next, however many rounds agree.
+_SHORT_SECONDS = 50e-6
+_TIE_OF_SHORT = (math.log(1.05), math.log(1.05))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +107,8 @@ def decide(
         standings = tuple(Standing(math.exp(ratio), None) for ratio in medians[:, 0])
         return Decision(points[0], reason, 0.0, (points[0],), standings, None)
     best = int(np.argmin(medians[:, 0]))
-    bands = np.clip(margins[best], *_TIE)
+    short = math.exp(np.median(logs[:, 0])) < _SHORT_SECONDS
+    bands = np.clip(margins[best], *(_TIE_OF_SHORT if short else _TIE))
     tied = [at for at in range(len(points)) if medians[at, best] <= bands[at]]
     band = max(float(bands[at]) for at in tied)
     ahead = [at for at in tied if medians[at, 0] < -bands[0] and medians[at, 0] < -margins[at, 0]]
