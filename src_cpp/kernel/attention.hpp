@@ -455,7 +455,6 @@ private:
     Interval block_;  // of keys
     int64_t group_;   // first row whose scores are held
     bool keys_in_place_, values_in_place_;
-    bool streams_;  // a single panel reads keys and values where they lie, if no key may be hidden
     bool packed_;   // the values of this block are
     Upcoming<S, kPanel> upcoming_;
 };

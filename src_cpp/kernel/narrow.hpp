@@ -17,8 +17,8 @@
 #include "dense.hpp"
 #include "layout.hpp"
 #include "masks.hpp"
+#include "narrow_softmax.hpp"
 #include "rows.hpp"
-#include "softmax.hpp"
 
 namespace fastattn {
 namespace {
@@ -138,7 +138,7 @@ private:
     [[gnu::noinline]] void take(bool masked) {
         for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j);
         for (int64_t r = 0; r < kUsed; ++r) hide(r, masked);
-        weigh<kUsed>();
+        narrow_softmax<Simd, kUsed>(s_, at_.ld_s, block_.count(), m_, l_, alpha_);
         add_values<kUsed>();
     }
 
@@ -193,40 +193,6 @@ private:
             read_row<Simd, decltype(type)>(row + block_.begin * task_.mask.column,
                                            task_.mask.column, block_.count(), mask_);
         });
-    }
-
-    // Scores to weights, and the statistics of all rows: online_softmax of softmax.hpp, but that
-    // the lanes are of several keys.
-    template <int kUsed>
-    [[gnu::always_inline]] void weigh() {
-        const int64_t count = block_.count(), whole = Layout::round_up(count, Layout::kGroup);
-        const Vec before = load<Vec>(m_);
-        for (int64_t r = 0; r < kUsed; ++r) {
-            T* s = s_ + r * at_.ld_s;
-            for (int64_t j = count; j < whole; ++j) s[j] = -kInfinity<T>;  // no keys of the block
-            Vec top = broadcast<Simd>(m_[r]);
-            for (int64_t j = 0; j < count; j += kLanes) top = Simd::max(load<Vec>(s + j), top);
-            for (int64_t lane = 0; lane < kLanes; ++lane)
-                m_[r] = top[lane] > m_[r] ? top[lane] : m_[r];
-        }
-        Vec top = load<Vec>(m_);
-        // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
-        top = top == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top;
-        const Vec alpha = exp_nonpositive<Simd>(before - top);
-        store(alpha_, alpha);
-        for (int64_t r = 0; r < kUsed; ++r) {
-            const Vec top_of_row = broadcast<Simd>(top[r]);
-            for (T *s = s_ + r * at_.ld_s, *end = s + whole; s < end; s += Layout::kGroup) {
-                Vec x[kExpVectors];
-                for (int n = 0; n < kExpVectors; ++n) x[n] = load<Vec>(s + n * kLanes) - top_of_row;
-                exp_nonpositive<Simd>(x);
-                for (int n = 0; n < kExpVectors; ++n) store(s + n * kLanes, x[n]);
-            }
-        }
-        T sums[kLanes] = {};
-        for (int64_t j = 0; j < count; ++j)
-            for (int64_t r = 0; r < kUsed; ++r) sums[r] += s_[r * at_.ld_s + j];
-        store(l_, Simd::fma(load<Vec>(l_), alpha, load<Vec>(sums)));
     }
 
     template <int kUsed>

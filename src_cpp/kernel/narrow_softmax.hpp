@@ -1,0 +1,105 @@
+// The online softmax of few rows: softmax.hpp's, but that a vector holds adjacent keys of one row.
+//
+// Maxima cross the lanes.  Sums do not: the weights of some rows are transposed, and those of a key
+// added at once, key after key as in softmax.hpp: a row has the same bits in both.
+//
+// Legend: s = scores [row][key], ld values from row to row, overwritten by the weights exp(s - m);
+// m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to be
+// scaled by; piece = as many rows as 16 bytes hold values.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "softmax.hpp"
+
+namespace fastattn {
+namespace {
+
+// The largest of a vector's lanes, in all of them.
+template <typename Simd, int kStep = Simd::lanes / 2, int... kLane>
+inline typename Simd::Vec max_of_lanes(typename Simd::Vec v, Sequence<kLane...> lanes) {
+    v = Simd::max(v, __builtin_shufflevector(v, v, (kLane ^ kStep)...));
+    if constexpr (kStep > 1) v = max_of_lanes<Simd, kStep / 2>(v, lanes);
+    return v;
+}
+
+// Adds transposed weights to the sums of a piece's rows: those of the keys kFrom, kFrom + 1...
+template <int kLanes, int kFrom = 0, typename V, int kPiece, typename Sums, int... kLane>
+inline void add_in_order(const V (&weights)[kPiece], Sums& sums, Sequence<kLane...> lanes) {
+#pragma GCC unroll 16
+    for (int i = 0; i < kPiece; ++i)
+        sums += __builtin_shufflevector(weights[i], weights[i], (kFrom + kLane)...);
+    if constexpr (kFrom + kPiece < kLanes) add_in_order<kLanes, kFrom + kPiece>(weights, sums, lanes);
+}
+
+// `s` has room for a multiple of kExpVectors vectors of keys.
+template <typename Simd, int kRows>
+[[gnu::always_inline]] inline void narrow_softmax(typename Simd::Value* s, int64_t ld, int64_t keys,
+                                                  typename Simd::Value* m, typename Simd::Value* l,
+                                                  typename Simd::Value* alpha) {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    constexpr int kLanes = Simd::lanes;
+    constexpr int kPiece = 16 / sizeof(T);
+    constexpr int kTogether = kRows < kPiece ? kRows : kPiece;  // rows, and vectors of each
+    constexpr int kVectors = kExpVectors / kTogether;
+    constexpr int64_t kStep = kVectors * kLanes;
+    static_assert(kRows <= kLanes && kRows % kTogether == 0 && kExpVectors % kPiece == 0,
+                  "rows are taken in whole pieces");
+    using Lanes = typename MakeSequence<kLanes>::type;
+    using Piece = typename MakeSequence<kPiece>::type;
+
+    const int64_t end = (keys + kStep - 1) / kStep * kStep;
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r)
+        for (int64_t j = keys; j < end; ++j) s[r * ld + j] = -kInfinity<T>;  // no keys: weights of 0
+
+    const Vec before = load<Vec>(m);
+    Vec top[kRows];
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) top[r] = broadcast<Simd>(m[r]);
+    for (int64_t j = 0; j < end; j += kLanes)
+#pragma GCC unroll 16
+        for (int r = 0; r < kRows; ++r) top[r] = Simd::max(load<Vec>(s + r * ld + j), top[r]);
+#pragma GCC unroll 16
+    for (int r = 0; r < kRows; ++r) {
+        top[r] = max_of_lanes<Simd>(top[r], Lanes{});
+        m[r] = top[r][0];
+        // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
+        top[r] = top[r] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[r];
+    }
+
+    T sums[kLanes] = {};
+#pragma GCC unroll 16
+    for (int first = 0; first < kRows; first += kTogether) {
+        VectorOf_t<T, kPiece> sum{};
+        for (int64_t j = 0; j < end; j += kStep) {
+            Vec x[kExpVectors];  // [vector][row]
+#pragma GCC unroll 16
+            for (int i = 0; i < kExpVectors; ++i) {
+                const int r = first + i % kTogether;
+                x[i] = load<Vec>(s + r * ld + j + i / kTogether * kLanes) - top[r];
+            }
+            exp_nonpositive<Simd>(x);
+#pragma GCC unroll 16
+            for (int n = 0; n < kVectors; ++n) {
+                Vec weights[kPiece] = {};
+#pragma GCC unroll 16
+                for (int i = 0; i < kTogether; ++i) {
+                    weights[i] = x[n * kTogether + i];
+                    store(s + (first + i) * ld + j + n * kLanes, weights[i]);
+                }
+                transpose_pieces<Vec, kLanes, kPiece>(weights);
+                add_in_order<kLanes>(weights, sum, Piece{});
+            }
+        }
+        __builtin_memcpy(sums + first, &sum, kTogether * sizeof(T));
+    }
+    const Vec now = load<Vec>(m);
+    const Vec factor =
+        exp_nonpositive<Simd>(before - (now == broadcast<Simd>(-kInfinity<T>) ? Vec{} : now));
+    store(alpha, factor);
+    store(l, Simd::fma(load<Vec>(l), factor, load<Vec>(sums)));
+}
+
+}  // namespace
+}  // namespace fastattn
