@@ -172,6 +172,16 @@ def test_settling_waits_for_threads_that_spin() -> None:
     assert not timing.settle(lambda: 1, slept.append, clock=lambda: sum(slept))
 
 
+@pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (0.003, 3), (0.008, 1)])
+def test_a_turn_wakes_what_rested(
+    seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    called: list[int] = []
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: seconds * len(called))
+    timing.wake(lambda: called.append(1))
+    assert len(called) == calls
+
+
 @pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="threads are seen through /proc")
 def test_a_thread_that_spins_is_seen() -> None:
     import threading

@@ -177,9 +177,9 @@ def how(record: Record) -> list[str]:
     return [
         "Agreement first: a result that is further than rounding from a wider type is not timed.",
         "In one process the three take turns in random, balanced order; before a turn every other "
-        "thread of the process sleeps, and the turn’s first call, which wakes its own, is not "
-        "timed. A time is the median of the turns, a speed-up the median of ratios within a "
-        "repetition.",
+        "thread of the process sleeps, and the turn’s first 8 ms, in which its own and a CPU that "
+        "has rested come up to speed, are not timed. A time is the median of the turns, a "
+        "speed-up the median of ratios within a repetition.",
         f"Processes for each dim: {record.wanted}. Values are medians over them, "
         "intervals exact ones of the median, at 95 % (the range, where there are fewer than six).",
         "Processes that others disturbed are measured again, at most once each; the quietest "

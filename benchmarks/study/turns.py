@@ -61,7 +61,7 @@ def take(dim: int, dtype: str, config: dict[str, Any], seconds: float, seed: int
     @contextmanager
     def around(name: str) -> Iterator[None]:
         timing.settle()  # threads of the one before spin on, and would take this one's CPUs
-        calls[name]()  # wakes its own
+        timing.wake(calls[name])
         yield
 
     profile = replace(
