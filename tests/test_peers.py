@@ -22,7 +22,7 @@ sys.path.append(str(ROOT))  # last: the installed fastattn goes before the sourc
 
 from peer_results import LIMITS, synthetic  # noqa: E402
 
-from benchmarks import common, peers  # noqa: E402
+from benchmarks import common, oracle, peers  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
 from benchmarks.peers import __main__ as command_line  # noqa: E402
 from benchmarks.peers import cells, command, timing  # noqa: E402
@@ -402,8 +402,13 @@ def test_an_interruption_keeps_what_there_is(
     [TINY, Case(2, 4, 4, 12, 12, 8, causal=True), Case(2, 4, 2, 1, 9, 8)],
     ids=["plain", "causal", "groups"],
 )
-def test_a_peer_agrees(name: str, case: Case) -> None:
-    """Every data type that it says it has, but for what JAX makes of float64."""
+def test_a_peer_agrees(name: str, case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every data type that it says it has, but for what JAX makes of float64.
+
+    What is tested is how a peer is called, not how it rounds: OpenVINO's float16 is ten times
+    the naive error on some machines, a result in the wrong places a thousand times.
+    """
+    monkeypatch.setattr(oracle, "LIMIT", 32.0)
     peer = peers.registry()[name]
     for module in peer.modules:
         pytest.importorskip(module, reason=f"{module} is not installed")
