@@ -62,6 +62,29 @@ def test_a_round_times_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.others is None or 0 <= found.others <= 1
 
 
+def test_the_distance_of_the_cpus_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "settle", nothing)
+    monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
+    told = iter([1e-7, 2e-7, 2e-7, None])
+    found = turns.take(24, "float32", CONFIG, 0.01, seed=0, distance=lambda: next(told, 3e-7))
+    assert set(found.samples) == set(USABLE)
+    assert {len(samples) for samples in found.samples.values()} == {len(found.distances)}
+    assert found.distances[:3] == [2e-7, 2e-7, turns.FAR]
+
+
+def test_rounds_with_the_cpus_apart_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(dim: int, tuning: Any, seconds: float, seed: int) -> Round:
+        return Round(others=0.0, distances=[5e-7 if seed == 1 else 2e-7] * 10)
+
+    monkeypatch.setattr(measure, "_round", one)
+    record = empty()
+    extent = replace(SMALL, dims=(64,))
+    record.tunings = {"64": {}}
+    measure.compare(record, extent, nothing, nothing)
+    assert len(record.rounds["64"]) == extent.rounds + 1
+    assert len(record.kept(64)) == extent.rounds
+
+
 def test_only_cython_has_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
     configs: dict[str, set[Any]] = {impl: set() for impl in USABLE}
     attention = fastattn.attention

@@ -157,16 +157,16 @@ def tune(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -
 
 
 def compare(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """Rounds of all dims in turn; then again those that others disturbed, a limited number."""
+    """Rounds of all dims in turn; then again for those that were disturbed, a limited number."""
     total = extent.rounds * len(extent.dims)
     done = 0
     for number in range(2 * extent.rounds):
         for dim in extent.dims:
             found = record.rounds.setdefault(str(dim), [])
-            quiet = sum((one.others or 0.0) <= DISTURBED for one in found)
+            quiet = sum((one.others or 0.0) <= DISTURBED for one in record.near(dim))
             if number >= extent.rounds and quiet >= extent.rounds:
                 continue
-            again = " again, for others disturbed it" if number >= extent.rounds else ""
+            again = " again, for it was disturbed" if number >= extent.rounds else ""
             tell(done / total, f"dim {dim}, process {number + 1} of {extent.rounds}{again}")
             found.append(_round(dim, record.tunings[str(dim)], extent.seconds, seed=number))
             done += 1

@@ -11,7 +11,7 @@ from benchmarks.study import charts, picture, tables, words
 from benchmarks.study.measure import median_load
 from benchmarks.study.picture import Chart
 from benchmarks.study.published import BLOG_TITLE, STUDY_TITLE
-from benchmarks.study.record import DISTURBED, Record
+from benchmarks.study.record import DISTURBED, NEAR, Record
 from benchmarks.study.tables import Table
 
 HERE = Path(__file__).parent
@@ -182,8 +182,10 @@ def how(record: Record) -> list[str]:
         "speed-up the median of ratios within a repetition.",
         f"Processes for each dim: {record.wanted}. Values are medians over them, "
         "intervals exact ones of the median, at 95 % (the range, where there are fewer than six).",
-        "Processes that others disturbed are measured again, at most once each; the quietest "
-        "count, chosen without a look at their times.",
+        "Repetitions count during which a word from one CPU to the other and back took at most "
+        f"{NEAR:g} times the least of the run: a hypervisor may move the CPUs apart, and back. "
+        "Processes that others disturbed, or with few such repetitions, are measured again, at "
+        "most once each; the quietest count, chosen without a look at their times.",
         f"Equal machines: each implementation may use {cpus}. NumPy’s BLAS has as many threads, "
         "Numba chooses among them, Cython has the threads that were found.",
         "The coefficient of variation is the standard deviation of the turns over their mean.",
@@ -203,6 +205,11 @@ def machine(record: Record) -> list[tuple[str, str]]:
     )
     if record.roofline_load and record.roofline_load["others"] is not None:
         others += f"; against the peak others took {words.percent(record.roofline_load['others'])}"
+    if apart := record.apart():
+        others += (
+            f"; the CPUs were moved apart during {words.percent(apart)} of Table 1’s repetitions, "
+            "which do not count"
+        )
     if average is not None:
         others += f"; load average at the start {average:.1f}"
     return [
@@ -220,6 +227,11 @@ def warnings(record: Record) -> list[str]:
     found = []
     if record.interrupted:
         found.append("The measurement was stopped: something is missing.")
+    if moved := record.moved():
+        found.append(
+            "Moved: the CPUs were further apart than usual in nearly all repetitions of dim "
+            f"{words.listed([str(dim) for dim in moved])}, which count for want of others."
+        )
     if disturbed := record.disturbed():
         found.append(
             f"Disturbed: others took more than {100 * DISTURBED:.0f} % of the CPUs’ time at "

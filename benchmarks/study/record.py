@@ -7,7 +7,8 @@ import math
 import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,9 @@ from benchmarks.peers.results import Results
 FORMAT = 1  # of the file
 CONFIDENCE = 0.95
 DISTURBED = 0.05  # of the CPUs' time: from here on it is said that others took it
+# CPUs that are further apart than so many times the least distance of a run have been moved.
+NEAR = 1.4
+LEAST_REPETITIONS = 8  # with near CPUs, of a round that counts
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,9 @@ class Round:
         Why an implementation has no samples.
     others, stolen : float or None
         Share of the CPUs' time that was not to be had; of it, what the hypervisor took.
+    distances : list of float
+        Seconds of a word from one CPU to the other and back, by repetition; empty if that
+        cannot be told.
     """
 
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -65,6 +72,17 @@ class Round:
     reasons: dict[str, str] = field(default_factory=dict)
     others: float | None = None
     stolen: float | None = None
+    distances: list[float] = field(default_factory=list)
+
+    def among(self, limit: float) -> Round | None:
+        """What was measured while the CPUs were no further apart; None if that is too little."""
+        if not self.distances:
+            return self
+        near = [distance <= limit for distance in self.distances]
+        if sum(near) < min(LEAST_REPETITIONS, len(near)):
+            return None
+        samples = {impl: list(compress(values, near)) for impl, values in self.samples.items()}
+        return replace(self, samples=samples, distances=list(compress(self.distances, near)))
 
     def ratio(self, above: str, below: str) -> float | None:
         """Median over the repetitions of one time over another."""
@@ -121,10 +139,30 @@ class Record:
         """Dims of which there is anything to show."""
         return sorted(int(dim) for dim, rounds in self.rounds.items() if rounds)
 
+    def near(self, dim: int) -> list[Round]:
+        """Rounds with the CPUs as near as they are in this run, and only their repetitions."""
+        limit = NEAR * min(self._distances(), default=0.0)
+        reduced = (one.among(limit) for one in self.rounds.get(str(dim), []))
+        return [one for one in reduced if one is not None]
+
     def kept(self, dim: int) -> list[Round]:
-        """The rounds that count: the quietest, chosen without a look at their times."""
-        found = self.rounds.get(str(dim), [])
+        """The rounds that count: near and quiet ones, chosen without a look at their times."""
+        found = self.near(dim) or self.rounds.get(str(dim), [])
         return sorted(found, key=lambda one: one.others or 0.0)[: self.wanted]
+
+    def apart(self) -> float | None:
+        """Share of all repetitions with the CPUs further apart; None if that cannot be told."""
+        distances = self._distances()
+        if not distances:
+            return None
+        return sum(one > NEAR * min(distances) for one in distances) / len(distances)
+
+    def moved(self) -> list[int]:
+        """Dims that have no round with near CPUs: all of theirs count."""
+        return [dim for dim in self.dims() if not self.near(dim)]
+
+    def _distances(self) -> list[float]:
+        return [d for found in self.rounds.values() for one in found for d in one.distances]
 
     def _over_rounds(self, dim: int, read: Callable[[Round], float | None]) -> Estimate | None:
         values = (read(one) for one in self.kept(dim))

@@ -17,15 +17,25 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from benchmarks import common, oracle, sampling
+from benchmarks import common, conditions, oracle, sampling
 from benchmarks.common import IMPLS
+from benchmarks.distance import Distance
 from benchmarks.peers import timing
 from benchmarks.study.record import Round
 
 REPETITIONS = 60  # at most
+DISTANCE = "distance"  # a name among those that take turns
+FAR = 1.0  # second: a distance that could not be told this time
 
 
-def take(dim: int, dtype: str, config: dict[str, Any], seconds: float, seed: int) -> Round:
+def take(
+    dim: int,
+    dtype: str,
+    config: dict[str, Any],
+    seconds: float,
+    seed: int,
+    distance: Callable[[], float | None] = lambda: None,
+) -> Round:
     """One round of a dim: q, k and v are dim x dim.
 
     Parameters
@@ -36,6 +46,8 @@ def take(dim: int, dtype: str, config: dict[str, Any], seconds: float, seed: int
         After so long no repetition is begun.
     seed : int
         Of the order of turns.
+    distance : callable
+        Tells how far apart the CPUs are; it takes turns with the others.
     """
     import fastattn
 
@@ -61,7 +73,8 @@ def take(dim: int, dtype: str, config: dict[str, Any], seconds: float, seed: int
     @contextmanager
     def around(name: str) -> Iterator[None]:
         timing.settle()  # threads of the one before spin on, and would take this one's CPUs
-        timing.wake(calls[name])
+        if name in calls:
+            timing.wake(calls[name])
         yield
 
     profile = replace(
@@ -71,14 +84,18 @@ def take(dim: int, dtype: str, config: dict[str, Any], seconds: float, seed: int
         repetitions=REPETITIONS,
     )
     others = timing.Others()
-    found.samples = sampling.take_turns(calls, profile, seed=seed, around=around)
+    probes = {} if distance() is None else {DISTANCE: lambda: distance() or FAR}
+    found.samples = sampling.take_turns(calls, profile, seed=seed, probes=probes, around=around)
+    found.distances = found.samples.pop(DISTANCE, [])
     found.others, found.stolen = others.share(), others.stolen()
     return found
 
 
 def main() -> int:
     """Answer one request on standard output."""
-    print(json.dumps(asdict(take(**json.loads(sys.argv[1])))))
+    with Distance(conditions.cpus()) as distance:
+        found = take(**json.loads(sys.argv[1]), distance=distance.seconds)
+    print(json.dumps(asdict(found)))
     return 0
 
 
