@@ -100,6 +100,8 @@ def _answer(memory: mmap.mmap, asked: int, cpu: int) -> None:
                 for _ in range(LOOKS):
                     if (word := memory[ASKED]) != seen:
                         break
+                else:
+                    break  # who asked has given up, or is gone
                 memory[ANSWERED] = seen = word
     finally:
         os._exit(0)
