@@ -83,6 +83,21 @@ def test_rows_on_the_same_cache_sets(native: Target, dtype: np.dtype, kibibytes:
 
 
 @dtypes
+@pytest.mark.parametrize("keys", [16, 17, 33, 40])
+def test_more_blocks_than_are_read_in_a_run(native: Target, dtype: np.dtype, keys: int) -> None:
+    """Keys of several blocks come before their values: also where blocks between are hidden."""
+    q, k, v = (_rng().standard_normal((n, 20)).astype(dtype) for n in (40, 70 * keys, 70 * keys))
+    shown = _rng().random((40, 70 * keys)) < 0.7
+    shown[:, 3 * keys : 5 * keys] = shown[:, 21 * keys : 22 * keys] = False
+    v[4 * keys, 3] = v[50 * keys, 1] = np.nan
+    shown[:, 50 * keys] = False
+    tunables = {"block_k": keys, "split_k": 2**20, "threads": 1}
+    for arguments in {}, {"mask": shown}:
+        for rows in FEW:
+            _assert_same(native, (q, k, v), tunables, rows, **arguments)
+
+
+@dtypes
 @pytest.mark.parametrize("layout", layouts.NAMES)
 def test_every_layout(native: Target, dtype: np.dtype, layout: str) -> None:
     """What is not adjacent or not aligned is copied first, or read a number at a time."""

@@ -5,11 +5,15 @@
 // use of a few rows.  Here keys and values are read once, where they lie; what is not adjacent, and
 // hidden values that are not finite, goes through a small copy.
 //
+// Memory is left waiting wherever the stream jumps from keys to values and back.  So the keys of
+// some adjacent blocks are read, then the values of all of them: a run.
+//
 // Every sum is taken in the order of attention.hpp's: a row's result is the same, bit by bit,
 // whichever of the two computes it.
 //
 // Legend: S, T = storage and compute type; scores and weights s[row][key]; m, l = running maximum
-// and sum of a row; ld = values between rows of results, ld_s between rows of scores.
+// and sum of a row; alpha = what its earlier results are scaled by; ld = values between rows of
+// results, ld_s between rows of scores.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -34,6 +38,10 @@ struct NarrowLayout : Parts<typename Simd::Value> {
     static constexpr int64_t kGroup = kExpVectors * Simd::lanes;
     static_assert(kGroup % Tile::keys == 0, "the last tile's scores have their place");
 
+    // Weights that a run holds, a third of L1 beside the keys and values that pass through it.
+    static constexpr int64_t kRunBytes = 16384;
+    static constexpr int64_t kMostBlocks = 16;
+
     int64_t depth, ld, ld_s;
     int64_t q, scores, copies, o, sums, mask, unsafe;
 
@@ -41,13 +49,22 @@ struct NarrowLayout : Parts<typename Simd::Value> {
         : depth(this->round_up(dim, Tile::piece)), ld(this->round_up(dim_v, Simd::lanes)),
           ld_s(this->round_up(block_k, kGroup)) {
         q = this->part(depth * kRows);
-        scores = this->part(kRows * ld_s);
+        scores = this->part(kRows * ld_s > kRunWeights ? kRows * ld_s : kRunWeights);
         copies = this->part(Tile::keys * (depth > ld ? depth : ld));
         o = this->part(kRows * ld);
         sums = this->part(kRows * ld);
         mask = this->part(this->round_up(block_k, Simd::lanes));
         unsafe = this->part(block_k * this->kPerInt64);
     }
+
+    // Blocks of a run, of so many rows.
+    int64_t blocks(int64_t used) const {
+        const int64_t count = kRunWeights / (used * ld_s);
+        return count < 1 ? 1 : count < kMostBlocks ? count : kMostBlocks;
+    }
+
+private:
+    static constexpr int64_t kRunWeights = kRunBytes / sizeof(typename Simd::Value);
 };
 
 template <typename Simd, typename S>
@@ -75,6 +92,7 @@ public:
           keys_in_place_(in_place<S>(task.k) && task.dim % Tile::piece == 0),
           values_in_place_(in_place<S>(task.v) && task.dim_v % kLanes == 0) {
         while (used_ < rows_) used_ *= 2;
+        blocks_ = at_.blocks(used_);
         T* scratch = static_cast<T*>(task.scratch);
         q_ = scratch + at_.q;
         s_ = scratch + at_.scores;
@@ -88,11 +106,27 @@ public:
     }
 
     void compute() {
-        each_block(task_, start(), [&](Interval block) { step(block); });
+        const Interval seen = start();
+        each_block(task_, seen, [&](Interval keys) {
+            step(keys, keys.end < seen.end);
+            if (held_ == blocks_) end_run();
+        });
+        end_run();
         finish();
     }
 
 private:
+    // Keys whose values are still to be read.
+    struct Block {
+        Interval keys;
+        T* s;
+        T alpha[kLanes];  // of rows, one a lane
+    };
+    template <int kRowsUsed>
+    struct Used {
+        static constexpr int value = kRowsUsed;
+    };
+
     // Spreads the queries over the lanes, and returns the keys that some row sees.
     Interval start() {
         Interval all{task_.key_begin, task_.key_begin};
@@ -117,123 +151,141 @@ private:
         return all;
     }
 
-    void step(Interval block) {
+    // Weighs a block of keys.  `more`: keys of other blocks follow.
+    void step(Interval keys, bool more) {
         bool masked = false;
-        if (task_.mask.data) masked = trim<Simd, S, kRows>(task_, 0, rows_, block);
-        if (block.empty()) return;
-        block_ = block;
-        take_rows<1>(masked);
-        fresh_ = false;
+        if (task_.mask.data) masked = trim<Simd, S, kRows>(task_, 0, rows_, keys);
+        if (keys.empty()) return;
+        Block& block = run_[held_];
+        block.keys = keys;
+        block.s = s_ + held_ * used_ * at_.ld_s;
+        ++held_;
+        more = more && held_ < blocks_;
+        with_rows<1>([&](auto used) { weigh<decltype(used)::value>(block, masked, more); });
     }
 
-    template <int kUsed>
-    void take_rows(bool masked) {
+    // Adds the values of the blocks that have been weighed.
+    void end_run() {
+        for (int64_t i = 0; i < held_; ++i) {
+            const Block* next = i + 1 < held_ ? run_ + i + 1 : nullptr;
+            with_rows<1>([&](auto used) { add_values<decltype(used)::value>(run_[i], next); });
+            fresh_ = false;
+        }
+        held_ = 0;
+    }
+
+    template <int kUsed, typename Body>
+    void with_rows(Body body) {
         if constexpr (kUsed < kRows)
-            if (used_ > kUsed) return take_rows<2 * kUsed>(masked);
-        take<kUsed>(masked);
+            if (used_ > kUsed) return with_rows<2 * kUsed>(body);
+        body(Used<kUsed>{});
     }
 
     // Never inlined, and all of the softmax within: it is some per cent of a call.
     template <int kUsed>
-    [[gnu::noinline]] void take(bool masked) {
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add_scores<kUsed>(j);
-        for (int64_t r = 0; r < kUsed; ++r) hide(r, masked);
-        narrow_softmax<Simd, kUsed>(s_, at_.ld_s, block_.count(), m_, l_, alpha_);
-        add_values<kUsed>();
+    [[gnu::noinline]] void weigh(Block& block, bool masked, bool more) {
+        for (int64_t j = block.keys.begin; j < block.keys.end; j += Tile::keys)
+            add_scores<kUsed>(block, j, more);
+        for (int64_t r = 0; r < kUsed; ++r) hide(block, r, masked);
+        narrow_softmax<Simd, kUsed>(block.s, at_.ld_s, block.keys.count(), m_, l_, block.alpha);
     }
 
+    // After a block's keys come the next one's, or the run's values.
     template <int kUsed>
-    void add_scores(int64_t first) {
-        const int64_t left = block_.end - first, next = first + ahead_;
+    void add_scores(const Block& block, int64_t first, bool more) {
+        const int64_t left = block.keys.end - first, next = first + ahead_;
         Stream k = rows_from(task_.k, first);
-        // After a block's keys come its values.
-        Asking ahead = next < block_.end
-                          ? ask_for<S>(task_.k, next, task_.dim)
-                          : ask_for<S>(task_.v, block_.begin + next - block_.end, task_.dim_v);
-        if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, first, ahead);
+        T* s = block.s + (first - block.keys.begin);
+        Asking ahead = more || next < block.keys.end
+                           ? ask_for<S>(task_.k, next, task_.dim)
+                           : ask_for<S>(task_.v, run_[0].keys.begin + next - block.keys.end,
+                                        task_.dim_v);
+        if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, s, ahead);
         for (int64_t j = 0; j < Tile::keys; ++j) {
             T* to = copies_ + j * at_.depth;
             if (j < left) read_row<Simd, S>(k.rows + j * k.stride, task_.k.column, task_.dim, to);
             for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
         }
-        multiply<Copied, kUsed>({reinterpret_cast<const char*>(copies_), at_.depth * kSize}, first,
+        multiply<Copied, kUsed>({reinterpret_cast<const char*>(copies_), at_.depth * kSize}, s,
                                 ahead);
     }
 
     template <typename From, int kUsed>
-    void multiply(Stream k, int64_t first, Asking& ahead) {
+    void multiply(Stream k, T* s, Asking& ahead) {
         for (int64_t d = 0; d < at_.depth; d += Layout::kDepth) {
             const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
-            From::template scores<kUsed>(k, q_ + d * kUsed, columns, s_ + (first - block_.begin),
-                                         at_.ld_s, d == 0, ahead);
+            From::template scores<kUsed>(k, q_ + d * kUsed, columns, s, at_.ld_s, d == 0, ahead);
             k.rows += Layout::kDepth * From::kSize;
         }
     }
 
     // Caps the scores of a row and hides what it does not see.
-    void hide(int64_t r, bool masked) {
-        const int64_t count = block_.count();
-        T* s = s_ + r * at_.ld_s;
-        if (task_.softcap != 0) cap<Simd>(s, count, static_cast<T>(task_.softcap));
+    void hide(const Block& block, int64_t r, bool masked) {
+        const Interval keys = block.keys;
+        T* s = block.s + r * at_.ld_s;
+        if (task_.softcap != 0) cap<Simd>(s, keys.count(), static_cast<T>(task_.softcap));
         if (r >= rows_) r = rows_ - 1;  // a repetition
         if (masked) {
-            read_mask(r);
-            add_dense<Simd>(s, mask_, count);
+            read_mask(r, keys);
+            add_dense<Simd>(s, mask_, keys.count());
         }
-        const Interval seen = common(seen_[r], block_);
-        if (seen.begin == block_.begin && seen.end == block_.end) return;
-        for (int64_t j = block_.begin; j < block_.end; ++j)
-            if (j < seen.begin || j >= seen.end) s[j - block_.begin] = -kInfinity<T>;
+        const Interval seen = common(seen_[r], keys);
+        if (seen.begin == keys.begin && seen.end == keys.end) return;
+        for (int64_t j = keys.begin; j < keys.end; ++j)
+            if (j < seen.begin || j >= seen.end) s[j - keys.begin] = -kInfinity<T>;
     }
 
-    void read_mask(int64_t r) {
+    void read_mask(int64_t r, Interval keys) {
         char* row;
         addresses(task_, task_.mask, r, 1, 1, &row);
         with_mask_type<S>(task_, [&](auto type) {
-            read_row<Simd, decltype(type)>(row + block_.begin * task_.mask.column,
-                                           task_.mask.column, block_.count(), mask_);
+            read_row<Simd, decltype(type)>(row + keys.begin * task_.mask.column,
+                                           task_.mask.column, keys.count(), mask_);
         });
     }
 
+    // `next`: the block whose values come next, or none.
     template <int kUsed>
-    void add_values() {
+    [[gnu::noinline]] void add_values(const Block& block, const Block* next) {
         // A hidden key's weight is 0, and 0 * NaN would be NaN: see attention.hpp.
-        const bool may_hide = task_.mask.data || block_.begin < seen_by_all_.begin ||
-                              block_.end > seen_by_all_.end;
+        const bool may_hide = task_.mask.data || block.keys.begin < seen_by_all_.begin ||
+                              block.keys.end > seen_by_all_.end;
         unsafe_count_ = 0;
-        for (int64_t j = block_.begin; j < block_.end; j += Tile::keys) add<kUsed>(j, may_hide);
+        for (int64_t j = block.keys.begin; j < block.keys.end; j += Tile::keys)
+            add<kUsed>(block, j, next, may_hide);
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t f = 0; f < at_.ld; f += kLanes) {
                 T* o = o_ + r * at_.ld + f;
                 const Vec sum = load<Vec>(sums_ + r * at_.ld + f);
-                store(o, fresh_ ? sum : Simd::fma(load<Vec>(o), broadcast<Simd>(alpha_[r]), sum));
+                const Vec alpha = broadcast<Simd>(block.alpha[r]);
+                store(o, fresh_ ? sum : Simd::fma(load<Vec>(o), alpha, sum));
             }
-        for (int64_t u = 0; u < unsafe_count_; ++u) add_unsafe(unsafe_[u]);
+        for (int64_t u = 0; u < unsafe_count_; ++u) add_unsafe(block, unsafe_[u]);
     }
 
-    // What some keys from j on add to the sums.
+    // What some keys from j on add to the sums.  After a run's values come the next one's keys.
     template <int kUsed>
-    void add(int64_t j, bool may_hide) {
-        const int64_t count = block_.end - j < Tile::keys ? block_.end - j : Tile::keys;
+    void add(const Block& block, int64_t j, const Block* next, bool may_hide) {
+        const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
         Stream v = rows_from(task_.v, j);
-        // After a block's values come the next one's keys.
-        const int64_t next = j + ahead_;
-        const Asking ahead = next < block_.end ? ask_for<S>(task_.v, next, task_.dim_v)
-                                              : ask_for<S>(task_.k, next, task_.dim);
+        const Asking ahead =
+            ahead_ < left ? ask_for<S>(task_.v, j + ahead_, task_.dim_v)
+            : next        ? ask_for<S>(task_.v, next->keys.begin + ahead_ - left, task_.dim_v)
+                          : ask_for<S>(task_.k, j + ahead_, task_.dim);
         bool copy = !values_in_place_;
         for (int64_t i = 0; i < count && may_hide && !copy; ++i)
             copy = !all_finite<Simd>(reinterpret_cast<const S*>(v.rows + i * v.stride), task_.dim_v);
-        if (!copy) return weight<Tile, kUsed>(v, j, count, ahead);
+        if (!copy) return weight<Tile, kUsed>(block, v, j, count, ahead);
         for (int64_t i = 0; i < count; ++i)
             copy_value(v.rows + i * v.stride, j + i, may_hide, copies_ + i * at_.ld);
-        weight<Copied, kUsed>({reinterpret_cast<const char*>(copies_), at_.ld * kSize}, j, count,
-                              ahead);
+        weight<Copied, kUsed>(block, {reinterpret_cast<const char*>(copies_), at_.ld * kSize}, j,
+                              count, ahead);
     }
 
     template <typename From, int kUsed>
-    void weight(const Stream& v, int64_t j, int64_t count, Asking ahead) {
-        From::template add_values<kUsed>(v, count, s_ + (j - block_.begin), at_.ld_s, at_.ld, sums_,
-                                         at_.ld, j == block_.begin, ahead);
+    void weight(const Block& block, const Stream& v, int64_t j, int64_t count, Asking ahead) {
+        From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin), at_.ld_s,
+                                         at_.ld, sums_, at_.ld, j == block.keys.begin, ahead);
     }
 
     // Whole vectors of a value; what may be hidden and is not finite is replaced by 0, and its key
@@ -247,15 +299,15 @@ private:
     }
 
     // What `copy_value` left out, for the rows that see it.
-    void add_unsafe(int64_t j) {
+    void add_unsafe(const Block& block, int64_t j) {
         read_row<Simd, S>(task_.v.data + j * task_.v.row, task_.v.column, task_.dim_v, copies_);
         for (int64_t r = 0; r < rows_; ++r) {
             if (j < seen_[r].begin || j >= seen_[r].end) continue;
             if (task_.mask.data) {
-                read_mask(r);
-                if (mask_[j - block_.begin] == -kInfinity<T>) continue;
+                read_mask(r, block.keys);
+                if (mask_[j - block.keys.begin] == -kInfinity<T>) continue;
             }
-            const T weight = s_[r * at_.ld_s + (j - block_.begin)];
+            const T weight = block.s[r * at_.ld_s + (j - block.keys.begin)];
             for (int64_t f = 0; f < task_.dim_v; ++f)
                 if (!is_finite(copies_[f])) o_[r * at_.ld + f] += weight * copies_[f];
         }
@@ -296,9 +348,11 @@ private:
     int64_t* unsafe_;  // keys of the block with values that are not finite
     int64_t unsafe_count_;
     Interval seen_[kRows];  // keys that each row sees
-    Interval seen_by_all_, block_;
-    T m_[kLanes], l_[kLanes], alpha_[kLanes];  // of rows, one a lane
+    Interval seen_by_all_;
+    T m_[kLanes], l_[kLanes];  // of rows, one a lane
     bool fresh_;  // no block of keys has written O
+    Block run_[Layout::kMostBlocks];
+    int64_t blocks_, held_ = 0;  // that a run may have, and has
 };
 
 }  // namespace
