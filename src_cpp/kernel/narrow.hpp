@@ -80,7 +80,7 @@ class Narrow {
     static constexpr int64_t kSize = sizeof(T);
     static_assert(Layout::kDepth % Tile::piece == 0, "a chunk of columns has whole pieces");
     // How far before their use rows are asked for.
-    static constexpr int64_t kAheadBytes = 8192;
+    static constexpr int64_t kAheadBytes = 12288;
 
 public:
     static constexpr int64_t most_rows = kRows;
