@@ -38,7 +38,7 @@ struct NarrowLayout : Parts<typename Simd::Value> {
     static constexpr int64_t kGroup = kExpVectors * Simd::lanes;
     static_assert(kGroup % Tile::keys == 0, "the last tile's scores have their place");
 
-    // Weights that a run holds, a third of L1 beside the keys and values that pass through it.
+    // Weights that a run holds: they stay in L1 while keys and values pass through it.
     static constexpr int64_t kRunBytes = 16384;
     static constexpr int64_t kMostBlocks = 16;
 
