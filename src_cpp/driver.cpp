@@ -117,8 +117,8 @@ int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
     return offset;
 }
 
-// For the calibration of benchmarks/paired alone: a piece of work takes so many per cent more of
-// its thread's time, on every shape.  No other build has this, its clock or its mark.
+// For the calibration of benchmarks/paired alone: a piece of work takes so many per cent more
+// time, on every shape.  No other build has this, its clock or its mark.
 #if defined(FASTATTN_SLOWDOWN_PERCENT)
 [[gnu::used]] const char slowdown_mark[] = "fastattn is slowed down on purpose";
 
@@ -134,7 +134,7 @@ public:
 private:
     static double now() {
         timespec t;
-        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+        clock_gettime(CLOCK_MONOTONIC, &t);  // the thread's own clock takes a call of the system
         return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
     }
     const double start_ = now();
