@@ -104,15 +104,10 @@ private:
         }
     }
 
-    template <int kWidth>
-    struct Vectors {
-        static constexpr int value = kWidth;
-    };
-
     template <int kWidth, typename Body>
     static void with_vectors(int64_t vectors, int64_t first, int64_t rows, Body body) {
         if (kWidth == 1 || vectors == kWidth)
-            body(Vectors<kWidth>{}, first, rows);
+            body(Count<kWidth>{}, first, rows);
         else if constexpr (kWidth > 1)
             with_vectors<kWidth - 1>(vectors, first, rows, body);
     }

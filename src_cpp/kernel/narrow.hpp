@@ -122,10 +122,6 @@ private:
         T* s;
         T alpha[kLanes];  // of rows, one a lane
     };
-    template <int kRowsUsed>
-    struct Used {
-        static constexpr int value = kRowsUsed;
-    };
 
     // Spreads the queries over the lanes, and returns the keys that some row sees.
     Interval start() {
@@ -178,7 +174,7 @@ private:
     void with_rows(Body body) {
         if constexpr (kUsed < kRows)
             if (used_ > kUsed) return with_rows<2 * kUsed>(body);
-        body(Used<kUsed>{});
+        body(Count<kUsed>{});
     }
 
     // Never inlined, and all of the softmax within: it is some per cent of a call.

@@ -79,6 +79,11 @@ inline To bits(From from) {
     return to;
 }
 
+// A number in a type, and several.
+template <int kNumber>
+struct Count {
+    static constexpr int value = kNumber;
+};
 template <int... kIndex>
 struct Sequence {};
 template <int kCount, int... kIndex>

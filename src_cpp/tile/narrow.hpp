@@ -94,11 +94,6 @@ private:
     static constexpr int kLineColumns = kLineBytes / kSize;
     static constexpr int kSteps = kLineColumns / piece;  // pieces of a line
 
-    template <int kNumber>
-    struct Count {
-        static constexpr int value = kNumber;
-    };
-
     // The products of a piece of each key.
     template <int kUsed>
     [[gnu::always_inline]] static void add_pieces(const Stream& k, const T* q, int64_t c,
