@@ -139,3 +139,24 @@ def test_distant_rows_of_keys(isa: Target, stride: int) -> None:
     buffer = np.zeros((150, stride), np.float32)
     buffer[:, :64] = k
     assert (run(isa, q, buffer[:, :64], v) == run(isa, q, k, v)).all()
+
+
+@every_isa
+@pytest.mark.parametrize("rows", [1, 5, 100])
+@pytest.mark.parametrize("dim", [256, 1000])
+def test_scores_are_summed_in_runs(isa: Target, rows: int, dim: int) -> None:
+    """Roundings of runs of 64 products, not of all: as much less as sqrt(64) is than sqrt(dim).
+
+    Of one key, the log-sum-exp is the score.
+    """
+    rng = np.random.default_rng(2)
+    q = rng.standard_normal((600 // rows, 1, rows, dim), np.float32)
+    k = rng.standard_normal((600 // rows, 1, 1, dim), np.float32)
+    v = np.ones((600 // rows, 1, 1, 4), np.float32)
+    exact = np.einsum("bhid,bhjd->bhi", q.astype(float), k.astype(float))
+    _, lse = run(isa, q, k, v, scale=1.0, return_lse=True)
+    one_by_one = np.zeros_like(lse)
+    for d in range(dim):
+        one_by_one += q[..., d] * k[..., d]
+    got, plain = (float(np.square(x - exact).mean()) ** 0.5 for x in (lse, one_by_one))
+    assert got < 1.3 * (64 / dim) ** 0.5 * plain

@@ -91,14 +91,14 @@ def verdicts(differences: Mapping[str, Difference]) -> dict[str, str]:
 
 
 def paired(ours: Sequence[Cell], others: Sequence[Cell], score: str) -> list[Array]:
-    """Differences by table, of the seeds that both have.
+    """Differences by setting and table, of the seeds that both have.
 
     `score` is "close": share within 2 %; or "regret": theirs less ours.
     """
     rows = []
-    theirs = {cell.table: cell for cell in others}
+    theirs = {(cell.setting, cell.table): cell for cell in others}
     for mine in ours:
-        other = theirs[mine.table]
+        other = theirs[mine.setting, mine.table]
         count = min(len(mine.regrets), len(other.regrets))
         if score == "close":
             row = mine.close[:count].astype(float) - other.close[:count]

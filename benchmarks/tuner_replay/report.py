@@ -9,13 +9,17 @@ import numpy as np
 
 from benchmarks.tuner_replay.campaign import OURS
 from benchmarks.tuner_replay.judge import Difference, difference, interval, paired, verdicts
-from benchmarks.tuner_replay.results import CLOSE, EVALUATIONS, NEAR, Cell, Results
+from benchmarks.tuner_replay.results import CLOSE, EVALUATIONS, NEAR, SECONDS, Cell, Results
 
 __all__ = ["Bar", "bars", "losses", "render", "table_text"]
 
 _HEADER = (
     *("strategy", "n", "evals", "kernel s", "median", "p95", "<=2%", "95 %", "worst", "<=5%"),
     *("flips", "opt. ms", "ours-its", "95 %", "share: ours", "regret: ours"),
+)
+_POOLED = (
+    *("strategy", "ours-its", "95 %", "share: ours"),
+    *("its-ours: mean regret", "95 %", "regret: ours"),
 )
 _LEGEND = (
     "Regrets (median, p95), shares of replays (<=2%, <=5%; worst: of the worst table) and flips\n"
@@ -49,6 +53,9 @@ def render(results: Results) -> None:
             if results.select(setting, equal, held_out):
                 for text in _setting(results, setting, equal, held_out):
                     print(text)
+    for equal in (EVALUATIONS, SECONDS):
+        if text := _together(results, equal):
+            print(text)
     print(_LEGEND)
     if unclear := [f"{name} {_percent(r, 1)}" for name, r in _resolutions(results) if r > CLOSE]:
         print(
@@ -79,6 +86,29 @@ def _setting(results: Results, setting: str, equal: str, held_out: bool) -> Iter
     yield ""
 
 
+def _together(results: Results, equal: str) -> str | None:
+    """Verdicts over all held-out tables of all settings, if there are several settings."""
+    cells = [cell for cell in results.cells if cell.equal == equal and cell.held_out]
+    settings = list(dict.fromkeys(cell.setting for cell in cells))
+    groups = _by_strategy(cells)
+    most = max((len(rows) for _, rows in groups), default=0)
+    everywhere = {name for name, rows in groups if len(rows) == most}
+    found = _differences([cell for cell in cells if cell.strategy in everywhere])
+    if len(settings) < 2 or not found:
+        return None
+    said = {score: verdicts(rows) for score, rows in found.items()}
+    rows = []
+    for name, close in found["close"].items():
+        regret = found["regret"][name]
+        rows.append(
+            [
+                *(name, f"{100 * close.mean:+.1f}", _interval(close), said["close"][name]),
+                *(f"{100 * regret.mean:+.2f}", _interval(regret, 2), said["regret"][name]),
+            ]
+        )
+    return table_text(f"{', '.join(settings)} together, equal {equal}", _POOLED, rows)
+
+
 def _resolutions(results: Results) -> list[tuple[str, float]]:
     """Of the tables that were replayed, as far as it was kept."""
     tables = dict.fromkeys(cell.table for cell in results.cells)
@@ -95,17 +125,24 @@ def _compared(
     cells: Sequence[Cell],
 ) -> tuple[dict[str, tuple[str, str]], dict[str, Difference]]:
     """By rival: verdicts on the share within 2 % and on the mean regret; and the first's basis."""
+    found = _differences(cells)
+    if not found:
+        return {}, {}
+    shares, regrets = verdicts(found["close"]), verdicts(found["regret"])
+    return {name: (shares[name], regrets[name]) for name in shares}, found["close"]
+
+
+def _differences(cells: Sequence[Cell]) -> dict[str, dict[str, Difference]]:
+    """Ours less each rival's, by score and rival; nothing without ours or without rivals."""
     groups = dict(_by_strategy(cells))
     ours = groups.pop(OURS, None)
     if ours is None or not groups:
-        return {}, {}
+        return {}
     rng = np.random.default_rng(0)
-    found = {
+    return {
         score: {name: difference(paired(ours, rows, score), rng) for name, rows in groups.items()}
         for score in ("close", "regret")
     }
-    shares, regrets = verdicts(found["close"]), verdicts(found["regret"])
-    return {name: (shares[name], regrets[name]) for name in groups}, found["close"]
 
 
 def _row(
@@ -133,7 +170,7 @@ def _row(
         f"{100 * np.mean([cell.flips for cell in cells]):.0f}",
         f"{1e3 * np.mean([cell.optimiser_seconds for cell in cells]):.1f}",
         "" if compared is None else f"{100 * compared.mean:+.1f}",
-        "" if compared is None else "{:+.1f} to {:+.1f}".format(*_hundred(compared.interval)),
+        "" if compared is None else _interval(compared),
         *said.get(name, ("", "")),
     ]
 
@@ -216,6 +253,11 @@ def _percent(share: float, digits: int) -> str:
 
 def _hundred(pair: tuple[float, float]) -> tuple[float, float]:
     return 100 * pair[0], 100 * pair[1]
+
+
+def _interval(found: Difference, digits: int = 1) -> str:
+    low, high = _hundred(found.interval)
+    return f"{low:+.{digits}f} to {high:+.{digits}f}"
 
 
 def _range(values: Sequence[float]) -> str:

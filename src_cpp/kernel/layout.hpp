@@ -38,9 +38,9 @@ struct BlockLayout : Parts<typename Simd::Value> {
     using T = typename Simd::Value;
     static constexpr int kRows = FmaTile<Simd>::rows;
     static constexpr int kPanel = FmaTile<Simd>::vectors * Simd::lanes;
-    // Features of a key per pass over a panel: the panel's part of Q stays in L1, and a sum of more
-    // products than that is taken in parts, which keeps its rounding small.
+    // Features of a key per pass over a panel: the panel's part of Q stays in L1.
     static constexpr int64_t kDepth = 128;
+    static_assert(kDepth % kScoreRun == 0, "a chunk of columns has whole runs");
     // Features of the values likewise, in whole tiles.
     static constexpr int64_t kFeatures = kDepth / kRows * kRows;
     static constexpr int64_t kViewBytes = 32;  // of a panel's view of the keys

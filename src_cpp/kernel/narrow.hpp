@@ -31,8 +31,6 @@ template <typename Simd>
 struct NarrowLayout : Parts<typename Simd::Value> {
     using Tile = NarrowTile<Simd, typename Simd::Value>;
     static constexpr int64_t kRows = Tile::rows;
-    // Columns of a key that are summed before they are added to the others', as in attention.hpp.
-    static constexpr int64_t kDepth = BlockLayout<Simd>::kDepth;
 
     // Keys whose exponentials are taken at a time: rows of scores are filled up to so many.
     static constexpr int64_t kGroup = kExpVectors * Simd::lanes;
@@ -78,7 +76,6 @@ class Narrow {
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
-    static_assert(Layout::kDepth % Tile::piece == 0, "a chunk of columns has whole pieces");
     // How far before their use rows are asked for.
     static constexpr int64_t kAheadBytes = 12288;
 
@@ -196,23 +193,15 @@ private:
                            ? ask_for<S>(task_.k, next, task_.dim)
                            : ask_for<S>(task_.v, run_[0].keys.begin + next - block.keys.end,
                                         task_.dim_v);
-        if (keys_in_place_ && left >= Tile::keys) return multiply<Tile, kUsed>(k, s, ahead);
+        if (keys_in_place_ && left >= Tile::keys)
+            return Tile::template scores<kUsed>(k, q_, at_.depth, s, at_.ld_s, ahead);
         for (int64_t j = 0; j < Tile::keys; ++j) {
             T* to = copies_ + j * at_.depth;
             if (j < left) read_row<Simd, S>(k.rows + j * k.stride, task_.k.column, task_.dim, to);
             for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
         }
-        multiply<Copied, kUsed>({reinterpret_cast<const char*>(copies_), at_.depth * kSize}, s,
-                                ahead);
-    }
-
-    template <typename From, int kUsed>
-    void multiply(Stream k, T* s, Asking& ahead) {
-        for (int64_t d = 0; d < at_.depth; d += Layout::kDepth) {
-            const int64_t columns = at_.depth - d < Layout::kDepth ? at_.depth - d : Layout::kDepth;
-            From::template scores<kUsed>(k, q_ + d * kUsed, columns, s, at_.ld_s, d == 0, ahead);
-            k.rows += Layout::kDepth * From::kSize;
-        }
+        k = {reinterpret_cast<const char*>(copies_), at_.depth * kSize};
+        Copied::template scores<kUsed>(k, q_, at_.depth, s, at_.ld_s, ahead);
     }
 
     // Caps the scores of a row and hides what it does not see.

@@ -13,6 +13,7 @@
 
 #include "../simd/storage.hpp"
 #include "ahead.hpp"
+#include "order.hpp"
 
 namespace fastattn {
 namespace {
@@ -24,6 +25,7 @@ namespace {
 template <typename T>
 struct Interleaved {
     static constexpr bool cut = true;  // into tiles of FmaTile's split
+    static constexpr int64_t run = kUnlimited;  // columns that are summed on their own
     const T* first;
     int64_t span;
     int64_t skip;
@@ -46,6 +48,7 @@ struct Interleaved {
 template <typename S>
 struct InPlace {
     static constexpr bool cut = false;
+    static constexpr int64_t run = kScoreRun;
     Stream rows;
     int64_t count;
 
@@ -74,6 +77,7 @@ struct InPlace {
 template <typename S>
 struct Transposed {
     static constexpr bool cut = false;
+    static constexpr int64_t run = kUnlimited;
     Stream rows;
 
     template <int kRows>
@@ -139,9 +143,9 @@ struct FmaTile {
         return true;
     }
 
-    // For each tile of A's `rows_of_a` rows: C = A B if `fresh`, else scale * C + A B.  `scale` has
-    // kVectors vectors, or is nullptr for 1.  The product is summed on its own: a sum of many
-    // blocks rounds once a block, not once a product.
+    // For each tile of A's `rows_of_a` rows: C = A B if `fresh`, else C + A B, or, of an A that is
+    // summed whole, scale * C + A B; `scale` has kVectors vectors.  The product is summed on its own:
+    // a sum of many blocks rounds once a block, not once a product.
     //
     // Meanwhile `ahead` is asked for as many values as A has, and returned where it then is.
     //
@@ -155,18 +159,49 @@ struct FmaTile {
         const SplitBy<kTall> tiles(rows_of_a);
         int64_t row = 0;
         for (; row < tiles.tall * kTall; row += kTall)
-            one<kVectors, kTall>(a.template tile<kTall>(row), b, count, c + row * ld, fresh, scale,
-                                 ahead);
+            one<kVectors, kTall, A::run>(a.template tile<kTall>(row), b, count, c + row * ld, fresh,
+                                         scale, ahead);
         for (; row < tiles.count(); row += low_rows)
-            one<kVectors, low_rows>(a.template tile<low_rows>(row), b, count, c + row * ld, fresh,
-                                    scale, ahead);
+            one<kVectors, low_rows, A::run>(a.template tile<low_rows>(row), b, count, c + row * ld,
+                                            fresh, scale, ahead);
         return ahead;
     }
 
 private:
-    template <int kVectors, int kRows, typename Tile, typename Asking>
+    template <int kVectors, int kRows, int64_t kRun, typename Tile, typename Asking>
     [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
                                            bool fresh, const T* scale, Asking& ahead) {
+        constexpr int64_t ld = kVectors * kLanes;
+        int64_t k = 0;
+        do {
+            const int64_t end = count - k > kRun ? k + kRun : count;
+            Vec sum[kRows][kVectors] = {};
+            add_columns(a, b, k, end, sum, ahead);
+#pragma GCC unroll 16
+            for (int n = 0; n < kVectors; ++n) {
+                Vec factor;
+                if constexpr (kRun == kUnlimited) factor = load<Vec>(scale + n * kLanes);
+#pragma GCC unroll 16
+                for (int r = 0; r < kRows; ++r) {
+                    T* at = c + r * ld + n * kLanes;
+                    if (fresh)
+                        store(at, sum[r][n]);
+                    else if constexpr (kRun == kUnlimited)
+                        store(at, Simd::fma(load<Vec>(at), factor, sum[r][n]));
+                    else
+                        store(at, load<Vec>(at) + sum[r][n]);
+                }
+            }
+            fresh = false;
+            k = end;
+        } while (k < count);
+    }
+
+    // The products of columns [k, end).
+    template <int kVectors, int kRows, typename Tile, typename Asking>
+    [[gnu::always_inline]] static void add_columns(const Tile& a, const T* b, int64_t k,
+                                                   int64_t end, Vec (&sum)[kRows][kVectors],
+                                                   Asking& ahead) {
         constexpr int64_t ld = kVectors * kLanes;
         // Columns are taken in pairs: fewer instructions a product, where a neighbour on the core
         // shares the front end.  Of 16-bit values it takes two pairs to be worth a line.
@@ -174,7 +209,6 @@ private:
         constexpr int kTogether = Asking::value_bytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;
         constexpr int kBytes = kTogether * kRows * Asking::value_bytes;
         constexpr int kAsks = (kBytes + kLineBytes - 1) / kLineBytes;
-        Vec sum[kRows][kVectors] = {};
         const auto add = [&](int64_t k, int i) __attribute__((always_inline)) {
             Vec row[kVectors];
 #pragma GCC unroll 16
@@ -186,8 +220,7 @@ private:
                 for (int n = 0; n < kVectors; ++n) sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
             }
         };
-        int64_t k = 0;
-        for (; k + kTogether <= count; k += kTogether) {
+        for (; k + kTogether <= end; k += kTogether) {
 #pragma GCC unroll 16
             for (int i = 0; i < kAsks; ++i) ahead.ask();
 #pragma GCC unroll 16
@@ -199,17 +232,8 @@ private:
             }
         }
         if constexpr (kTogether > kPair)
-            for (; k + kPair <= count; k += kPair) add(k, 0), add(k, 1);
-        if (k < count) add(k, 0);
-#pragma GCC unroll 16
-        for (int n = 0; n < kVectors; ++n) {
-            const Vec factor = scale ? load<Vec>(scale + n * kLanes) : broadcast<Simd>(T(1));
-#pragma GCC unroll 16
-            for (int r = 0; r < kRows; ++r) {
-                T* at = c + r * ld + n * kLanes;
-                store(at, fresh ? sum[r][n] : Simd::fma(load<Vec>(at), factor, sum[r][n]));
-            }
-        }
+            for (; k + kPair <= end; k += kPair) add(k, 0), add(k, 1);
+        if (k < end) add(k, 0);
     }
 };
 

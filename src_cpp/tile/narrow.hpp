@@ -14,6 +14,7 @@
 
 #include "../simd/storage.hpp"
 #include "ahead.hpp"
+#include "order.hpp"
 
 namespace fastattn {
 namespace {
@@ -40,31 +41,36 @@ struct NarrowTile {
     // Values that are added to the results at a time.
     static constexpr int kValues = 8;
 
-    // Scores of `keys` keys: s[row * ld + key] = the products of `columns` columns, whole pieces,
-    // added to what is there unless `fresh`.  q[column][kUsed].
+    // Scores of `keys` keys: s[row * ld + key] = the products of `columns` columns, whole pieces.
+    // q[column][kUsed].
     template <int kUsed, typename Asking>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
-                                         int64_t ld, bool fresh, Asking& position) {
+                                         int64_t ld, const Asking& position) {
+        static_assert(kScoreRun % piece == 0, "a run has whole pieces");
         Asking ahead = position;
-        Vec sum[kGroups][kUsed] = {};
+        bool fresh = true;
         int64_t c = 0;
-        for (; c + kLineColumns <= columns; c += kLineColumns) {
+        do {
+            const int64_t end = columns - c > kScoreRun ? c + kScoreRun : columns;
+            Vec sum[kGroups][kUsed] = {};
+            for (; c + kLineColumns <= end; c += kLineColumns) {
 #pragma GCC unroll 16
-            for (int step = 0; step < kSteps; ++step) {
+                for (int step = 0; step < kSteps; ++step) {
 #pragma GCC unroll 16
-                for (int n = 0; n < keys / kSteps; ++n) ahead.ask();
-                add_pieces<kUsed>(k, q, c + step * piece, sum);
+                    for (int n = 0; n < keys / kSteps; ++n) ahead.ask();
+                    add_pieces<kUsed>(k, q, c + step * piece, sum);
+                }
             }
-        }
-        for (; c < columns; c += piece) add_pieces<kUsed>(k, q, c, sum);
-        position = ahead;
+            for (; c < end; c += piece) add_pieces<kUsed>(k, q, c, sum);
 #pragma GCC unroll 16
-        for (int r = 0; r < kUsed; ++r)
+            for (int r = 0; r < kUsed; ++r)
 #pragma GCC unroll 16
-            for (int g = 0; g < kGroups; ++g) {
-                T* at = s + r * ld + g * kLanes;
-                store(at, fresh ? sum[g][r] : load<Vec>(at) + sum[g][r]);
-            }
+                for (int g = 0; g < kGroups; ++g) {
+                    T* at = s + r * ld + g * kLanes;
+                    store(at, fresh ? sum[g][r] : load<Vec>(at) + sum[g][r]);
+                }
+            fresh = false;
+        } while (c < columns);
     }
 
     // sums[row * ld + feature] = what `count` values, of weights p[row * ld_p + key], add to them,
