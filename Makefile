@@ -10,7 +10,7 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 PROFILE ?= standard
 
-.PHONY: help test test-thorough bench roofline preview report chart peers replay compare history browser \
+.PHONY: help test test-thorough bench roofline tuned preview report chart peers replay compare history browser \
         lint sanitize clean
 
 help:
@@ -23,6 +23,7 @@ help:
 	@echo "make report     the study's Table 1 and Figure 1 on this machine, as one page: report/"
 	@echo "make chart      draw the README's picture from the last make bench"
 	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
+	@echo "make tuned      tuned calls against the default, over the workloads"
 	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
 	@echo "make browser    a headless browser for the tests of pages"
 	@echo "make lint       ruff and mypy"
@@ -65,6 +66,9 @@ history: $(VENV)/.bench
 
 roofline: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.roofline
+
+tuned: $(VENV)/.installed
+	$(BIN)/python -m benchmarks.tuned_calls $(ARGS)
 
 preview: $(VENV)/.bench
 	$(BIN)/python -P -m asv preview

@@ -275,8 +275,16 @@ def _round(
     return answer
 
 
-def ask(module: str, request: Mapping[str, Any], timeout_seconds: float, label: str = "") -> Any:
+def ask(
+    module: str,
+    request: Mapping[str, Any],
+    timeout_seconds: float,
+    label: str = "",
+    environment: Mapping[str, str] | None = None,
+) -> Any:
     """What the function `child` of a module of this folder answers, in a fresh process.
+
+    `environment` is added to this one's.
 
     Raises
     ------
@@ -288,7 +296,7 @@ def ask(module: str, request: Mapping[str, Any], timeout_seconds: float, label: 
     try:
         done = subprocess.run(
             command,
-            env=os.environ | {conditions.CASE_VARIABLE: label},
+            env=os.environ | {conditions.CASE_VARIABLE: label} | dict(environment or {}),
             capture_output=True,
             text=True,
             timeout=timeout_seconds,

@@ -90,6 +90,24 @@ def test_flips_are_pairs_with_different_winners() -> None:
     assert cell("x", [0.0] * 4).flips == 1
 
 
+def test_settings_are_judged_together(capsys: pytest.CaptureFixture[str]) -> None:
+    """Ahead by a little in one setting, and by a lot in another."""
+    shares = {"genetic": (100, 90), "rival": (99, 60), "partly": (0, None)}
+    cells = [
+        cell(name, [0.0] * close + [0.1] * (100 - close), setting=setting)
+        for name, pair in shares.items()
+        for setting, close in zip(("kernel-50", "kernel-warm-18"), pair, strict=True)
+        if close is not None
+    ]
+    report.render(Results({}, cells[:1] + cells[2:3]))
+    assert "together, equal" not in capsys.readouterr().out
+    report.render(Results({}, cells))
+    _, printed = capsys.readouterr().out.split("kernel-50, kernel-warm-18 together, equal eval")
+    rows = [line.split() for line in printed.split("Regrets")[0].splitlines()[4:] if line]
+    ((name, share, *_, regret_verdict),) = rows
+    assert (name, share, regret_verdict) == ("rival", "+15.5", "ahead")
+
+
 def test_losses_and_missed_bars_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ours = cell("genetic", [0.0] * 80 + [0.03] * 20)
     results = Results({}, [ours, cell("rival", [0.0] * 99 + [0.1]), cell("poor", [0.2] * 100)])

@@ -1,0 +1,160 @@
+"""A tuned call against the default, over the workloads.
+
+    python -m benchmarks.tuned_calls
+
+    tune        a fresh process: `fastattn.tune` as it comes, which remembers its winner in a
+                folder that is thrown away
+    rounds      fresh processes: calls that find it there, in turns with calls that look for
+                nothing (``Config(deterministic=True)``)
+
+So what is measured is what a user gets who tunes once: look-up included, and the default where
+the tuner kept it or would not remember.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import math
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+from benchmarks import common, oracle, sampling
+from benchmarks.common import Case, Profile
+
+CASES = {
+    **common.WORKLOADS,
+    "few-rows": Case(1, 16, 4, 4, 2048, 128),
+    "dim-128": common.dim_case(128, "float32"),
+    "dim-512": common.dim_case(512, "float32"),
+    "vit-float64": common.WORKLOADS["vit"].of("float64"),
+}
+MOST = 1.02  # of the default's time, that a tuned call may take
+TIMEOUT_SECONDS = 300.0
+
+
+def child(request_json: str) -> None:
+    """Answer one request of `measure` on standard output."""
+    request = json.loads(request_json)
+    case = Case(**request["case"])
+    if request["what"] == "tune":
+        answer = tuned(case, request["seed"])
+    else:
+        answer = compared(case, Profile(**request["profile"]), request["seed"])
+    print(json.dumps(answer))
+
+
+def tuned(case: Case, seed: int) -> dict[str, Any]:
+    """Tune, and tell what came of it."""
+    import fastattn
+
+    shape = [case.batch, case.heads_q, case.heads_kv, case.length_q, case.length_k, case.dim]
+    result = fastattn.tune(shape, case.dtype, causal=case.causal, seed=seed)
+    kept = result.search.winner == result.search.control
+    return {
+        "winner": "default" if kept else " ".join([result.impl, *_fields(result.config.given())]),
+        "not_remembered": result.not_remembered,
+        "tuning_time": result.tuning_seconds,
+    }
+
+
+def compared(case: Case, profile: Profile, seed: int) -> dict[str, float]:
+    """Calls with wisdom in turns with calls without, both right."""
+    import fastattn
+
+    inputs = common.inputs(case)
+    calls = {
+        name: functools.partial(
+            fastattn.attention, *inputs, causal=case.causal, config=fastattn.Config(**fields)
+        )
+        for name, fields in {"tuned": {}, "default": {"deterministic": True}}.items()
+    }
+    for call in calls.values():
+        oracle.relative_error(case, *inputs, call())
+    samples = sampling.take_turns(calls, profile, seed=seed)
+    return {
+        "time": statistics.median(samples["default"]),
+        "ratio": sampling.ratio(samples["tuned"], samples["default"]),
+    }
+
+
+def measure(case: Case, profile: Profile, seed: int) -> dict[str, Any]:
+    """What a search found, and the ratio of each round.
+
+    Raises
+    ------
+    RuntimeError
+        A process failed, or took too long.
+    """
+    request = {"case": asdict(case), "profile": asdict(profile)}
+    with tempfile.TemporaryDirectory() as folder:
+        wisdom = {"FASTATTN_WISDOM": "on", "FASTATTN_WISDOM_DIR": folder}
+
+        def answer(what: str, seed: int) -> Any:
+            asked = request | {"what": what, "seed": seed}
+            return sampling.ask("tuned_calls", asked, TIMEOUT_SECONDS, environment=wisdom)
+
+        found: dict[str, Any] = answer("tune", seed)
+        rounds = [answer("compare", number) for number in range(profile.rounds)]
+    return found | {
+        "time": statistics.median(one["time"] for one in rounds),
+        "ratios": sorted(one["ratio"] for one in rounds),
+    }
+
+
+def row(name: str, found: Mapping[str, Any]) -> str:
+    """One row of the table."""
+    ratios: Sequence[float] = found["ratios"]
+    ratio = statistics.median(ratios)
+    remark = "" if ratio <= MOST else "  SLOWER"
+    if found["not_remembered"]:
+        remark += f"  not remembered: {found['not_remembered']}"
+    return (
+        f"{name:<12} {1e3 * found['time']:9.3f} {ratio:9.3f}  {ratios[0]:.3f} - {ratios[-1]:.3f}"
+        f" {found['tuning_time']:7.1f}  {found['winner']}{remark}"
+    )
+
+
+def _fields(given: Mapping[str, Any]) -> list[str]:
+    return [f"{name}={value}" for name, value in given.items()]
+
+
+def main() -> int:
+    """Run the command; 1 where a tuned call is slower, 2 where something fails."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.tuned_calls", description=__doc__)
+    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(CASES)}; default all")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")
+    parser.add_argument("--seed", type=int, default=0, help="of the search")
+    options = parser.parse_args()
+    unknown = set(options.workloads) - set(CASES)
+    if unknown:
+        parser.error(f"no workload {', '.join(sorted(unknown))}; there are {', '.join(CASES)}")
+    if options.rounds < 1:
+        parser.error(f"--rounds {options.rounds}: at least 1")
+    profile = replace(common.profile(), rounds=options.rounds)
+    print("tuned over default: median and range over the rounds\n")
+    print(f"{'workload':<12} {'default':>9} {'tuned':>9}  {'':13} {'search':>7}  winner")
+    print(f"{'':<12} {'ms':>9} {'over it':>9}  {'':13} {'s':>7}")
+    ratios, failed = [], False
+    for name in options.workloads or CASES:
+        try:
+            found = measure(CASES[name], profile, options.seed)
+        except RuntimeError as error:
+            failed = True
+            print(f"{name:<12} failed: {str(error).splitlines()[-1]}", flush=True)
+            continue
+        ratios.append(statistics.median(found["ratios"]))
+        print(row(name, found), flush=True)
+    if ratios:
+        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        print(f"\ngeometric mean {mean:.3f}, largest {max(ratios):.3f} (bar {MOST})")
+    return 2 if failed else int(any(ratio > MOST for ratio in ratios))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
