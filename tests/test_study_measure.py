@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,7 +29,7 @@ from benchmarks.common import IMPLS  # noqa: E402
 from benchmarks.peers import command, timing  # noqa: E402
 from benchmarks.peers.results import Entry  # noqa: E402
 from benchmarks.study import __main__ as command_line  # noqa: E402
-from benchmarks.study import measure, turns  # noqa: E402
+from benchmarks.study import measure, page, turns  # noqa: E402
 from benchmarks.study.record import Record, Round  # noqa: E402
 
 SMALL = replace(measure.QUICK, dims=(64, 128), rounds=2, regimes=("small", "dim-256"))
@@ -357,6 +358,23 @@ def test_a_run(
     assert command_line.main(arguments) == status
     assert Record.read(tmp_path / "report/data.json").wanted == 3
     assert len(rendered) == 1
+
+
+def test_a_drawing_may_be_stopped(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = tmp_path / "kept.json"
+    synthetic((64,)).write(kept)
+
+    def render(*_: object) -> Iterator[Path]:
+        yield tmp_path / "index.html"
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(page, "render", render)
+    assert command_line.main(["--data", str(kept), "--folder", str(tmp_path)]) == 130
+    *_, wrote, _, _, remedy = capsys.readouterr().out.splitlines()
+    assert wrote == f"Wrote {tmp_path / 'index.html'}"
+    assert remedy.endswith(f"--data {kept}")
 
 
 def test_a_run_of_nothing_fails(

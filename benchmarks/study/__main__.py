@@ -98,8 +98,14 @@ def main(arguments: list[str] | None = None) -> int:
             extent = replace(extent, rounds=known.rounds)
         print("Measuring; Ctrl-C keeps what there is and shows it.")
         record = measured(extent, known.folder / NAME)
-    for path in page.render(record, known.folder):
-        print(f"Wrote {path}")
+    try:
+        for path in page.render(record, known.folder):
+            print(f"Wrote {path}")
+    except KeyboardInterrupt:
+        kept = known.data or known.folder / NAME
+        print("\nStopped before all was drawn; this draws it:")
+        print(f"python -m benchmarks.study --data {kept}")
+        return 130
     for warning in page.warnings(record):
         print(warning)
     if record.interrupted and known.data is None:
