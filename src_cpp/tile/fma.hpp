@@ -172,6 +172,7 @@ private:
     [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
                                            bool fresh, const T* scale, Asking& ahead) {
         constexpr int64_t ld = kVectors * kLanes;
+        constexpr bool kScaled = kRun == kUnlimited;
         int64_t k = 0;
         do {
             const int64_t end = count - k > kRun ? k + kRun : count;
@@ -180,13 +181,13 @@ private:
 #pragma GCC unroll 16
             for (int n = 0; n < kVectors; ++n) {
                 Vec factor;
-                if constexpr (kRun == kUnlimited) factor = load<Vec>(scale + n * kLanes);
+                if constexpr (kScaled) factor = load<Vec>(scale + n * kLanes);
 #pragma GCC unroll 16
                 for (int r = 0; r < kRows; ++r) {
                     T* at = c + r * ld + n * kLanes;
                     if (fresh)
                         store(at, sum[r][n]);
-                    else if constexpr (kRun == kUnlimited)
+                    else if constexpr (kScaled)
                         store(at, Simd::fma(load<Vec>(at), factor, sum[r][n]));
                     else
                         store(at, load<Vec>(at) + sum[r][n]);
