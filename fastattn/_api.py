@@ -156,9 +156,9 @@ def attention(
     16-bit types are computed in float32 and rounded once.  The error against exact
     arithmetic is at most twice that of the plain three-step computation in the same
     type, and a few roundings of the largest value, which that one may be spared by luck
-    where rows and keys are few.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less what `causal`,
-    `window`, `kv_lengths` and whole tiles of `mask` hide; "cython" and "numba" take
-    O(threads * block_q * (D + Dv)) memory beyond inputs and result, "numpy"
+    where rows and keys are few.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less
+    what `causal`, `window`, `kv_lengths` and whole tiles of `mask` hide; "cython" and
+    "numba" take O(threads * block_q * (D + Dv)) memory beyond inputs and result, "numpy"
     O(B Hq Lq Lk).
 
     The GIL is released while "cython" and "numba" compute.
