@@ -125,7 +125,7 @@ def _fields(given: Mapping[str, Any]) -> list[str]:
 
 
 def main() -> int:
-    """Run the command; 1 where a tuned call is slower, 2 where something fails."""
+    """Run the command; 1 where a tuned call is slower, 2 where one fails, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuned_calls", description=__doc__)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(CASES)}; default all")
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")
@@ -140,20 +140,24 @@ def main() -> int:
     print("tuned over default: median and range over the rounds\n")
     print(f"{'workload':<12} {'default':>9} {'tuned':>9}  {'':13} {'search':>7}  winner")
     print(f"{'':<12} {'ms':>9} {'over it':>9}  {'':13} {'s':>7}")
-    ratios, failed = [], False
+    ratios, status = list[float](), 0
     for name in options.workloads or CASES:
         try:
             found = measure(CASES[name], profile, options.seed)
         except RuntimeError as error:
-            failed = True
+            status = 2
             print(f"{name:<12} failed: {str(error).splitlines()[-1]}", flush=True)
-            continue
-        ratios.append(statistics.median(found["ratios"]))
-        print(row(name, found), flush=True)
+        except KeyboardInterrupt:
+            status = 130
+            print("\nStopped: this is what there is.")
+            break
+        else:
+            ratios.append(statistics.median(found["ratios"]))
+            print(row(name, found), flush=True)
     if ratios:
         mean = math.exp(statistics.fmean(map(math.log, ratios)))
         print(f"\ngeometric mean {mean:.3f}, largest {max(ratios):.3f} (bar {MOST})")
-    return 2 if failed else int(any(ratio > MOST for ratio in ratios))
+    return status or int(any(ratio > MOST for ratio in ratios))
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ FOUND = {"winner": "cython threads=1", "not_remembered": None, "tuning_time": 2.
 
 
 def run(monkeypatch: pytest.MonkeyPatch, found: dict[str, Any], *words: str) -> int:
-    """The command, with answers for each workload: what was found, or why nothing was."""
+    """The command, with answers for each workload: what was found, or what is raised."""
 
     def measure(case: common.Case, *_: Any) -> dict[str, Any]:
         (name,) = (name for name, one in tuned_calls.CASES.items() if one == case)
-        if isinstance(found[name], str):
-            raise RuntimeError(found[name])
+        if isinstance(found[name], BaseException):
+            raise found[name]
         return FOUND | found[name]
 
     monkeypatch.setattr(tuned_calls, "measure", measure)
@@ -59,10 +59,20 @@ def test_the_mean_is_geometric(
 def test_a_failure_leaves_the_others(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = {"small": "process ended with 1\nboom", "decode": {"ratios": [1.0]}}
+    found = {"small": RuntimeError("process ended with 1\nboom"), "decode": {"ratios": [1.0]}}
     assert run(monkeypatch, found, "small", "decode") == 2
     printed = capsys.readouterr().out
     assert "small        failed: boom" in printed
+    assert "largest 1.000" in printed
+
+
+def test_stopped_it_shows_what_there_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"small": {"ratios": [1.0]}, "decode": KeyboardInterrupt()}
+    assert run(monkeypatch, found, "small", "decode", "bert") == 130
+    printed = capsys.readouterr().out
+    assert "Stopped" in printed
     assert "largest 1.000" in printed
 
 
