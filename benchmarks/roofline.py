@@ -141,7 +141,7 @@ def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:
 
 
 def main() -> int:
-    """Run the command; 2 where a call is wrong or dies."""
+    """Run the command; 2 where a call is wrong or dies, 130 if stopped."""
     cases = common.REGIMES | common.MASKED
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__)
     parser.add_argument("regimes", nargs="*", help=f"of {', '.join(cases)}; default all")
@@ -159,11 +159,15 @@ def main() -> int:
     print(f"{options.threads} thread(s); fraction of peak: median and range over the rounds\n")
     print(f"{'regime':<20} {'impl':<7} {'ms':>9} {'GFLOP/s':>9} {'K,V GB/s':>9} {'of peak':>9}")
     failed = False
-    for name in options.regimes or cases:
-        found = measure({name: cases[name]}, options.impl, profile, options.threads)
-        for (_, impl), cell in found.items():
-            print(row(name, cases[name], impl, cell), flush=True)
-            failed = failed or cell.failed is not None
+    try:
+        for name in options.regimes or cases:
+            found = measure({name: cases[name]}, options.impl, profile, options.threads)
+            for (_, impl), cell in found.items():
+                print(row(name, cases[name], impl, cell), flush=True)
+                failed = failed or cell.failed is not None
+    except KeyboardInterrupt:
+        print("\nStopped: this is what there is.")
+        return 130
     return 2 if failed else 0
 
 

@@ -331,3 +331,21 @@ def test_the_command_prints_a_row_a_regime(
         with pytest.raises(SystemExit):
             roofline.main()
         assert words in capsys.readouterr().err
+
+
+def test_the_command_may_be_stopped(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in common.BLAS_VARIABLES:
+        monkeypatch.setenv(name, "1")
+
+    def measure(cases: dict[str, Case], *_: Any) -> dict[tuple[str, str], sampling.Cell]:
+        if "small" in cases:
+            raise KeyboardInterrupt
+        return {(name, "cython"): sampling.Cell(skipped="not here") for name in cases}
+
+    monkeypatch.setattr(roofline, "measure", measure)
+    monkeypatch.setattr(sys, "argv", ["roofline", "bert", "small", "dim-256"])
+    assert roofline.main() == 130
+    printed = capsys.readouterr().out
+    assert "bert" in printed and "Stopped" in printed and "dim-256" not in printed
