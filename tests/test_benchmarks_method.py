@@ -301,8 +301,8 @@ def test_no_roofline_is_a_reason(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_command_prints_a_row_a_regime(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in common.BLAS_VARIABLES:
-        monkeypatch.setenv(name, "1")
+    for name in (*common.BLAS_VARIABLES, *common.UNTUNED):  # what the command sets
+        monkeypatch.setenv(name, "")
     Cell = sampling.Cell
 
     def measure(
@@ -336,8 +336,8 @@ def test_the_command_prints_a_row_a_regime(
 def test_the_command_may_be_stopped(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for name in common.BLAS_VARIABLES:
-        monkeypatch.setenv(name, "1")
+    for name in (*common.BLAS_VARIABLES, *common.UNTUNED):  # what the command sets
+        monkeypatch.setenv(name, "")
 
     def measure(cases: dict[str, Case], *_: Any) -> dict[tuple[str, str], sampling.Cell]:
         if "small" in cases:
