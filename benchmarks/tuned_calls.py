@@ -55,9 +55,9 @@ def tuned(case: Case, seed: int) -> dict[str, Any]:
 
     shape = [case.batch, case.heads_q, case.heads_kv, case.length_q, case.length_k, case.dim]
     result = fastattn.tune(shape, case.dtype, causal=case.causal, seed=seed)
-    kept = result.search.winner == result.search.control
+    (winner,) = (one for one in result.rows if "winner" in one.remark)
     return {
-        "winner": "default" if kept else " ".join([result.impl, *_fields(result.config.given())]),
+        "winner": "default" if "default" in winner.remark else winner.name,
         "not_remembered": result.not_remembered,
         "tuning_time": result.tuning_seconds,
     }
@@ -118,10 +118,6 @@ def row(name: str, found: Mapping[str, Any]) -> str:
         f"{name:<12} {1e3 * found['time']:9.3f} {ratio:9.3f}  {ratios[0]:.3f} - {ratios[-1]:.3f}"
         f" {found['tuning_time']:7.1f}  {found['winner']}{remark}"
     )
-
-
-def _fields(given: Mapping[str, Any]) -> list[str]:
-    return [f"{name}={value}" for name, value in given.items()]
 
 
 def main() -> int:

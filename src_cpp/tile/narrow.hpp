@@ -47,7 +47,7 @@ struct NarrowTile {
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
                                          int64_t ld, const Asking& position) {
         static_assert(kScoreRun % piece == 0, "a run has whole pieces");
-        Asking ahead = position;
+        Asking ahead = position;  // stays in registers; an argument by value comes through memory
         bool fresh = true;
         int64_t c = 0;
         do {
