@@ -45,8 +45,9 @@ def test_nothing_is_printed_or_logged() -> None:
 
 
 def _seconds(code: str, environment: dict[str, str]) -> float:
+    # No timeout: with one, the end is looked for ever more rarely, after 64 ms not before 114.
     start = time.perf_counter()
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=60, env=environment)
+    subprocess.run([sys.executable, "-c", code], check=True, env=environment)
     return time.perf_counter() - start
 
 
