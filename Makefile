@@ -8,14 +8,13 @@ VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
-PROFILE ?= standard
 
 .PHONY: help test test-thorough bench roofline tuned preview report chart peers replay compare history browser \
-        lint sanitize clean
+        lint sanitize clean distclean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
-	@echo "make bench      benchmark the current commit with asv, publish, print a table"
+	@echo "make bench      benchmark the current commit with asv, publish, print a table: PROFILE=full"
 	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
 	@echo "make preview    serve the published pages"
 	@echo "make compare    two revisions in turns, a verdict for each benchmark: BASE=v1 [HEAD=v2]"
@@ -28,7 +27,7 @@ help:
 	@echo "make browser    a headless browser for the tests of pages"
 	@echo "make lint       ruff and mypy"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
-	@echo "make clean      remove .venv, build results and caches"
+	@echo "make clean      remove .venv, builds and caches; distclean: also what was measured"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,10 +54,10 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.run --profile $(PROFILE)
+	$(BIN)/python -m benchmarks.run $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
 
 compare: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.paired $(or $(BASE),$(error say which revision: make compare BASE=v0.1.0)) \
+	$(BIN)/python -m benchmarks.paired $(or $(BASE),$(error say which revision: make compare BASE=HEAD~1)) \
 		$(or $(HEAD),HEAD) $(ARGS)
 
 history: $(VENV)/.bench
@@ -122,4 +121,10 @@ sanitize: $(VENV)/.installed
 		tests/test_narrow.py tests/test_split.py tests/test_dense.py -k cython
 
 clean:
-	rm -rf $(VENV) .asv build *.egg-info fastattn/implementations/*.so
+	rm -rf $(VENV) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \
+		.asv/env .asv/html .asv/vendor .asv/paired/installed .asv/paired/rounds .asv/paired/wheels
+	find fastattn benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+
+# What was measured cannot be made again in a minute: `clean` leaves it.
+distclean: clean
+	rm -rf .asv .peers report
