@@ -9,6 +9,7 @@ from benchmarks.common import Case, Profile
 
 PROFILE = common.profile()
 IMPLS = ("cython",)  # append: a value is part of a result's name
+VERSION = "2"  # of the ratios
 Cells = dict[tuple[Any, str], sampling.Cell]
 
 
@@ -28,7 +29,7 @@ class Ratios:
         """Measure in turns with the control."""
         return controls.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
-    @common.benchmark(version="2", unit="times NumPy's time for like work")
+    @common.benchmark(version=VERSION, unit="times NumPy's time for like work")
     def track_time_over_control(self, cells: Cells, regime: str, impl: str) -> float:
         """Least time over the least of like operations by NumPy."""
         return controls.track(cells[regime, impl])

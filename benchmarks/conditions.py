@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
+from benchmarks.files import write_whole
 
 RECORD_VARIABLE = "FASTATTN_BENCH_CONDITIONS"  # a file to which measurements append theirs
 CASE_VARIABLE = "FASTATTN_BENCH_CASE"  # what is being measured, in words
@@ -207,9 +208,7 @@ def store(found: dict[str, Any], results: Path, machine: str, commit: str) -> Pa
     """Add a run's conditions to those of the commit's earlier runs."""
     path = path_of(results, machine, commit)
     runs = load(results, machine, commit)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"version": 1, "runs": [*runs, found]}, indent=1)
-    path.write_text(text + "\n", encoding="utf-8")
+    write_whole(path, json.dumps({"version": 1, "runs": [*runs, found]}, indent=1) + "\n")
     return path
 
 
@@ -220,8 +219,10 @@ def load(results: Path, machine: str, commit: str) -> list[dict[str, Any]]:
     return runs
 
 
-def warning(found: dict[str, Any]) -> str:
-    """Say that a run was disturbed."""
+def warning(found: dict[str, Any]) -> str | None:
+    """Say that a run was disturbed; None where it was not."""
+    if not found["disturbed"]:
+        return None
     bad = [m for m in found["measurements"] if m["disturbed"]]
     worst = max(bad, key=lambda m: max(m["lost_share"], m["steal_share"]))
     share = 100 * max(worst["lost_share"], worst["steal_share"])

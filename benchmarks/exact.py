@@ -26,7 +26,8 @@ class Interval:
 
 def tail(most: int, trials: int) -> float:
     """Probability of at most `most` heads in so many tosses of a fair coin."""
-    return sum(math.comb(trials, k) for k in range(most + 1)) / 2**trials
+    ways = sum(math.comb(trials, k) for k in range(most + 1))
+    return float(ways / 2**trials)
 
 
 def sign_interval(values: Sequence[float], confidence: float) -> Interval:

@@ -8,16 +8,16 @@ build is named and passed over.  Exit status: 0, or 2 where some commit or cell 
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import report, run
+from benchmarks import common, conditions, report, run
 
 BENCHMARK = "bench_history.Ratios.track_time_over_control"
-CODE = ("fastattn", "src_cpp", "setup.py", "pyproject.toml")
 MARKED = 0.05  # changes beyond it stand out in the table; the regressions page decides
 
 Series = Mapping[str, Mapping[str, float | None]]  # commit -> regime -> value
@@ -33,7 +33,7 @@ def commits(steps: int, branch: str = "main", folder: Path = run.ROOT) -> list[s
     ValueError
         There is no such branch.
     """
-    command = ["git", "rev-list", "--first-parent", f"--max-count={steps}", branch, "--", *CODE]
+    command = ["git", "rev-list", "--first-parent", f"--max-count={steps}", branch, "--", *run.CODE]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise ValueError(f"{branch!r} is no branch or commit here: try --branch HEAD")
@@ -47,15 +47,28 @@ def subject(commit: str) -> str:
 
 
 def values(commit: str, machine: str, results: Path = report.RESULTS) -> dict[str, float | None]:
-    """Stored values of a commit by regime and implementation; None where one failed."""
+    """Stored values of a commit by regime and implementation; None where one failed.
+
+    Values of another version of the benchmark mean something else, and are none.
+    """
+    from benchmarks.bench_history import VERSION
+
     found = report.load(results, commit, machine)
-    cells = {} if found is None else found.values.get(BENCHMARK, {})
-    return {" ".join(map(str, key)): value for key, value in cells.items()}
+    if found is None or found.versions.get(BENCHMARK) != VERSION:
+        return {}
+    return {" ".join(map(str, key)): value for key, value in found.values[BENCHMARK].items()}
+
+
+def expected() -> list[str]:
+    """Names of the values that a commit has when all of it is measured."""
+    from benchmarks.bench_history import Ratios
+
+    return [" ".join(key) for key in itertools.product(*Ratios.params)]
 
 
 def lacking(cells: Mapping[str, float | None]) -> bool:
-    """Whether there is nothing, or something failed."""
-    return not cells or None in cells.values()
+    """Whether something was not measured, or failed."""
+    return any(cells.get(name) is None for name in expected())
 
 
 def unbuilt(cells: Mapping[str, float | None]) -> bool:
@@ -99,6 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         chosen = commits(options.steps, options.branch)
+        common.profile()
     except ValueError as error:
         parser.error(str(error))
     try:
@@ -122,6 +136,10 @@ def _measure(chosen: Sequence[str], machine: str | None, again: bool) -> int:
                 print(f"{commit[:8]} was passed over: it does not build, or fails; see {run.LOG}")
         status = here.publish()
     print(table(series, subjects))
+    for commit in chosen:
+        runs = conditions.load(report.RESULTS, here.machine, commit)
+        if runs and (warning := conditions.warning(runs[-1])):
+            print(f"{commit[:8]}: {warning}")
     return status or (2 if any(map(lacking, series.values())) else 0)
 
 

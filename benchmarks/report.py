@@ -15,10 +15,11 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks import conditions
 from benchmarks.common import IMPLS
 
 if TYPE_CHECKING:
@@ -32,12 +33,24 @@ Values = dict[tuple[Any, ...], float | None]  # parameters -> value; NaN skipped
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Results of one commit, machine and environment."""
+    """Results of one commit, machine and environment.
+
+    Attributes
+    ----------
+    values : mapping
+        Cells by benchmark.
+    versions : mapping
+        Of the benchmarks whose numbers these are.
+    warning : str or None
+        That the commit's last run was disturbed.
+    """
 
     commit: str
     machine: str
     python: str
     values: Mapping[str, Values]
+    versions: Mapping[str, str | None] = field(default_factory=dict)
+    warning: str | None = None
 
     def get(self, name: str, *parameters: Any) -> float | None:
         """Value of one cell; NaN where it was not measured, None where it failed."""
@@ -59,11 +72,15 @@ def load(results: Path, commit: str, machine: str | None = None) -> Report | Non
         file = json.loads(path.read_text())
         if file["commit_hash"] != commit:
             continue
-        values = {}
+        values, versions = {}, {}
         for name, row in file["results"].items():
             columns = dict(zip(file["result_columns"], row, strict=False))
             values[name] = _cells(columns["result"], columns["params"])
-        return Report(commit, file["params"]["machine"], file["python"], values)
+            versions[name] = columns.get("version")
+        name = file["params"]["machine"]
+        runs = conditions.load(results, name, commit)
+        warning = conditions.warning(runs[-1]) if runs else None
+        return Report(commit, name, file["python"], values, versions, warning)
     return None
 
 
@@ -266,6 +283,8 @@ def render(report: Report) -> int:
         "\nOf peak: time that the FMA peak and the memory allow, over the time that was taken."
     )
     console.print(f"Commit {report.commit[:8]}, {report.machine}, Python {report.python}.")
+    if report.warning:
+        console.print(f"[bold yellow]{report.warning}[/]")
     failed = report.failed()
     for name in failed:
         console.print(f"[bold red]failed[/] {name}")

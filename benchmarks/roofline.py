@@ -50,15 +50,9 @@ def bytes_read(case: Case) -> int:
 
 def peak_seconds(case: Case, roof: Any) -> float:
     """Least time that the limits of a `fastattn.Roofline` allow."""
-    return max(
-        work(case) / roof.fma_flops_per_second[case.dtype],
-        bytes_read(case) / roof.stream_bytes_per_second,
-    )
-
-
-def fraction_of_peak(seconds: float, case: Case, roof: Any) -> float:
-    """Share of the peak that a call of so many seconds reaches."""
-    return peak_seconds(case, roof) / seconds
+    arithmetic: float = work(case) / roof.fma_flops_per_second[case.dtype]
+    reading: float = bytes_read(case) / roof.stream_bytes_per_second
+    return max(arithmetic, reading)
 
 
 def peak_of(
@@ -107,16 +101,18 @@ def child(request_json: str) -> None:
     case, profile = Case(**request["case"]), Profile(**request["profile"])
     threads = request["threads"]
     agreed, answer = sampling.checked(case, request["impls"], threads)
-    calls: dict[str, Callable[[], Any]] = dict(agreed)
+    unmasked: dict[str, Callable[[], Any]] = {}
     if case != case.without_masks():
-        for impl in agreed:
-            calls[f"{impl} unmasked"] = common.bind(case.without_masks(), impl, threads)
+        unmasked, found = sampling.checked(case.without_masks(), list(agreed), threads)
+        agreed = {impl: call for impl, call in agreed.items() if impl in unmasked}
+        answer |= {impl: words for impl, words in found.items() if impl not in unmasked}
+    calls = agreed | {f"{impl} unmasked": call for impl, call in unmasked.items()}
     probes = {"peak": lambda: peak_of(case, threads=threads)}
     samples = sampling.take_turns(calls, profile, seed=request["seed"], probes=probes)
     for impl in agreed:
         answer[impl] |= sampling.summary(samples[impl], None)
         answer[impl]["time_over_peak"] = sampling.ratio(samples[impl], samples["peak"])
-        if f"{impl} unmasked" in samples:
+        if impl in unmasked:
             answer[impl]["time_over_unmasked"] = sampling.ratio(
                 samples[impl], samples[f"{impl} unmasked"]
             )

@@ -29,6 +29,7 @@ from benchmarks.bar import bar
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
+CODE = ("fastattn", "src_cpp", "setup.py", "pyproject.toml")  # what a commit's build is made of
 PAUSE_SECONDS = 0.25
 REMARKS = 10  # shown at most; all are in the log
 
@@ -89,8 +90,8 @@ def affinity() -> list[str]:
 
 
 def uncommitted() -> list[str]:
-    """Changed files outside benchmarks/, which asv, building the commit, does not see."""
-    command = ["git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!benchmarks"]
+    """Changed and new files of the package, which asv, building the commit, does not see."""
+    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [line[3:] for line in done.stdout.splitlines()]
 
@@ -211,9 +212,7 @@ class Session:
 
     def _keep(self, commit: str, lines: list[str]) -> None:
         found = conditions.gather(lines)
-        path = conditions.store(found, report.RESULTS, self.machine, commit)
-        if found["disturbed"]:
-            print(conditions.warning(found), f"Marked so in {path}.", sep="\n")
+        conditions.store(found, report.RESULTS, self.machine, commit)
         for words in dict.fromkeys(conditions.forced(f["variables"]) for f in found["facts"]):
             if words:
                 print(words)

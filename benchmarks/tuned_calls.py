@@ -68,11 +68,10 @@ def compared(case: Case, profile: Profile, seed: int) -> dict[str, float]:
     import fastattn
 
     inputs = common.inputs(case)
+    configs = {"tuned": fastattn.Config(), "default": fastattn.Config(deterministic=True)}
     calls = {
-        name: functools.partial(
-            fastattn.attention, *inputs, causal=case.causal, config=fastattn.Config(**fields)
-        )
-        for name, fields in {"tuned": {}, "default": {"deterministic": True}}.items()
+        name: functools.partial(fastattn.attention, *inputs, causal=case.causal, config=config)
+        for name, config in configs.items()
     }
     for call in calls.values():
         oracle.relative_error(case, *inputs, call())

@@ -97,6 +97,7 @@ def test_a_run_is_disturbed_where_more_than_a_tenth_of_it_is() -> None:
     many = conditions.gather(lines(*[0.0] * 8, 0.5, 0.7))
     assert many["disturbed"]
     assert [found["numpy"] for found in many["facts"]] == ["2"]
+    assert conditions.warning(few) is None
     words = conditions.warning(many)
     assert words.startswith("DISTURBED: 2 of 10 measurements")
     assert "worst, dim 9: others had 70 %" in words
@@ -154,6 +155,4 @@ def test_a_disturbed_run_is_marked_and_told(
     assert asked[0][-2:] == ["--bench", "x"]
     assert conditions.load(tmp_path, "here", "c" * 40)[0]["disturbed"]
     printed = capsys.readouterr().out
-    assert "DISTURBED: 1 of 1" in printed
-    assert "cccccccc.conditions" in printed
     assert printed.count("Forced from outside: OPENBLAS_CORETYPE=Haswell.") == 1

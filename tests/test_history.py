@@ -108,19 +108,29 @@ def test_the_table_tells_changes() -> None:
     assert lines[5].split() == ["dddddddd", "0.600", "(+18", "%)", "-", "why"]
 
 
+def test_values_of_another_version_are_none(tmp_path: Path) -> None:
+    store(tmp_path, "here", "a" * 40, 0, [1.5, 64.0, 1.0])
+    assert history.values("a" * 40, "here", tmp_path) == {}  # it is of version 1
+    path = tmp_path / "here/aaaaaaaa-virtualenv.json"
+    path.write_text(path.read_text().replace('"1"]', '"2"]'))
+    assert history.values("a" * 40, "here", tmp_path) == {"": 1.5}
+    assert history.values("b" * 40, "here", tmp_path) == {}
+
+
 def test_the_command(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What is measured is not measured again; a commit that does not build is passed over."""
     hashes = [commit(repository, "setup.py") for _ in range(3)]
-    stored: dict[str, dict[str, float | None]] = {hashes[0]: {"decode cython": 1.0}}
+    whole: dict[str, float | None] = dict.fromkeys(history.expected(), 1.0)
+    stored = {hashes[0]: whole}
     asked = []
 
     def measure(commit: str, arguments: list[str]) -> int:
         asked.append(commit)
         assert arguments == ["--bench", "bench_history"]
         if commit == hashes[2]:
-            stored[commit] = {"decode cython": 1.2}
+            stored[commit] = whole | {"decode cython": 1.2}
         return 0
 
     @contextlib.contextmanager
@@ -141,6 +151,9 @@ def test_the_command(
     assert asked == [*hashes[1:], hashes[2]]
     with pytest.raises(SystemExit):
         history.main(["1", "--branch", "nowhere"])
+    del stored[hashes[2]]["decode cython"]  # as where a regime is new
+    assert history.main(["1"]) == 0
+    assert asked[3:] == [hashes[2]]
 
     def interrupted(*_: object) -> int:
         raise KeyboardInterrupt

@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ sys.path.append(str(Path(__file__).resolve().parent.parent))
 from benchmarks import run
 from benchmarks.common import Case
 from benchmarks.paired import __main__ as command
-from benchmarks.paired import builds, calibrate, engine, live, table, workers
+from benchmarks.paired import builds, calibrate, engine, live, workers
 from benchmarks.paired.cells import BENCHMARKS, SUITES, Cell, cells
 from benchmarks.paired.engine import SourceError
 from benchmarks.paired.progress import Progress
@@ -104,7 +105,10 @@ def test_a_slower_head_is_found_and_the_rest_is_told(
     assert 2 < found.verdicts["a"].ratio < 6
     assert found.troubles["b"].kind == "wrong"
     assert found.troubles["b"].words.startswith("head: ArithmeticError: error")
-    assert found.troubles["c"].words == "head: NotImplementedError: no twelve"
+    assert asdict(found.troubles["c"]) == {
+        "kind": "failed",  # the base can
+        "words": "head: NotImplementedError: no twelve",
+    }
     assert found.status == 1
 
     assert facts["base"]["cpus"] == facts["head"]["cpus"] == [max(before)]
@@ -131,6 +135,7 @@ def test_a_slower_head_is_found_and_the_rest_is_told(
     assert "1 worse, 0 better, 0 same, 0 unresolved" in text
     assert "| **worse** |" in text
     assert "- b: **disagrees with the oracle**, head: Arith" in text
+    assert "- c: **failed**, head: NotImpl" in text
     kept = json.loads((tmp_path / "out.json").read_text())
     assert kept["status"] == 1
     assert len(kept["confirming"]["a"]) == kept["verdicts"]["a"]["rounds"]
@@ -162,9 +167,20 @@ def test_a_process_that_ends_costs_its_cell_only(tmp_path: Path) -> None:
     more += "    return os._exit(7) if q.shape[-2] == 24 else right(q, *a, **b)\n"
     several = source(tmp_path, "", more, "ab")
     assert set(several.round(["a", "b"])) == {"a"}
-    assert several.troubles["b"].kind == "cannot"
+    assert several.troubles["b"].kind == "failed"
     assert "head: its process ended with 7" in several.troubles["b"].words
     assert several.round([]) == {}
+
+
+@pytest.mark.slow
+def test_what_the_base_cannot_is_no_failure(tmp_path: Path) -> None:
+    """As where the head brings something new: nothing got worse."""
+    more = "\nright = attention\ndef attention(q, *a, **b):\n"
+    more += "    return None.new if q.shape[-2] == 24 else right(q, *a, **b)\n"
+    several = source(tmp_path, more, "", "ab")
+    assert set(several.round(["a", "b"])) == {"a"}
+    assert several.troubles["b"].kind == "cannot"
+    assert several.troubles["b"].words.startswith("base: AttributeError")
 
 
 @pytest.mark.slow
@@ -296,7 +312,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["fast", "fast"], 0, "1 same"),
         (["fast", "fast", "--minutes", "0"], 2, "Incomplete: out of time."),
         (["fast", "nowhere"], 2, "'nowhere' is no commit"),
-        (["fast", "stop"], 2, "interrupted while building"),
+        (["fast", "stop"], 130, "interrupted while building"),
     ],
 )
 def test_the_command(
@@ -359,10 +375,6 @@ def test_progress_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
         progress.round("screening", 1, 6)
         progress.cell("a")
     assert capsys.readouterr().out == ""
-
-
-def test_durations() -> None:
-    assert [table.duration(s) for s in (2.0, 0.0123, 4.5e-6)] == ["2 s", "12.3 ms", "4.5 µs"]
 
 
 def test_workers_have_the_last_cpus() -> None:

@@ -45,7 +45,7 @@ def test_the_table_of_a_comparison() -> None:
     assert "**Contended: others had 30 % of the CPU.**" in lines
     rows = [line for line in lines if line.startswith("| ")][1:]
     assert rows == [
-        "| x | 1 ms | 1.100 | 1.050 - inf | 16 | 20 % | **worse** |",
+        "| x | 1.00 ms | 1.100 | 1.050 - inf | 16 | 20 % | **worse** |",
         "| w | - | 1.000 | 0.990 - 1.010 | 6* | - | same |",
         "| y | - | - | - | 0 | - | **unresolved**: no round counted |",
     ]

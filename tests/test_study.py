@@ -107,6 +107,25 @@ def test_the_page_says_that_cpus_were_moved() -> None:
     assert any("Moved" in text and "dim 64" in text for text in page.warnings(record))
 
 
+def test_the_page_says_what_failed_and_what_could_not_run() -> None:
+    record = synthetic((64, 128))
+    quiet = len(page.warnings(record))
+    for dim in (64, 128):
+        for one in record.rounds[str(dim)][:2]:
+            one.samples.clear()
+            one.failures["cython"] = "ArithmeticError: error 9"
+    record.rounds["64"][2].reasons["numba"] = "it is not installed"
+    record.rounds["256"] = [Round(failures={"cython": "ArithmeticError: error 9"})]
+    assert record.dims() == [64, 128]
+    failed, missing, few = page.warnings(record)[quiet:]
+    assert failed == (
+        "Cython failed in 5 processes of dim 64, 128 and 256: ArithmeticError: error 9"
+    )
+    assert missing == "Numba was not measured: it is not installed."
+    left = record.wanted - 2
+    assert f"of {record.wanted} processes for each dim count {left} of dim 64 and {left}" in few
+
+
 def test_a_record_survives_the_file(tmp_path: Path) -> None:
     record = synthetic(rounds=2)
     record.write(tmp_path / "new/data.json")

@@ -7,7 +7,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -75,7 +74,8 @@ def test_the_distance_of_the_cpus_takes_turns(monkeypatch: pytest.MonkeyPatch) -
 
 def test_rounds_with_the_cpus_apart_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     def one(dim: int, tuning: Any, seconds: float, seed: int) -> Round:
-        return Round(others=0.0, distances=[5e-7 if seed == 1 else 2e-7] * 10)
+        distances = [5e-7 if seed == 1 else 2e-7] * 10
+        return Round({"numpy": [1.0] * 10}, others=0.0, distances=distances)
 
     monkeypatch.setattr(measure, "_round", one)
     record = empty()
@@ -84,6 +84,21 @@ def test_rounds_with_the_cpus_apart_are_measured_again(monkeypatch: pytest.Monke
     measure.compare(record, extent, nothing, nothing)
     assert len(record.rounds["64"]) == extent.rounds + 1
     assert len(record.kept(64)) == extent.rounds
+
+
+def test_processes_that_failed_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def one(dim: int, tuning: Any, seconds: float, seed: int) -> Round:
+        if seed == 0:
+            return Round(failures={"numpy": "no result in 300 s"})
+        return Round({"numpy": [1.0] * 10}, others=0.1)
+
+    monkeypatch.setattr(measure, "_round", one)
+    record = empty()
+    extent = replace(SMALL, dims=(64,))
+    record.tunings = {"64": {}}
+    measure.compare(record, extent, nothing, nothing)
+    assert [one.samples for one in record.kept(64)] == [{"numpy": [1.0] * 10}] * extent.rounds
+    assert record.failures() == {("numpy", "no result in 300 s"): [64]}
 
 
 def test_only_cython_has_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -116,13 +131,13 @@ def test_what_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
     found = turns.take(24, "float32", CONFIG, 0.01, seed=0)
     assert set(found.samples) == set(USABLE) - {USABLE[1]}
-    assert "ArithmeticError" in found.reasons[USABLE[1]]
+    assert "ArithmeticError" in found.failures[USABLE[1]]
 
 
 def test_a_round_in_a_process_of_its_own() -> None:
     tuning = {"dtype": "float32", "config": CONFIG}
     found = measure._round(16, tuning, seconds=0.05, seed=1)
-    assert set(found.samples) == set(USABLE), found.reasons
+    assert set(found.samples) == set(USABLE), found.failures
     assert found.ratio("numpy", "numpy") == 1.0
 
 
@@ -134,7 +149,7 @@ def test_why_a_process_gave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         return subprocess.CompletedProcess(words, -11, "", "one\nlast words")
 
     monkeypatch.setattr(measure.subprocess, "run", dies)
-    assert measure._round(16, tuning, 0.1, 0).reasons == dict.fromkeys(
+    assert measure._round(16, tuning, 0.1, 0).failures == dict.fromkeys(
         IMPLS, "its process ended with -11: last words"
     )
 
@@ -142,7 +157,7 @@ def test_why_a_process_gave_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
         raise subprocess.TimeoutExpired(words, 1)
 
     monkeypatch.setattr(measure.subprocess, "run", late)
-    assert "no result in 300 s" in measure._round(16, tuning, 0.1, 0).reasons["cython"]
+    assert "no result in 300 s" in measure._round(16, tuning, 0.1, 0).failures["cython"]
 
 
 # --- The pieces ------------------------------------------------------------------------
@@ -184,7 +199,7 @@ def test_disturbed_rounds_are_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     def one(dim: int, tuning: Any, seconds: float, seed: int) -> Round:
         asked.append((dim, seed))
         disturbed = (dim == 128 and seed != 2) or dim == 256
-        return Round(others=0.5 if disturbed else 0.01)
+        return Round({"numpy": [1.0] * 10}, others=0.5 if disturbed else 0.01)
 
     monkeypatch.setattr(measure, "_round", one)
     record = empty()
@@ -366,14 +381,12 @@ def test_a_drawing_may_be_stopped(
     kept = tmp_path / "kept.json"
     synthetic((64,)).write(kept)
 
-    def render(*_: object) -> Iterator[Path]:
-        yield tmp_path / "index.html"
+    def render(*_: object) -> list[Path]:
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page, "render", render)
     assert command_line.main(["--data", str(kept), "--folder", str(tmp_path)]) == 130
-    *_, wrote, _, _, remedy = capsys.readouterr().out.splitlines()
-    assert wrote == f"Wrote {tmp_path / 'index.html'}"
+    remedy = capsys.readouterr().out.splitlines()[-1]
     assert remedy.endswith(f"--data {kept}")
 
 

@@ -2,12 +2,14 @@
 
 Builds both, lets a live process of each take turns on one CPU, and says of every benchmark
 whether it became worse, better, stayed the same, or cannot be told.  Exit status: 0 nothing
-worse, 1 something worse, 2 could not measure.  Ctrl-C keeps and shows what there is.
+worse, 1 something worse, 2 could not measure; 130 after Ctrl-C, which keeps and shows what
+there is.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import sys
 import time
@@ -16,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common, conditions
+from benchmarks.files import write_whole
 from benchmarks.paired import table
 from benchmarks.paired.builds import FOLDER, Build, Builder, BuildError
 from benchmarks.paired.cells import SUITES, cells
@@ -66,7 +69,7 @@ def main() -> int:
             return COULD_NOT_MEASURE
         except KeyboardInterrupt:
             print("interrupted while building")
-            return COULD_NOT_MEASURE
+            return 130
         sides = [Side(s, b.python, b.folder) for s, b in zip(SIDES, (base, head), strict=True)]
         seed = options.seed if options.seed is not None else time.time_ns() % 2**32
         found, facts = measure(
@@ -100,8 +103,9 @@ def _builds(options: argparse.Namespace, progress: Progress) -> tuple[Build, Bui
 def conclude(found: Comparison, about: Mapping[str, Any], stem: Path) -> int:
     """Show and keep what was found; the exit status."""
     text = table.markdown(found, about)
-    table.write(stem.with_suffix(".json"), table.record(found, about))
-    stem.with_suffix(".md").write_text(text, encoding="utf-8")
+    kept = json.dumps(table.record(found, about), indent=1)
+    write_whole(stem.with_name(f"{stem.name}.json"), kept + "\n")
+    write_whole(stem.with_name(f"{stem.name}.md"), text)
     print(text)
     return found.status
 

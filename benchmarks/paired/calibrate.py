@@ -21,10 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import conditions
-from benchmarks.paired import table
+from benchmarks.files import write_whole
 from benchmarks.paired.builds import FOLDER, Builder, BuildError
 from benchmarks.paired.cells import SUITES, cells
-from benchmarks.paired.engine import Comparison
+from benchmarks.paired.engine import INTERRUPTED, Comparison
 from benchmarks.paired.live import LOG as BUILD_LOG
 from benchmarks.paired.live import ROOT, measure, seconds_of, settings
 from benchmarks.paired.progress import Progress
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
         found, _ = measure(
             sides, chosen, Rule(), progress, seconds_of(options), options.threads, seed
         )
-        if found.stopped == "interrupted":  # what somebody ends says nothing of the rates
+        if found.stopped == INTERRUPTED:  # what somebody ends says nothing of the rates
             raise KeyboardInterrupt
         about = {
             "percent": percent,
@@ -153,7 +153,7 @@ def main() -> int:
         return 2
     command = f"python -m benchmarks.paired.calibrate {shlex.join(sys.argv[1:])}".strip()
     result = summary(done, Rule(), options.simulate, UNIT) | {"command": command}
-    table.write(options.result, result)
+    write_whole(options.result, json.dumps(result, indent=1) + "\n")
     print(markdown(result))
     return status
 

@@ -12,8 +12,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from benchmarks.paired import exact
+from benchmarks import exact
 from benchmarks.paired.rule import Round, Rule, Verdict, judge
+
+INTERRUPTED = "interrupted"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +25,9 @@ class Trouble:
     Attributes
     ----------
     kind : str
-        "cannot": a side cannot run it; "wrong": a side disagrees with the oracle.
+        "cannot": the base cannot run it, as where the head brings something new; "failed": a
+        process ended, or the head cannot run what the base can; "wrong": a side disagrees with
+        the oracle.
     words : str
         Which side, and what it said.
     """
@@ -75,12 +79,14 @@ class Comparison:
 
     @property
     def status(self) -> int:
-        """Exit status: 0 nothing worse, 1 something worse, 2 could not measure."""
+        """Exit status: 0 nothing worse, 1 something worse, 2 could not measure, 130 Ctrl-C."""
         if self.count("worse"):
             return 1
-        wrong = any(trouble.kind == "wrong" for trouble in self.troubles.values())
+        if self.stopped == INTERRUPTED:
+            return 130
+        failed = any(trouble.kind != "cannot" for trouble in self.troubles.values())
         resolved = self.count("same") + self.count("better")
-        return 2 if wrong or self.stopped or not resolved else 0
+        return 2 if failed or self.stopped or not resolved else 0
 
 
 class SourceError(RuntimeError):
@@ -132,7 +138,7 @@ def compare(
             gather(f"fresh rounds, look {look}", found.confirming, open_, look * wanted)
             open_ = _decide(found, open_, family, look * wanted)
     except KeyboardInterrupt:
-        found.stopped = "interrupted"
+        found.stopped = INTERRUPTED
     except SourceError as error:
         found.stopped = str(error)
     for name in names:

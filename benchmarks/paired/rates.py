@@ -8,8 +8,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from benchmarks import conditions
+from benchmarks.exact import clopper_pearson, sign_interval
 from benchmarks.paired import simulate
-from benchmarks.paired.exact import clopper_pearson, sign_interval
 from benchmarks.paired.rule import Rule
 
 # Their time is the call's, not the kernel's, to which the slowdown is done.
@@ -74,7 +75,7 @@ def _real(lines: Lines, rule: Rule, unit: float) -> dict[str, Any]:
         slowed = [w for one in words for n, w in one.items() if not n.startswith(NOT_SLOWED)]
         row: dict[str, Any] = {
             "comparisons": len(these),
-            "contended": sum(one["lost_share"] > 0.05 for one in these),
+            "contended": sum(one["lost_share"] > conditions.LOST_SHARE for one in these),
             "cells": {name: _cell(these, name, rule, unit) for name in _names(these)},
         }
         if percent == 0:

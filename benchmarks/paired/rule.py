@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.paired import exact
+from benchmarks import exact
 
 OUTLIER_DEVIATIONS = 5.0  # of a pair's sum from their median, in robust standard deviations
 OUTLIER_LEAST = 0.03  # but never a sum that is nearer to the median than this

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from benchmarks import conditions
+from benchmarks import conditions, report
 from benchmarks.paired.engine import Comparison
 from benchmarks.paired.rule import Round, Verdict
 
 WORDS = ("worse", "better", "same", "unresolved")
+TROUBLES = {"wrong": "**disagrees with the oracle**, ", "failed": "**failed**, ", "cannot": ""}
 
 
 def markdown(found: Comparison, about: Mapping[str, Any]) -> str:
@@ -38,8 +37,7 @@ def markdown(found: Comparison, about: Mapping[str, Any]) -> str:
     if found.troubles:
         lines += ["", "Not compared:", ""]
         lines += [
-            f"- {name}: {'**disagrees with the oracle**, ' * (trouble.kind == 'wrong')}"
-            f"{trouble.words}"
+            f"- {name}: {TROUBLES[trouble.kind]}{trouble.words}"
             for name, trouble in found.troubles.items()
         ]
     lines += [
@@ -64,7 +62,7 @@ def _row(name: str, verdict: Verdict, found: Comparison) -> str:
     return " | ".join(
         (
             f"| {name}",
-            duration(statistics.median(seconds)) if seconds else "-",
+            report.seconds(statistics.median(seconds)) if seconds else "-",
             ratio,
             interval,
             f"{verdict.rounds}{'*' * verdict.screened}",
@@ -72,14 +70,6 @@ def _row(name: str, verdict: Verdict, found: Comparison) -> str:
             f"{word}{f': {verdict.reason}' if verdict.reason else ''} |",
         )
     )
-
-
-def duration(seconds: float) -> str:
-    """Three digits and a unit."""
-    for unit, size in (("s", 1.0), ("ms", 1e-3)):
-        if seconds >= size:
-            return f"{seconds / size:.3g} {unit}"
-    return f"{seconds / 1e-6:.3g} µs"
 
 
 def record(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -107,11 +97,3 @@ def _number(value: Any) -> Any:
 
 def _rounds(rounds: Mapping[str, list[Round]]) -> dict[str, list[dict[str, Any]]]:
     return {name: [asdict(one) for one in many] for name, many in rounds.items()}
-
-
-def write(path: Path, content: dict[str, Any]) -> None:
-    """JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    other = path.with_suffix(".tmp")
-    other.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    other.replace(path)

@@ -16,9 +16,10 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from benchmarks import common, conditions, oracle, sampling
+from benchmarks.answering import one_line, own_output
 from benchmarks.common import Case
 from benchmarks.paired.rule import Turn
 
@@ -51,13 +52,13 @@ class Worker:
             call = common.bind(it, impl, threads)
             result = call()
         except Exception as error:
-            return {"cannot": _words(error)}
+            return {"cannot": one_line(error)}
         found: dict[str, Any] = {}
         if check:
             try:
                 found["error"] = oracle.relative_error(it, *common.inputs(it), result)
             except Exception as error:  # of another shape, too, is wrong
-                return {"wrong": _words(error)}
+                return {"wrong": one_line(error)}
         # On one thread, time that others take of the CPU can be told from the call's own.
         self._clock = time.process_time if threads == 1 else time.perf_counter
         self._call = call
@@ -90,7 +91,7 @@ def child(request_json: str) -> None:
     """Serve until the orders end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides
     request = json.loads(request_json)
-    output = _own_output()
+    output = own_output()
     if request["cpus"] is not None:
         os.sched_setaffinity(0, request["cpus"])
     where = Path(importlib.import_module("fastattn").__file__ or "").resolve()
@@ -102,16 +103,3 @@ def child(request_json: str) -> None:
         order = json.loads(line)
         answer = getattr(worker, order.pop("do"))(**order)
         print(json.dumps(answer), file=output, flush=True)
-
-
-def _own_output() -> TextIO:
-    """Standard output for ourselves; what libraries print goes to standard error."""
-    ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return ours
-
-
-def _words(error: BaseException) -> str:
-    """One line for an error."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:300]

@@ -239,7 +239,7 @@ class Workers:
         """Give up the cell in hand if this was not its first time."""
         self._deaths[left[-1]] = self._deaths.get(left[-1], 0) + 1
         if self._deaths[left[-1]] > 1:
-            self.troubles[left.pop()] = Trouble("cannot", str(error))
+            self.troubles[left.pop()] = Trouble("failed", str(error))
 
     def _start(self, stack: ExitStack) -> dict[str, Process]:
         """Both processes, from fresh copies, in random order."""
@@ -254,10 +254,10 @@ class Workers:
             side.name: stack.enter_context(Process(side, self._cpus, seed))
             for side in self._random.sample(fresh, len(fresh))
         }
-        for side in SIDES:
-            processes[side].send("facts")
-        for side in SIDES:
-            self.facts[side] = processes[side].answer(START_SECONDS)
+        for name in SIDES:
+            processes[name].send("facts")
+        for name in SIDES:
+            self.facts[name] = processes[name].answer(START_SECONDS)
         return processes
 
     def _cell(self, name: str, processes: Mapping[str, Process]) -> Round | None:
@@ -269,12 +269,15 @@ class Workers:
             "threads": self._threads,
             "check": first,
         }
-        for side in SIDES:  # one after the other: they share a CPU
+        for side in SIDES:  # one after the other: they share a CPU; the base first
             answer = processes[side].ask("bind", **order)
-            for kind in ("wrong", "cannot"):
-                if kind in answer:
-                    self.troubles[name] = Trouble(kind, f"{side}: {answer[kind]}")
-                    return None
+            if "wrong" in answer:
+                self.troubles[name] = Trouble("wrong", f"{side}: {answer['wrong']}")
+                return None
+            if "cannot" in answer:
+                kind = "cannot" if side == "base" else "failed"
+                self.troubles[name] = Trouble(kind, f"{side}: {answer['cannot']}")
+                return None
         if first:
             turn = self._pace.turn_seconds
             rates = [processes[side].ask("rate", seconds=turn)["calls"] for side in SIDES]

@@ -51,7 +51,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
         parser.error(f"--threads {known.threads}: from 1 to the {cpus} usable CPUs")
     known.threads = list(dict.fromkeys(threads))
     name = time.strftime("%Y%m%d-%H%M%S")
-    known.json = known.json or FOLDER / f"{name}.json"
+    known.json = known.show or known.json or FOLDER / f"{name}.json"
     known.plot = known.plot or known.json.with_suffix(".png")
     return known
 
@@ -131,8 +131,7 @@ def main() -> int:
         return 1
     status = tables.render(results)
     chart.draw(results, known.plot)
-    kept = known.show or known.json
-    print(f"Kept in {_short(kept)}; picture {_short(known.plot)}")
+    print(f"Kept in {_short(known.json)}; picture {_short(known.plot)}")
     return status if whole else 130
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks import common
+from benchmarks import common, roofline
 from benchmarks.common import DIMS, WORKLOADS, Case, dim_case
 
 
@@ -39,16 +39,13 @@ class Cell:
 
     @property
     def operations(self) -> int:
-        """Useful floating-point operations: both products, half of them where causal."""
-        c = self.case
-        full = 4 * c.batch * c.heads_q * c.length_q * c.length_k * c.dim
-        return full // 2 if c.causal else full
+        """Useful floating-point operations: both products, of the keys that are seen."""
+        return roofline.work(self.case)
 
     @property
     def keys_bytes(self) -> int:
         """Bytes of keys and values, which every implementation reads at least once."""
-        c = self.case
-        return 2 * c.batch * c.heads_kv * c.length_k * c.dim * c.itemsize
+        return roofline.bytes_read(self.case)
 
 
 SUFFIXES = {"float32": "", "float64": "-f64", "float16": "-f16", "bfloat16": "-bf16"}

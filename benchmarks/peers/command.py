@@ -105,7 +105,9 @@ def _process(
         else:  # it ended too early
             reason = message["ended"]
             if doing and doing in pending.get(cell, ()):
-                kept = [e for e in results.entries if (e.cell, e.threads) != (cell, threads)]
+                # Those that are left begin anew; who killed an earlier process does not.
+                again = [(cell, threads, name) for name in pending[cell]]
+                kept = [e for e in results.entries if (e.cell, e.threads, e.peer) not in again]
                 results.entries[:] = [*kept, Entry(cell, threads, doing, failed=reason)]
                 pending[cell].remove(doing)
             else:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from benchmarks.files import write_whole
 from benchmarks.peers import OURS
 
 FORMAT = 1  # of the file
@@ -131,9 +132,7 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Keep it all, raw samples included."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
-        path.write_text(text + "\n", encoding="utf-8")
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Results:

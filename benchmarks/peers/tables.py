@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH = 120  # columns, where the output is no terminal
-DISTURBED = 0.05  # of the CPUs' time: from here on it is said that others took it
 REFERENCES = ("numpy", "torch-sdpa")
 
 
@@ -126,7 +125,7 @@ def remarks(results: Results) -> list[str]:
             lines.append(f"[yellow]restless[/] before {_plural(e.restless, 'turn')} of {where}")
     for threads, cells in results.others.items():
         for cell, share in cells.items():
-            if share > DISTURBED:
+            if share > conditions.LOST_SHARE:
                 lines.append(
                     f"[yellow]disturbed[/] {cell}, {_threads(int(threads))}: others took "
                     f"{report.percent(share)} of the CPUs' time; measure again"

@@ -24,9 +24,10 @@ import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from benchmarks import common, oracle, sampling
+from benchmarks.answering import one_line, own_output
 from benchmarks.peers import OURS, registry
 from benchmarks.peers.cells import CELLS, Cell
 from benchmarks.peers.peer import Bound
@@ -182,7 +183,7 @@ def measure(
                     )
                     found["calls"] = numbers[name]
         except Exception as error:
-            say({"peer": name, "failed": _words(error)})
+            say({"peer": name, "failed": one_line(error)})
             traceback.print_exc()
             continue
         say({"peer": name, **found})
@@ -269,26 +270,13 @@ def _turns(
                 return
 
 
-def _words(error: BaseException) -> str:
-    """One line for an error."""
-    lines = str(error).strip().splitlines() or [""]
-    return f"{type(error).__name__}: {lines[0]}"[:300]
-
-
-def _own_output() -> TextIO:
-    """Standard output for ourselves; what libraries print goes to standard error."""
-    ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    return ours
-
-
 def main() -> int:
     """Answer one request: cells, each with its peers, on one number of threads."""
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides
     request = json.loads(sys.argv[1])
-    output = _own_output()
+    output = own_output()
 
     def say(message: dict[str, Any]) -> None:
         print(json.dumps(message), file=output, flush=True)

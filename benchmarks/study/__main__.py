@@ -85,7 +85,11 @@ def compare(record: Record, earlier: Record) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; 130 where it was stopped, 1 where nothing was measured."""
+    """Run the command.
+
+    The status is 130 where it was stopped, 1 where nothing was measured or speed-ups differ from
+    those of `--against`, 2 where something failed.
+    """
     from benchmarks.study import page
 
     known = parse(arguments)
@@ -112,6 +116,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     if not record.dims():
         return 1
+    if record.failures():
+        return 2
     return 0 if earlier is None else compare(record, earlier)
 
 

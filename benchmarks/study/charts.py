@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 import re
@@ -220,7 +221,7 @@ def searches(record: Record) -> list[Chart]:
             f"Search at dim {dim}: {words.plural(len(_scores(tuning)), 'evaluation')}; the best "
             f"takes {words.times(min(filter(None, _scores(tuning)), default=None))} the "
             "default’s time.",
-            lambda figure, dim=dim, tuning=tuning: _search(figure.subplots(), dim, tuning),
+            functools.partial(_alone, dim=dim, tuning=tuning),
             PANEL_INCHES,
         )
         for dim, tuning in found
@@ -257,6 +258,10 @@ def _scores(tuning: dict[str, Any]) -> list[float | None]:
         math.exp(statistics.median(one["log_ratios"])) if one["log_ratios"] else None
         for one in tuning["search"]["evaluations"]
     ]
+
+
+def _alone(figure: Any, dim: str, tuning: dict[str, Any]) -> None:
+    _search(figure.subplots(), dim, tuning)
 
 
 def _search(axes: Any, dim: str, tuning: dict[str, Any]) -> None:

@@ -13,11 +13,11 @@ from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks import common, roofline
+from benchmarks import common, conditions, roofline
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
 from benchmarks.peers import command, timing
 from benchmarks.study.published import STUDY_DTYPE
-from benchmarks.study.record import DISTURBED, Record, Round
+from benchmarks.study.record import Record, Round
 
 BUDGET = 18  # evaluations of the tuner, as the study had
 ROUND_TIMEOUT_SECONDS = 300.0
@@ -163,7 +163,7 @@ def compare(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell
     for number in range(2 * extent.rounds):
         for dim in extent.dims:
             found = record.rounds.setdefault(str(dim), [])
-            quiet = sum((one.others or 0.0) <= DISTURBED for one in record.near(dim))
+            quiet = sum((one.others or 0.0) <= conditions.LOST_SHARE for one in record.near(dim))
             if number >= extent.rounds and quiet >= extent.rounds:
                 continue
             again = " again, for it was disturbed" if number >= extent.rounds else ""
@@ -194,11 +194,11 @@ def _round(dim: int, tuning: dict[str, Any], seconds: float, seed: int) -> Round
         )
     except subprocess.TimeoutExpired:
         reason = f"no result in {ROUND_TIMEOUT_SECONDS:g} s"
-        return Round(reasons=dict.fromkeys(IMPLS, reason))
+        return Round(failures=dict.fromkeys(IMPLS, reason))
     if done.returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
         reason = f"its process ended with {done.returncode}: {last}"
-        return Round(reasons=dict.fromkeys(IMPLS, reason))
+        return Round(failures=dict.fromkeys(IMPLS, reason))
     return Round(**json.loads(done.stdout.splitlines()[-1]))
 
 

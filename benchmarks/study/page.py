@@ -11,7 +11,7 @@ from benchmarks.study import charts, picture, tables, words
 from benchmarks.study.measure import median_load
 from benchmarks.study.picture import Chart
 from benchmarks.study.published import BLOG_TITLE, STUDY_TITLE
-from benchmarks.study.record import DISTURBED, NEAR, Record
+from benchmarks.study.record import NEAR, Record
 from benchmarks.study.tables import Table
 
 HERE = Path(__file__).parent
@@ -227,6 +227,17 @@ def warnings(record: Record) -> list[str]:
     found = []
     if record.interrupted:
         found.append("The measurement was stopped: something is missing.")
+    for (impl, failure), dims in record.failures().items():
+        at = words.listed([str(dim) for dim in dict.fromkeys(dims)])
+        found.append(
+            f"{words.NAMES[impl]} failed in {words.plural(len(dims), 'process')} of dim {at}: "
+            f"{failure}"
+        )
+    for impl, reason in record.reasons().items():
+        found.append(f"{words.NAMES[impl]} was not measured: {reason}.")
+    if few := [dim for dim in record.dims() if len(record.kept(dim)) < record.wanted]:
+        counts = words.listed([f"{len(record.kept(dim))} of dim {dim}" for dim in few])
+        found.append(f"Few: of {record.wanted} processes for each dim count {counts}.")
     if moved := record.moved():
         found.append(
             "Moved: the CPUs were further apart than usual in nearly all repetitions of dim "
@@ -234,8 +245,8 @@ def warnings(record: Record) -> list[str]:
         )
     if disturbed := record.disturbed():
         found.append(
-            f"Disturbed: others took more than {100 * DISTURBED:.0f} % of the CPUs’ time at "
-            f"{words.plural(len(disturbed), 'dim')} of {len(record.dims())} ({MARK}). "
+            f"Disturbed: others took more than {100 * conditions.LOST_SHARE:.0f} % of the CPUs’ "
+            f"time at {words.plural(len(disturbed), 'dim')} of {len(record.dims())} ({MARK}). "
             "Measure again on a quiet machine."
         )
     if forced := conditions.forced(record.about["environment"]):

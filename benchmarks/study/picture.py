@@ -42,7 +42,7 @@ STYLES |= {
     "torch-hand": STYLES["numpy"] | {"marker": "D"},
     "torch-mha": STYLES["numpy"] | {"marker": "v"},
 }
-SETTINGS: dict[str, Any] = {
+SETTINGS: Any = {  # names of settings are a type of their own
     "svg.hashsalt": "fastattn",
     "svg.fonttype": "none",
     "font.size": 10,

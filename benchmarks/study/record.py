@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
@@ -12,11 +11,12 @@ from itertools import compress
 from pathlib import Path
 from typing import Any
 
+from benchmarks import conditions, exact
+from benchmarks.files import write_whole
 from benchmarks.peers.results import Results
 
 FORMAT = 1  # of the file
 CONFIDENCE = 0.95
-DISTURBED = 0.05  # of the CPUs' time: from here on it is said that others took it
 # CPUs that are further apart than so many times the least distance of a run have been moved.
 NEAR = 1.4
 LEAST_REPETITIONS = 8  # with near CPUs, of a round that counts
@@ -39,13 +39,8 @@ def estimate(values: Sequence[float]) -> Estimate | None:
     """
     if not values:
         return None
-    ordered, count = sorted(values), len(values)
-    cut, tail = 0, 1.0
-    while 2 * tail / 2**count <= 1 - CONFIDENCE:
-        cut += 1
-        tail += math.comb(count, cut)
-    cut = max(0, cut - 1)
-    return Estimate(statistics.median(ordered), ordered[cut], ordered[count - 1 - cut])
+    interval = exact.sign_interval(values, CONFIDENCE)
+    return Estimate(statistics.median(values), interval.low, interval.high)
 
 
 @dataclass(slots=True)
@@ -59,7 +54,9 @@ class Round:
     errors : dict of str to float or None
         Maximum error against a wider type, over the naive one.
     reasons : dict of str to str
-        Why an implementation has no samples.
+        Why an implementation cannot run here.
+    failures : dict of str to str
+        What went wrong where one should have run.
     others, stolen : float or None
         Share of the CPUs' time that was not to be had; of it, what the hypervisor took.
     distances : list of float
@@ -70,6 +67,7 @@ class Round:
     samples: dict[str, list[float]] = field(default_factory=dict)
     errors: dict[str, float | None] = field(default_factory=dict)
     reasons: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
     others: float | None = None
     stolen: float | None = None
     distances: list[float] = field(default_factory=list)
@@ -137,17 +135,21 @@ class Record:
 
     def dims(self) -> list[int]:
         """Dims of which there is anything to show."""
-        return sorted(int(dim) for dim, rounds in self.rounds.items() if rounds)
+        return sorted(int(dim) for dim in self.rounds if self._timed(dim))
+
+    def _timed(self, dim: int | str) -> list[Round]:
+        """Rounds in which anything was timed."""
+        return [one for one in self.rounds.get(str(dim), []) if one.samples]
 
     def near(self, dim: int) -> list[Round]:
         """Rounds with the CPUs as near as they are in this run, and only their repetitions."""
         limit = NEAR * min(self._distances(), default=0.0)
-        reduced = (one.among(limit) for one in self.rounds.get(str(dim), []))
+        reduced = (one.among(limit) for one in self._timed(dim))
         return [one for one in reduced if one is not None]
 
     def kept(self, dim: int) -> list[Round]:
         """The rounds that count: near and quiet ones, chosen without a look at their times."""
-        found = self.near(dim) or self.rounds.get(str(dim), [])
+        found = self.near(dim) or self._timed(dim)
         return sorted(found, key=lambda one: one.others or 0.0)[: self.wanted]
 
     def apart(self) -> float | None:
@@ -185,20 +187,30 @@ class Record:
         return statistics.median(one.others or 0.0 for one in self.kept(dim))
 
     def disturbed(self) -> list[int]:
-        """Dims whose rounds lost more than `DISTURBED`."""
-        return [dim for dim in self.dims() if self.disturbance(dim) > DISTURBED]
+        """Dims whose rounds lost more than `conditions.LOST_SHARE`."""
+        return [dim for dim in self.dims() if self.disturbance(dim) > conditions.LOST_SHARE]
+
+    def failures(self) -> dict[tuple[str, str], list[int]]:
+        """What went wrong, by implementation and words: the dims, one for each process."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for dim, rounds in self.rounds.items():
+            for one in rounds:
+                for failure in one.failures.items():
+                    found.setdefault(failure, []).append(int(dim))
+        return found
+
+    def reasons(self) -> dict[str, str]:
+        """Why an implementation could not run, by implementation."""
+        rounds = (one for found in self.rounds.values() for one in found)
+        return {impl: reason for one in rounds for impl, reason in one.reasons.items()}
 
     def peer_results(self) -> Results | None:
         """What was measured beside torch."""
         return None if self.peers is None else Results.of(self.peers)
 
     def write(self, path: Path) -> None:
-        """Keep it all, raw samples included; an interruption leaves the old file or the new."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        text = json.dumps({"format": FORMAT, **asdict(self)}, indent=1)
-        part = path.with_suffix(".part")
-        part.write_text(text + "\n", encoding="utf-8")
-        os.replace(part, path)
+        """Keep it all, raw samples included."""
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
 
     @classmethod
     def read(cls, path: Path) -> Record:

@@ -7,11 +7,12 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from benchmarks import conditions
 from benchmarks.common import IMPLS
 from benchmarks.peers.results import Results
 from benchmarks.study import words
 from benchmarks.study.published import BLOG_SECONDS, BLOG_THREADS, STUDY, STUDY_DTYPE
-from benchmarks.study.record import DISTURBED, Estimate, Record, geometric_mean
+from benchmarks.study.record import Estimate, Record, geometric_mean
 from benchmarks.study.words import NAMES, NOTHING
 
 OTHERS = IMPLS[1:]  # those with a speed-up
@@ -198,7 +199,7 @@ def tunings(record: Record) -> Table:
     marked = frozenset(
         at
         for at, (_, found) in enumerate(sorted(record.tunings.items(), key=lambda p: int(p[0])))
-        if (found["load"]["others"] or 0.0) + (found["load"]["stolen"] or 0.0) > DISTURBED
+        if sum(found["load"][name] or 0.0 for name in ("others", "stolen")) > conditions.LOST_SHARE
     )
     return Table("Configurations found by the genetic tuner", columns, tuple(rows), marked)
 
@@ -233,7 +234,7 @@ def peers(record: Record) -> list[Table]:
         rows: list[tuple[str, ...]] = []
         for cell in results.cells(threads):
             ours = results.get(cell, threads, "cython")
-            if results.others.get(str(threads), {}).get(cell, 0.0) > DISTURBED:
+            if results.others.get(str(threads), {}).get(cell, 0.0) > conditions.LOST_SHARE:
                 marked.add(len(rows))
             rows.append(
                 (

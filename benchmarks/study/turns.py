@@ -65,7 +65,7 @@ def take(
         try:
             found.errors[impl] = oracle.relative_error(case, *arrays, call())
         except Exception as error:
-            found.reasons[impl] = f"{type(error).__name__}: {error}"
+            found.failures[impl] = f"{type(error).__name__}: {error}"
             traceback.print_exc()
         else:
             calls[impl] = call

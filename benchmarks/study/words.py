@@ -57,5 +57,6 @@ def listed(items: list[str]) -> str:
 
 
 def plural(number: int, word: str) -> str:
-    """``1 dim``, ``2 dims``."""
-    return f"{number} {word}{'' if number == 1 else 's'}"
+    """``1 dim``, ``2 dims``, ``2 processes``."""
+    ending = "" if number == 1 else "es" if word.endswith("s") else "s"
+    return f"{number} {word}{ending}"

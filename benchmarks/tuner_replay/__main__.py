@@ -73,11 +73,11 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
     )
     replaying.add_argument("--quick", action="store_true", help=f"{QUICK} replays")
     replaying.add_argument("--json", type=Path, help="where to keep results")
-    replaying.add_argument("--plot", type=Path, help="pictures: .png or .svg")
+    replaying.add_argument("--plot", type=Path, help="pictures: .png or .svg; default beside it")
 
     showing = commands.add_parser("show", help="describe tables, or show kept results again")
     showing.add_argument("results", type=Path, nargs="?", help="what `replay` kept")
-    showing.add_argument("--plot", type=Path, help="pictures: .png or .svg")
+    showing.add_argument("--plot", type=Path, help="pictures: .png or .svg; default beside it")
 
     for command, default in ((recording, "all"), (replaying, "held-out"), (showing, "all")):
         command.add_argument(
@@ -96,6 +96,8 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         known.rival_replays = min(known.replays, known.rival_replays or known.replays)
         known.json = known.json or KEPT / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
         known.plot = known.plot or known.json.with_suffix(".png")
+    if known.command == "show" and known.results is not None:
+        known.plot = known.plot or known.results.with_suffix(".png")
     for name in ("rounds", "processes", "replays", "rival_replays", "neighbours"):
         if getattr(known, name, 1) < 1:
             parser.error(f"--{name.replace('_', '-')}: 1 or more")

@@ -132,7 +132,8 @@ def run(
     with spawned.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         for setting in settings:
             mine = {s: table for s, table in found.items() if table.space.name == setting.space}
-            near = [t for t in map(load, known) if setting.warm and t.space.name == setting.space]
+            recorded = map(load, known) if setting.warm else iter(())
+            near = [table for table in recorded if table.space.name == setting.space]
             starts = {s: warm_start(table, near, neighbours) for s, table in mine.items()}
 
             def measure(

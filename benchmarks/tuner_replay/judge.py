@@ -12,9 +12,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks import exact
 from benchmarks.tuner_replay.results import Cell
 
-__all__ = ["Difference", "difference", "holm", "interval", "verdicts"]
+__all__ = ["Difference", "difference", "interval", "verdicts"]
 
 RESAMPLES = 4000
 LEVEL = 0.95
@@ -70,18 +71,10 @@ def difference(samples: Sequence[Array], rng: np.random.Generator) -> Difference
     return Difference(mean, (float(low), float(high)), float(p))
 
 
-def holm(p: Mapping[str, float]) -> dict[str, float]:
-    """P-values corrected for their number.  (Holm 1979.)"""
-    corrected, largest = {}, 0.0
-    for rank, name in enumerate(sorted(p, key=p.__getitem__)):
-        largest = max(largest, min(1.0, (len(p) - rank) * p[name]))
-        corrected[name] = largest
-    return corrected
-
-
 def verdicts(differences: Mapping[str, Difference]) -> dict[str, str]:
     """For each rival, whether ours is ahead of it, behind it, or that is undecided."""
-    corrected = holm({name: one.p for name, one in differences.items()})
+    adjusted = exact.holm([one.p for one in differences.values()], len(differences))
+    corrected = dict(zip(differences, adjusted, strict=True))
     return {
         name: "undecided"
         if corrected[name] > 1 - LEVEL

@@ -141,7 +141,8 @@ class _Growing:
                 )
             )
         self.processes, self._loads = list(table.processes), loads
-        self._rounds, self._spent = list(table.seconds.T), [table.block_seconds]
+        self._rounds = list(table.seconds.T)
+        self._spent = [table.block_seconds] * len(self.processes)  # their median, for each
         self._failures = dict(table.failures)
 
     def add(self, process: int, message: dict[str, Any]) -> None:

@@ -54,8 +54,8 @@ def render(results: Results) -> None:
                 for text in _setting(results, setting, equal, held_out):
                     print(text)
     for equal in (EVALUATIONS, SECONDS):
-        if text := _together(results, equal):
-            print(text)
+        if together := _together(results, equal):
+            print(together)
     print(_LEGEND)
     if unclear := [f"{name} {_percent(r, 1)}" for name, r in _resolutions(results) if r > CLOSE]:
         print(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.files import write_whole
 from benchmarks.tuner_replay.replay import Replayed
 from benchmarks.tuner_replay.tables import Table
 from benchmarks.tuner_replay.workloads import TUNING
@@ -129,10 +129,7 @@ class Results:
     def write(self, path: Path) -> None:
         """Write, a cell a line."""
         cells = ",\n".join(json.dumps(asdict(cell), separators=(",", ":")) for cell in self.cells)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        whole = path.with_suffix(".part")
-        whole.write_text(f'{{"about": {json.dumps(self.about)},\n"cells": [\n{cells}\n]}}\n')
-        os.replace(whole, path)
+        write_whole(path, f'{{"about": {json.dumps(self.about)},\n"cells": [\n{cells}\n]}}\n')
 
     @classmethod
     def read(cls, path: Path) -> Results:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.files import write_whole
 from fastattn._errors import ArgumentError, ConfigError, teach
 from fastattn.tuner.space import Gene, Point, Space, Value
 
@@ -90,7 +90,8 @@ class Table:
         for _ in range(_POLISHES):
             rounds = np.median(logs[good] - own[good, None], axis=0)
             own = np.median(logs - rounds, axis=1)
-        return logs - rounds
+        freed: Array = logs - rounds
+        return freed
 
     @property
     def best(self) -> Point:
@@ -122,10 +123,7 @@ def write(table: Table, path: Path) -> None:
         "]",
         "}",
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_suffix(".part")
-    whole.write_text("\n".join(lines) + "\n", encoding="utf-8")
-    os.replace(whole, path)
+    write_whole(path, "\n".join(lines) + "\n")
 
 
 def read(path: Path) -> Table:

@@ -33,7 +33,6 @@ _KERNEL = {
     "small": common.WORKLOADS["small"],
     "vit": common.WORKLOADS["vit"],
     "prefill-1k": Case(1, 2, 2, 1024, 1024, 64),
-    "causal-1k": Case(1, 4, 4, 1024, 1024, 64, causal=True),
     "wide-1k": Case(1, 1, 1, 1024, 1024, 128),
     "decode": common.WORKLOADS["decode"],
     "few-rows": Case(1, 16, 4, 4, 2048, 128),
@@ -50,6 +49,6 @@ WORKLOADS = {
 # them is said of the others.  A table that was looked at for a choice stays here for good.
 TUNING = (
     *("study-256", "study-512", "study-768", "study-1024"),
-    *("kernel-small", "kernel-prefill-1k", "kernel-causal-1k", "kernel-decode", "kernel-dim-512"),
+    *("kernel-small", "kernel-prefill-1k", "kernel-decode", "kernel-dim-512"),
 )
 HELD_OUT = tuple(name for name in WORKLOADS if name not in TUNING)
