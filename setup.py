@@ -51,18 +51,18 @@ COMMON_FLAGS = (
     "-O3",
     "-fvisibility=hidden",
     "-fno-lto",  # a link-time optimiser could inline ISA code where it must not run
-    "-g0",  # Python's own flags may ask for it: a fifth of the time, most of the file's size
+    "-g0",  # Python's own flags may ask for it, which takes time and most of the file's size
     "-Wall",
     "-Wextra",
 )
-# Of the family that fast-math names only what keeps NaN, infinity and signed zeros.
+# Of the flags that -ffast-math bundles, only those that leave NaN, infinity and signed zeros alone.
 ISA_FLAGS = (
     "-fno-exceptions",
     "-fno-rtti",
     "-fno-math-errno",
     "-fno-trapping-math",
-    # A tile's loop that begins in the middle of a cache line takes a line more to fetch: where a
-    # neighbour shares the core 6 to 10 per cent of a call, decided by whatever stands before it.
+    # A tile's loop that begins in the middle of a cache line takes a line more to fetch, which
+    # shows where a neighbour shares the core; whatever stands before it would decide.
     "-falign-functions=64",
     "-falign-loops=64",
     "-Wno-psabi",  # vectors as arguments: all of these functions are inlined
@@ -79,9 +79,10 @@ class BuildExt(build_ext):
         openmp = self._openmp_flags()
         extra = tuple(shlex.split(os.environ.get("FASTATTN_CXXFLAGS", "")))
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a compiler process
-            refusals = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), ISAS))
+            compiled = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), ISAS))
         lines = []
-        for isa, refusal in zip(ISAS, refusals, strict=True):
+        for isa, (objects, refusal) in zip(ISAS, compiled, strict=True):
+            ext.extra_objects += objects
             if refusal is None:
                 lines.append(f"FASTATTN_ISA({isa.name})")
             else:
@@ -93,14 +94,17 @@ class BuildExt(build_ext):
         ext.include_dirs.append(str(generated))
         ext.extra_compile_args = [*COMMON_FLAGS, "-pthread", *openmp, *extra]
         ext.extra_link_args = ["-pthread", *openmp, *extra]
+        self.force = True  # setuptools does not know what the objects were made of
         super().build_extension(ext)
 
-    def _compile_isa(self, isa: Isa, ext: Extension, extra: tuple[str, ...]) -> str | None:
-        """Compile one row and add its object to `ext`; the reason if there is none."""
+    def _compile_isa(
+        self, isa: Isa, ext: Extension, extra: tuple[str, ...]
+    ) -> tuple[list[str], str | None]:
+        """Compile one row: its object, or the reason why there is none."""
         if isa.machines and platform.machine() not in isa.machines:
-            return f"only for {' and '.join(isa.machines)}"
+            return [], f"only for {' and '.join(isa.machines)}"
         try:
-            ext.extra_objects += self.compiler.compile(
+            objects = self.compiler.compile(
                 [str(SOURCES / "isa" / f"{isa.name}.cpp")],
                 output_dir=self.build_temp,
                 extra_postargs=[*COMMON_FLAGS, *ISA_FLAGS, *isa.flags, *extra],
@@ -109,8 +113,8 @@ class BuildExt(build_ext):
         except CompileError:
             if not isa.flags:
                 raise
-            return "the compiler refused it when fastattn was built"
-        return None
+            return [], "the compiler refused it when fastattn was built"
+        return objects, None
 
     def _openmp_flags(self) -> list[str]:
         """Flags for OpenMP, of the roofline's probes; none where the compiler has no OpenMP."""

@@ -17,7 +17,8 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns the exit status.
 
-    0; 2 where the call is refused; 130 after Ctrl-C; 141 where nobody reads on, as `| head`.
+    0; 2 where the call is refused or memory does not suffice; 130 after Ctrl-C; 141 where nobody
+    reads on, as `| head`.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -26,6 +27,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(text, flush=True)
     except FastattnError as error:
         print(f"fastattn: {error}", file=sys.stderr)
+        return 2
+    except MemoryError as error:
+        print(f"fastattn: not enough memory: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("fastattn: interrupted", file=sys.stderr)

@@ -157,9 +157,10 @@ def attention(
     arithmetic is at most twice that of the plain three-step computation in the same
     type, and a few roundings of the largest value, which that one may be spared by luck
     where rows and keys are few.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less
-    what `causal`, `window`, `kv_lengths` and whole tiles of `mask` hide; "cython" and
-    "numba" take O(threads * block_q * (D + Dv)) memory beyond inputs and result, "numpy"
-    O(B Hq Lq Lk).
+    what `causal`, `window`, `kv_lengths` and whole tiles of `mask` hide.  Memory beyond
+    inputs and result: "cython" and "numba" O(threads * (block_q + block_k) * (D + Dv)) and,
+    where few rows meet many keys, the results of each part of the keys; "numpy"
+    O(B Hq Lq Lk), and copies of 16-bit keys and values.
 
     The GIL is released while "cython" and "numba" compute.
 

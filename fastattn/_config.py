@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from fastattn._errors import ConfigError, teach
 
-__all__ = ["TUNABLES", "Config", "Tunable"]
+__all__ = ["MOST_THREADS", "TUNABLES", "Config", "Tunable"]
 
 
 class Tunable(NamedTuple):
@@ -20,11 +20,12 @@ class Tunable(NamedTuple):
     meaning: str
 
 
+MOST_THREADS = 1_024
 TUNABLES: tuple[Tunable, ...] = (
     Tunable("block_q", 1, 65_536, "query rows (of all heads that share a key head) per work item"),
     Tunable("block_k", 1, 65_536, "keys per step of the online softmax"),
     Tunable("split_k", 1, 2**48, "keys of a part that is computed on its own, then merged"),
-    Tunable("threads", 1, 1_024, "threads that share the work items"),
+    Tunable("threads", 1, MOST_THREADS, "threads that share the work items"),
 )
 
 
@@ -117,6 +118,6 @@ class Config:
         return f"Config({', '.join(f'{name}={value!r}' for name, value in said.items())})"
 
     def given(self) -> dict[str, int | str]:
-        """Fields of an implementation that are not None, by name."""
+        """The fields that were given, by name; `deterministic` is not among them."""
         values = {name: getattr(self, name) for name in (*(row.name for row in TUNABLES), "isa")}
         return {name: value for name, value in values.items() if value is not None}

@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import os
 
+from fastattn._config import MOST_THREADS
 from fastattn._errors import ConfigError, teach
 
 __all__ = ["forced_isa", "forced_threads", "wisdom_folder", "wisdom_is_on"]
@@ -39,12 +40,12 @@ def forced_threads() -> int | None:
         count = int(text)
     except ValueError:
         count = 0
-    if count < 1:
+    if not 1 <= count <= MOST_THREADS:
         raise ConfigError(
             teach(
                 "FASTATTN_NUM_THREADS",
                 repr(text),
-                "a whole number from 1 up",
+                f"a whole number from 1 to {MOST_THREADS}",
                 "correct or unset the environment variable",
             )
         )

@@ -7,7 +7,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fastattn._config import MOST_THREADS
 from fastattn._env import forced_threads
+from fastattn._errors import UnavailableError, teach
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,6 +93,21 @@ def machine() -> Machine:
     )
 
 
+def check_runnable(isa: str, origin: str) -> None:
+    """Refuse an instruction set that cannot run here; `origin` is who asks for it.
+
+    Raises
+    ------
+    UnavailableError
+    """
+    here = machine()
+    if isa not in here.isas:
+        reason = here.missing_isas.get(isa, "there is no such instruction set")
+        raise UnavailableError(
+            teach(origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}")
+        )
+
+
 def default_threads(multiply_adds: int, worth_a_thread: int) -> tuple[int, str]:
     """Thread count where the caller gives none, and why.
 
@@ -100,7 +117,7 @@ def default_threads(multiply_adds: int, worth_a_thread: int) -> tuple[int, str]:
     forced = forced_threads()
     if forced is not None:
         return forced, "FASTATTN_NUM_THREADS"
-    usable = machine().usable_cpus
+    usable = min(machine().usable_cpus, MOST_THREADS)
     paid = max(1, multiply_adds // worth_a_thread)
     if paid < usable:
         return paid, f"the work pays for {paid} of {usable} usable CPUs"

@@ -35,8 +35,7 @@ _POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
 
 
-# Frozen for the type checker, which `Final` asks: a dataclass that is frozen at run time
-# takes as long to make as all the rest of a small call.
+# Frozen for the type checker only (`Final`): freezing at run time would slow small calls.
 @dataclass(slots=True, eq=False, repr=False)  # it would show whole arrays
 class Problem:
     """A checked call.
@@ -101,7 +100,7 @@ def normalise(
 ) -> Problem:
     """Check the arguments of `fastattn.attention`, in its order, and bring them into one form.
 
-    What is usual is told by its identity before a function is called to look closer.
+    Usual values (None, False, plain arrays) are recognised by identity, without a function call.
 
     Raises
     ------
@@ -147,13 +146,9 @@ def _array(name: str, value: object) -> np.ndarray:
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ma.MaskedArray):
+        hide = ", and hide keys with `mask` (True = may attend)" if name in ("q", "k", "v") else ""
         raise DTypeError(
-            teach(
-                name,
-                "a numpy.ma.MaskedArray",
-                "a plain NumPy array",
-                f"pass {name}.data, and hide keys with `mask` (True = may attend)",
-            )
+            teach(name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{hide}")
         )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
@@ -173,7 +168,7 @@ def _flag(name: str, value: object) -> bool:
         return value
     if isinstance(value, np.bool_):
         return bool(value)
-    raise ArgumentTypeError(teach(name, repr(value), "True or False", f"write {name}=True"))
+    raise ArgumentTypeError(teach(name, repr(value), "True or False", "write one of them"))
 
 
 def _real(name: str, value: object) -> float:

@@ -10,17 +10,17 @@ from typing import NoReturn
 
 import numpy as np
 
+from fastattn._config import MOST_THREADS
 from fastattn._dtypes import DTYPES
 from fastattn._env import forced_isa
 from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError, teach
-from fastattn._machine import machine, native
+from fastattn._machine import check_runnable, machine, native
 
 __all__ = ["Roofline", "roofline"]
 
 _LIMITS = 4  # the binding's: two compute types, stream, cache
 _REPETITIONS = 5
 _LONGEST_SECONDS = 60.0
-_MOST_THREADS = 1024
 
 # The stream is read from far more than all caches hold, however many share them.
 _STREAM_BYTES = 256 * 2**20
@@ -161,23 +161,19 @@ def _row(isa: str | None) -> tuple[int, str]:
             teach("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
         )
     name = name or here.isas[0]
-    if name not in here.isas:
-        reason = here.missing_isas.get(name, "there is no such instruction set")
-        raise UnavailableError(
-            teach(origin, repr(name), f"one of {list(here.isas)}", f"choose another: {reason}")
-        )
+    check_runnable(name, origin)
     return [row for row, _ in binding.isas()].index(name), name
 
 
 def _threads(threads: object) -> int:
-    accepted, remedy = f"a whole number from 1 to {_MOST_THREADS}", "leave it out for 1"
+    accepted, remedy = f"a whole number from 1 to {MOST_THREADS}", "leave it out for 1"
     try:
         count = operator.index(threads)  # type: ignore[arg-type]
     except TypeError:
         _refuse_type("threads", threads, accepted, remedy)
     if isinstance(threads, bool):
         _refuse_type("threads", threads, accepted, remedy)
-    if not 1 <= count <= _MOST_THREADS:
+    if not 1 <= count <= MOST_THREADS:
         raise ArgumentError(teach("threads", repr(threads), accepted, remedy))
     return count
 

@@ -242,7 +242,7 @@ def forget(
     Raises
     ------
     ArgumentError
-        `shape` or `dtype` is none.
+        `shape` or `dtype` is not valid.
     WisdomError
         A file cannot be removed.
 

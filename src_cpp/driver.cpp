@@ -97,7 +97,7 @@ public:
 private:
     static constexpr int64_t kHugePage = int64_t{2} << 20;
     // From here on it gets a huge page.  Small ones lie anywhere, and collide in the L2 cache more
-    // or less: the same call would take a few per cent more in one process than in the next.
+    // or less: the same call would take longer in one process than in the next.
     static constexpr int64_t kScattered = int64_t{64} << 10;
     static constexpr int64_t kKept = int64_t{16} << 20;
     char* memory_ = nullptr;

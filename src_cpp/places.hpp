@@ -1,4 +1,4 @@
-// The CPUs on which the threads of one call are, so that no two share one for want of a look.
+// Keeps the threads of one call on different CPUs, where there are as many.
 //
 // A system that wakes a thread may put it behind the one that woke it, though another CPU is idle
 // or would give it more: a guest of a hypervisor takes a CPU that sleeps for one that it has lost;
@@ -7,7 +7,8 @@
 // so, for every CPU then has work.  Who finds its place taken moves on.  In either case it is then
 // as free to be moved as before.
 //
-// What it does not do: bind threads, know of other processes or calls, or anything but on Linux.
+// What it does not do: bind a thread for longer than it takes to move it; consider other processes
+// or calls; anything at all but on Linux.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -17,6 +18,7 @@
 #if defined(__linux__)
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 #endif
 
 namespace fastattn {
@@ -85,8 +87,16 @@ private:
 // A thread that sleeps, and where it may wake.
 class Waking {
 public:
-    // By the thread itself, before it sleeps for the first time.
-    void begin() { thread_ = pthread_self(); }
+    // By the thread itself, before it sleeps for the first time.  It was given the CPUs of the thread
+    // that made it, which may be bound to a few of the process's: that call alone is to have those.
+    void begin() {
+        thread_ = pthread_self();
+        cpu_set_t own, process;
+        if (!sched_getaffinity(0, sizeof own, &own) &&
+            !sched_getaffinity(getpid(), sizeof process, &process) &&
+            CPU_COUNT(&process) > CPU_COUNT(&own))
+            sched_setaffinity(0, sizeof process, &process);
+    }
 
     // By the one that is about to wake it: not on this CPU, if there is another for it.
     void keep_off_this() {

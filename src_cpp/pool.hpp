@@ -14,8 +14,8 @@ namespace fastattn {
 // A helper that has not begun when there are no more pieces is left out; so this thread does them
 // all in a process that cannot start threads, or whose helpers are all busy.
 //
-// `cpus`: that the process may use.  Only helpers that have one to themselves look out for the
-// next call for a while before they sleep.
+// `cpus`: how many the process may use.  At most `cpus` - 1 idle helpers look out for the next call
+// for a while before they sleep; the others sleep at once.
 void share(int64_t pieces, int threads, int cpus,
            void (*body)(void* context, int64_t piece, int thread), void* context);
 

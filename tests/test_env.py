@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from targets import RUNNABLE
 
 import fastattn
-from fastattn import ConfigError, FastattnError, _env, _plan
+from fastattn import ConfigError, FastattnError, _env, _machine, _plan
 from fastattn.implementations import load
 
 
@@ -44,7 +46,13 @@ def test_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _env.forced_threads() == 3
 
 
-@pytest.mark.parametrize("text", ["0", "-2", "two", "1.5", " ", "0x2"])
+def test_more_cpus_than_threads_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = dataclasses.replace(_machine.machine(), usable_cpus=2000)
+    monkeypatch.setattr(_machine, "machine", lambda: many)
+    assert _machine.default_threads(10**12, 1)[0] == 1024
+
+
+@pytest.mark.parametrize("text", ["0", "-2", "two", "1.5", " ", "0x2", "1025"])
 def test_bad_thread_count(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """The message names the variable."""
     monkeypatch.setenv("FASTATTN_NUM_THREADS", text)

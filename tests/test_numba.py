@@ -46,6 +46,39 @@ def test_absent_numba_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.slow
+def test_a_numba_that_does_not_fit_is_told() -> None:
+    """Installed, but its import fails, as beside a NumPy that is too new for it."""
+    run_python(
+        """
+import sys
+
+class Unfit:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] in ("llvmlite", "numba"):
+            raise ImportError("Numba needs NumPy 2.3 or less")
+
+sys.meta_path.insert(0, Unfit())
+"""
+        + CALL
+        + """
+from fastattn.implementations import load
+
+load("numba").missing = lambda: None  # the package is there
+try:
+    fastattn.attention(q, k, v, impl="numba")
+except fastattn.UnavailableError as error:
+    assert "Numba needs NumPy" in str(error) and "impl='numpy'" in str(error), error
+else:
+    raise AssertionError("computed")
+usable = [name for name, why in fastattn.implementations().items() if why is None]
+if usable[0] != "numba":  # the search leaves its points out
+    result = fastattn.tune((1, 1, 1, 8, 8, 4), budget=4, seconds=2, remember=False)
+    assert result.impl != "numba"
+"""
+    )
+
+
+@pytest.mark.slow
 def test_numba_is_imported_by_the_first_call_only() -> None:
     """Neither importing fastattn, nor asking what can run, nor planning imports it."""
     run_python(
@@ -156,6 +189,24 @@ def test_a_helpers_error_is_raised() -> None:
     with pytest.raises(MemoryError, match="of a helper"):
         run_on_threads(work, 2)
     assert finished == [0]
+
+
+def test_threads_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where the system allows no more: the caller does the work of those that are missing."""
+    from fastattn.implementations._numba import pool
+
+    def refused(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(pool, "_pool", pool._Pool())
+    monkeypatch.setattr(threading.Thread, "start", refused)
+    done: list[int] = []
+    pool.run_on_threads(done.append, 3)
+    assert done == [0]
+    x = _normal(3, 8, 200, 64)
+    got = _call(*x, config=Config(threads=3, block_q=16))
+    monkeypatch.undo()
+    assert got.tobytes() == _call(*x, config=Config(threads=3, block_q=16)).tobytes()
 
 
 def test_finished_work_is_not_waited_for() -> None:

@@ -337,6 +337,21 @@ def test_infinite_score_under_a_softcap_is_finite(target: Target, dtype: np.dtyp
 
 
 @dtypes
+@pytest.mark.parametrize("sink", [np.nan, np.inf, -np.inf, 0.0])
+def test_a_row_that_sees_nothing_is_zero_beside_any_sink(
+    target: Target, dtype: np.dtype, sink: float
+) -> None:
+    q, k, v = _rng().standard_normal((3, 1, 5, 4)).astype(dtype)
+    mask = np.ones((5, 5), bool)
+    mask[1:3] = False
+    kind = dtype if dtype == np.float64 else np.float32
+    out, lse = target.both(q, k, v, mask=mask, sinks=np.full(1, sink, kind))
+    assert not out[:, 1:3].any()
+    assert (lse[:, 1:3] == -np.inf).all()
+    assert np.isnan(out[:, 0].astype(float)).all() == (not sink < np.inf)
+
+
+@dtypes
 def test_sinks_take_part_in_the_denominator_only(target: Target, dtype: np.dtype) -> None:
     """A sink of the logit of n equal keys takes half the weight; -inf is no sink."""
     q, k = np.zeros((3, 4, 2), dtype), np.zeros((3, 16, 2), dtype)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 from processes import run_python
@@ -243,4 +244,41 @@ for length in (1, 3, 100):
         check(x, attention(*x))
 """,
         block_q=2,
+    )
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "sched_getaffinity") or len(os.sched_getaffinity(0)) < 2,
+    reason="threads are bound as Linux does it, to one of several CPUs",
+)
+def test_helpers_of_a_bound_thread_serve_the_others(target: Target) -> None:
+    """The first call may come from a thread that is bound to one CPU: its helpers are not."""
+    if target.impl == "numpy":
+        pytest.skip("its threads are BLAS's")
+    _run(
+        target,
+        """
+cpus = os.sched_getaffinity(0)
+x = arrays(600)
+alive = threading.Event()
+before = set(os.listdir("/proc/self/task"))
+
+def bound():
+    os.sched_setaffinity(0, {min(cpus)})
+    attention(*x)
+    alive.wait()
+
+caller = threading.Thread(target=bound, daemon=True)
+caller.start()
+deadline = time.monotonic() + 10
+while True:
+    helpers = {int(t) for t in set(os.listdir("/proc/self/task")) - before} - {caller.native_id}
+    allowed = [os.sched_getaffinity(t) for t in helpers]
+    if helpers and all(a == cpus for a in allowed):
+        break
+    assert time.monotonic() < deadline, allowed
+    time.sleep(0.01)
+alive.set()
+""",
+        threads=2,
     )

@@ -179,6 +179,9 @@ def test_plot_of_failures(
         (("--shape", SHAPE, "--shard", "0/2"), "shard"),
         (("--shape", SHAPE, "--shard", "half"), "shard"),
         (("--shape", SHAPE, "--plot", "found.gif"), "--plot"),
+        (("--shape", SHAPE, "--plot", "nowhere/found.svg"), "make the folder nowhere"),
+        (("--shape", SHAPE, "--json", "nowhere/found.json"), "make the folder nowhere"),
+        (("--shape", SHAPE, "--seed", "-1"), "seed"),
         (("--shape", SHAPE, "--shape", "1,3,2,4,4,4"), "3 query heads"),
     ],
     ids=lambda value: " ".join(value[2:] or value) if isinstance(value, tuple) else value,
@@ -190,6 +193,16 @@ def test_errors(command: Command, arguments: tuple[str, ...], word: str) -> None
     assert word in err
     assert not out
     assert "Traceback" not in err
+
+
+def test_a_file_that_cannot_be_written(command: Command, tmp_path: Path) -> None:
+    """What was found is shown all the same."""
+    (tmp_path / "found.json.part").mkdir()
+    status, out, err = command("tune", "--shape", SHAPE, "--json", str(tmp_path / "found.json"))
+    assert status == 2
+    assert "winner" in out or "ratio to the default" in out
+    assert "--json" in err
+    assert "a file that can be written" in err
 
 
 def test_help(command: Command) -> None:

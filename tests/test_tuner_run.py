@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import Any
@@ -149,6 +150,7 @@ def test_a_default_that_fails(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> N
         (0.01, 36, 30, 8.4),
         (0.01, 18, 2, 2),
         (0.02, 18, 30, 30),
+        (0.01, 18, math.inf, 4.2),
     ],
 )
 def test_time_limits(
@@ -175,6 +177,12 @@ def test_time_limits(
     assert given[0] < limit
 
 
+def test_time_without_end(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of long calls: the search has no limit, and measures."""
+    monkeypatch.setattr(Quiet, "block", lambda self, point: 0.02)
+    assert fastattn.tune(SHAPE, budget=4, seconds=math.inf).evaluations >= 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "error", "word"),
     [
@@ -190,6 +198,9 @@ def test_time_limits(
         ({"budget": 0}, fastattn.ArgumentError, "budget"),
         ({"seconds": 0}, fastattn.ArgumentError, "seconds"),
         ({"seconds": float("nan")}, fastattn.ArgumentError, "seconds"),
+        ({"budget": 2.5}, fastattn.ArgumentError, "budget"),
+        ({"seed": -1}, fastattn.ArgumentError, "seed"),
+        ({"seed": None}, fastattn.ArgumentError, "seed"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], error: type[Exception], word: str) -> None:

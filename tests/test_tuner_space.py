@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 import fastattn
 from fastattn import Config, ConfigError
 from fastattn._geometry import GEOMETRIES, Geometry
+from fastattn._wisdom import keys
 from fastattn.implementations import load
 from fastattn.tuner import space as spaces
 from fastattn.tuner.space import SPACES, Gene, Space, candidate, default_point, kernel, study
@@ -40,7 +41,8 @@ def _geometry(problem: tuple[int, ...], dtype: str = "float32") -> Geometry:
 
 def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     here = dataclasses.replace(fastattn.machine(), usable_cpus=count)
-    monkeypatch.setattr(spaces, "machine", lambda: here)
+    for module in (spaces, keys):
+        monkeypatch.setattr(module, "machine", lambda: here)
 
 
 def _call(impl: str, config: Config, g: Geometry) -> tuple[Any, ...]:
@@ -142,6 +144,18 @@ def test_kernel_points_are_different_calls(
     default = candidate(space, default_point(space, geometry), geometry).config.threads
     assert max(threads) == max(usable, default or 1)
     assert sum(row.impl == "numpy" for row in found) == (not large)
+
+
+@needs_cython
+def test_kernel_holds_what_wisdom_may_choose(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A winner beyond what the environment allows would serve no call."""
+    _usable_cpus(monkeypatch, 8)
+    monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
+    monkeypatch.setenv("FASTATTN_ISA", "baseline")
+    space = kernel(_geometry(PROBLEMS["long"]))
+    genes = {gene.name: gene.values for gene in space.genes}
+    assert genes["threads"] == (1, 2, 3)
+    assert "isa" not in genes or genes["isa"] == ("baseline",)
 
 
 @needs_cython

@@ -348,7 +348,7 @@ def test_the_better_are_selected(breeds: type[Genetic | GeneticPlain]) -> None:
     """Of two that are drawn: the best three times as often as the worst of two."""
     strategy = breeds(study(), 18, 0)
     parents = [(0, 0, 0), (1, 1, 1)]
-    drawn = [strategy._selected(parents) for _ in range(400)]
+    drawn = [strategy._better(parents) for _ in range(400)]
     assert 250 < drawn.count(parents[0]) < 350
 
 

@@ -191,7 +191,7 @@ def test_off(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     ("shape", "impl", "config", "evidence", "asked", "reason"),
     [
-        ((0, 4, 2, 64, 64, 16, 16), IMPL, WINNER, {}, "auto", "its problem is none"),
+        ((0, 4, 2, 64, 64, 16, 16), IMPL, WINNER, {}, "auto", "its problem is not a valid one"),
         (SHAPE, "fortran", WINNER, {}, "auto", "fortran"),
         (SHAPE, "numpy", WINNER, {}, "auto", "numpy has no Config"),
         (SHAPE, IMPL, WINNER, {}, "numpy", "where numpy was asked for"),

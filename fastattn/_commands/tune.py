@@ -80,6 +80,9 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
         )
     if options.plot is not None:
         check_plot(options.plot)
+    for option, path in (("--json", options.json), ("--plot", options.plot)):
+        if path is not None and not path.parent.is_dir():
+            raise _unwritable(option, path, f"make the folder {path.parent}")
     results: list[TuningResult] = []
     for text, axes in zip(texts, problems, strict=True):
         with live.display(text, options.budget, progress) as on_event:
@@ -97,15 +100,24 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
                 progress=on_event,
             )
         results.append(result)
-        if options.json is not None:
-            _write(options.json, options.shard, results)
-        if options.plot is not None:
-            draw(results, options.plot)
         yield f"{result}\n\n{_table(result)}\n"
+        option, path = "--json", options.json
+        try:
+            if path is not None:
+                _write(path, options.shard, results)
+            option, path = "--plot", options.plot
+            if path is not None:
+                draw(results, path)
+        except OSError as error:
+            raise _unwritable(option, path, f"see to this: {error.strerror}") from error
         if result.interrupted:
             raise KeyboardInterrupt
     if not texts:
         yield f"shard {options.shard} has no shape"
+
+
+def _unwritable(option: str, path: Path, remedy: str) -> ArgumentError:
+    return ArgumentError(teach(option, repr(str(path)), "a file that can be written", remedy))
 
 
 def _spaces(options: argparse.Namespace) -> str:

@@ -146,7 +146,7 @@ def parse(data: bytes | str) -> Entry:
     Raises
     ------
     Unfit
-        It is none.
+        It is not an entry.
     """
     return from_document(document_of(data))
 
@@ -157,7 +157,7 @@ def document_of(data: bytes | str) -> Any:
     Raises
     ------
     Unfit
-        It is none.
+        It is not an entry.
     """
     import json
 
@@ -173,7 +173,7 @@ def from_document(document: Any) -> Entry:
     Raises
     ------
     Unfit
-        It is none, or its parts contradict each other.
+        It is not an entry, or its parts contradict each other.
     """
     said = _typed(document, "entry", _ENTRY)
     try:
@@ -236,7 +236,7 @@ def _geometry(value: Any) -> Geometry:
         or (window is not None and len(window) != 2)
         or not all(type(part) is int and 0 <= part <= _LARGEST for part in reach)
     ):
-        raise Unfit("its problem is none")
+        raise Unfit("its problem is not a valid one")
     return Geometry(
         dtype=DTYPES[said["dtype"]],
         two_dimensional=False,

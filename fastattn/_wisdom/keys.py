@@ -14,6 +14,7 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from fastattn import _env
+from fastattn._config import MOST_THREADS
 from fastattn._geometry import Geometry
 from fastattn._machine import machine, native
 from fastattn._version import __version__
@@ -143,7 +144,8 @@ def candidates(key: Key) -> Iterator[tuple[Key, bool]]:
 
 def caps() -> tuple[int, str | None]:
     """Most threads that wisdom may choose, and the instruction set that is forced, if one is."""
-    return _env.forced_threads() or machine().usable_cpus, _env.forced_isa()
+    most = _env.forced_threads() or min(machine().usable_cpus, MOST_THREADS)
+    return most, _env.forced_isa()
 
 
 @functools.cache

@@ -193,7 +193,8 @@ cdef class Runner:
             status = attention(call, self.kernels[0])
         if status == Status.kNoMemory:
             raise MemoryError("fastattn: scratch memory for the call cannot be allocated; "
-                              "a smaller Config.block_q or Config.block_k takes less")
+                              "a smaller Config.block_q or Config.block_k, or a larger "
+                              "Config.split_k, takes less")
 
     cdef DType _mask_type(self, cnp.ndarray mask) noexcept:
         """Boolean, float32, or the type of the call: `normalise` lets no other pass."""

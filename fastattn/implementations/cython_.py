@@ -13,9 +13,8 @@ import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._errors import UnavailableError, teach
 from fastattn._geometry import Geometry
-from fastattn._machine import default_threads, machine, native
+from fastattn._machine import check_runnable, default_threads, machine, native
 from fastattn._problem import Problem
 
 NAME = "cython"
@@ -66,7 +65,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     if isa is None:
         isa = machine().isas[0]
         reasons["isa"] = "the best that runs here"
-    _check_runnable(isa, origin)
+    check_runnable(isa, origin)
 
     threads = config.threads
     if threads is None:
@@ -132,15 +131,6 @@ def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
         )
 
     return run
-
-
-def _check_runnable(isa: str, origin: str) -> None:
-    here = machine()
-    if isa not in here.isas:
-        reason = here.missing_isas.get(isa, "there is no such instruction set")
-        raise UnavailableError(
-            teach(origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}")
-        )
 
 
 @functools.cache

@@ -34,7 +34,7 @@ TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
 
 _BLOCK_Q = 256
 _BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
-# Waking a thread takes tens of microseconds: fewer multiply-adds are not shared.
+# Waking a thread takes a while: fewer multiply-adds are not shared.
 _WORK_PER_THREAD = 4_000_000
 _ITEMS_PER_THREAD = 3
 # Each block of rows packs all values anew, and where a chunk holds not all features, all keys
@@ -117,8 +117,6 @@ def _run(config: Config, problem: Problem) -> None:
     offsets, lengths = problem.offsets, problem.lengths
     if not out.size:
         return
-    if offsets is not None:
-        offsets = np.asarray(offsets)  # without batch axes it may be a scalar
     # Equal geometries are one object, which stands for the arrays' shapes here.
     key = (
         g,
@@ -174,7 +172,17 @@ def _run(config: Config, problem: Problem) -> None:
 def _layout(problem: Problem, config: Config) -> _Layout:
     """Layout of a call that has rows."""
     g = problem.geometry
-    from fastattn.implementations._numba.ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
+    try:
+        from fastattn.implementations._numba.ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
+    except ImportError as error:  # it is installed, but does not fit to this NumPy or Python
+        raise UnavailableError(
+            teach(
+                "impl",
+                f"'numba', whose import fails: {error}",
+                "a numba that fits to this NumPy and Python",
+                "install one, or use impl='cython' or impl='numpy'",
+            )
+        ) from error
 
     rows, batch, dim, dim_v = g.group * g.length_q, g.batch, g.dim, g.dim_v
     assert config.block_q and config.block_k and config.threads
@@ -202,7 +210,7 @@ def _layout(problem: Problem, config: Config) -> _Layout:
     lse = (0,) * len(q[1:]) if problem.lse is None else problem.full("lse").strides
     mask = (0,) * len(q) if problem.mask is None else problem.mask.strides
     per_batch = (0,) * len(g.batch_shape)
-    offsets = per_batch if problem.offsets is None else np.asarray(problem.offsets).strides
+    offsets = per_batch if problem.offsets is None else problem.offsets.strides
     lengths = per_batch if problem.lengths is None else problem.lengths.strides
 
     in_place = k[-1] == size and g.dtype.itemsize == size and one_chunk and not few

@@ -71,14 +71,14 @@ def _run(problem: Problem) -> None:
     if problem.lse is not None:
         problem.lse[...] = (m + np.log(l)).reshape(problem.lse.shape)
 
+    nothing = l == 0  # is seen; else the largest weight is 1
     if problem.sinks is not None:
         sink = _grouped(problem.sinks.astype(compute)[:, None, None], g)
         top = np.fmax(m, sink)
         e *= np.exp(m - top)
         l = l * np.exp(m - top) + np.exp(sink - top)
     o = _weighted_sum(e, v, visible)
-    # The largest weight is 1: only a row that sees nothing, whose o is 0, has l < 1.
-    np.divide(o, np.maximum(l, 1), out=out, casting="unsafe")
+    np.divide(o, np.where(nothing, 1, l), out=out, casting="unsafe")
 
 
 def _grouped(array: np.ndarray, g: Geometry) -> np.ndarray:

@@ -1,8 +1,8 @@
 """Mask kinds, one file each, and their registry `KINDS`.
 
 A key is visible to a query if every kind lets it be seen.  The ``numpy``
-implementation reads only `visible`; the compiled ones read `band`, lengths and
-the dense array in their own order, tile by tile.
+implementation reads `visible`, and the numbers of a floating mask; the compiled ones
+read `band`, lengths and the dense array in their own order, tile by tile.
 """
 
 from __future__ import annotations

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -110,7 +111,7 @@ def tune(
     begin = time.perf_counter()
     geometry = geometry_of(shape, dtype, causal)
     target = space_of(space, geometry, impl)
-    _check_numbers(budget, seconds)
+    _check_numbers(budget, seconds, seed)
     control = default_point(target, geometry)
     known = _remembered(target, geometry, impl) if space == "kernel" else []
     chosen = make(strategy, target, budget, seed, [control, *known], _BLOCKS)
@@ -127,7 +128,7 @@ def tune(
             control,
             rng=np.random.default_rng(seed),
             remembered=known,
-            seconds=seconds - (time.perf_counter() - ready),
+            seconds=None if math.isinf(seconds) else seconds - (time.perf_counter() - ready),
             on_event=progress,
         )
     except TrialError as error:
@@ -194,9 +195,11 @@ def space_of(name: str, geometry: Geometry, impl: str = "auto") -> Space:
     return SPACES[name](geometry)
 
 
-def _check_numbers(budget: int, seconds: float) -> None:
-    if budget < 1:
-        raise ArgumentError(teach("budget", repr(budget), "1 or more", "the default is 18"))
+def _check_numbers(budget: int, seconds: float, seed: int) -> None:
+    for name, value, least, default in (("budget", budget, 1, 18), ("seed", seed, 0, 0)):
+        if not isinstance(value, (int, np.integer)) or value < least:
+            accepted = f"a whole number from {least} up"
+            raise ArgumentError(teach(name, repr(value), accepted, f"the default is {default}"))
     if not seconds > 0:
         raise ArgumentError(teach("seconds", repr(seconds), "above 0", "the default is 30"))
 

@@ -93,7 +93,7 @@ def search(
         the best take part in it, besides the control and `remembered`.  Where time is short,
         first there are fewer finalists.
     seconds : float, optional
-        After so long no block is begun.
+        After so long no block is begun but the default's, which closes a round.
     on_event : callable, optional
         Told an `Event` after each block.
 

@@ -1,6 +1,6 @@
 """`settle`: wait until this process is quiet.
 
-Threads of OpenMP and of BLAS go on looking for work after a call, BLAS's for a tenth of a second;
+Helper threads, and those of BLAS for a tenth of a second, go on looking for work after a call;
 meanwhile they hold CPUs that the next configuration, with other threads, is to be measured on.
 """
 

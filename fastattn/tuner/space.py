@@ -19,6 +19,7 @@ from fastattn._config import TUNABLES, Config
 from fastattn._errors import ConfigError, teach
 from fastattn._geometry import Geometry
 from fastattn._machine import machine
+from fastattn._wisdom.keys import caps
 from fastattn.implementations import REGISTRY, load
 
 __all__ = [
@@ -239,17 +240,18 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
             )
         )
     default = _shipped(impls[0], geometry)
+    most, isa = caps()  # what wisdom may choose: a winner beyond would serve no call
     rows = max(1, geometry.length_q * geometry.group)
     keys = max(1, geometry.length_k)
     genes = [_gene("impl", impls)]
     if "cython" in impls:
-        genes.append(_gene("isa", _with(machine().isas[:_ISAS], default.get("isa"))))
+        isas = machine().isas[:_ISAS] if isa is None else (isa,)
+        genes.append(_gene("isa", _with(isas, default.get("isa"))))
     if set(impls) != {"numpy"}:
-        usable = machine().usable_cpus
-        doubling = (2**i for i in range(usable.bit_length()))
+        doubling = (2**i for i in range(most.bit_length()))
         genes.append(_gene("block_q", _ladder(_BLOCK_Q, rows, default.get("block_q"))))
         genes.append(_gene("block_k", _ladder(_BLOCK_K, keys, default.get("block_k"))))
-        genes.append(_gene("threads", sorted({*doubling, usable, int(default["threads"])})))
+        genes.append(_gene("threads", sorted({*doubling, most, int(default["threads"])})))
     if "cython" in impls and rows <= _SPLIT_ROWS and keys >= 2 * _PART_KEYS:
         parts = {-(-keys // count) for count in _PARTS}
         long_enough = (part for part in parts if part >= _PART_KEYS)

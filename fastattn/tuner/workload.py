@@ -103,8 +103,4 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 def words_of(geometry: Geometry) -> str:
     """The problem in the field's terms."""
-    g = geometry
-    return (
-        f"B={g.batch} Hq={g.heads_q} Hkv={g.heads_kv} Lq={g.length_q} Lk={g.length_k} D={g.dim} "
-        f"Dv={g.dim_v} {g.dtype.name}" + (" causal" if g.causal else "")
-    )
+    return f"{geometry} causal" if geometry.causal else str(geometry)

@@ -32,14 +32,13 @@ namespace fastattn {
 namespace {
 
 template <typename Simd, typename S>
-class Block {
+class RowBlock {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     using Tile = FmaTile<Simd>;
     using Tiles = typename Tile::Split;
     using Layout = BlockLayout<Simd>;
     static constexpr int kLanes = Simd::lanes;
-    static constexpr int kRows = Layout::kRows;
     static constexpr int kVectors = Tile::vectors;
     static constexpr int kPanel = Layout::kPanel;
     static constexpr int64_t kDepth = Layout::kDepth;
@@ -49,9 +48,9 @@ class Block {
     static constexpr int64_t kCrowdedBytes = 4096;
     static constexpr bool kWaits = kVectors < 4;
 
-    // What is not in the compute type is read in place for a single panel only.  Of float16 some is
-    // brought to it at a time, so that the copies stay in L1: keys as whole tiles of either
-    // height, values a line of each.  bfloat16 a tile reads as it is.
+    // 16-bit keys and values are read in place only where there is a single panel.  float16 is then
+    // converted a few keys at a time, so that the copies stay in L1: keys as whole tiles of either
+    // height, values a cache line of features of each.  bfloat16 is converted in registers.
     static constexpr bool kConverts = !__is_same(S, T) && kColumnsOfLane<S> == 1;
     using Read = typename Either<kConverts, T, S>::type;
     static constexpr int64_t kTilesOfKeys = 24;
@@ -60,7 +59,7 @@ class Block {
                   "all but the last are whole tiles");
 
 public:
-    explicit Block(const Task& task)
+    explicit RowBlock(const Task& task)
         : task_(task),
           count_(task.row_end - task.row_begin),
           at_(count_, task.block_k, task.dim, task.dim_v),

@@ -15,7 +15,7 @@ inline void run(const Task& task) {
     if (task.row_end - task.row_begin <= Narrow<Simd, S>::most_rows)
         Narrow<Simd, S>(task).compute();
     else
-        Block<Simd, S>(task).compute();
+        RowBlock<Simd, S>(task).compute();
 }
 
 // For blocks of `rows` rows, and for the shorter one that may be the last.

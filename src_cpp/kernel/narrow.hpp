@@ -114,7 +114,7 @@ public:
 
 private:
     // Keys whose values are still to be read.
-    struct Block {
+    struct KeyBlock {
         Interval keys;
         T* s;
         T alpha[kLanes];  // of rows, one a lane
@@ -149,7 +149,7 @@ private:
         bool masked = false;
         if (task_.mask.data) masked = trim<Simd, S, kRows>(task_, 0, rows_, keys);
         if (keys.empty()) return;
-        Block& block = run_[held_];
+        KeyBlock& block = run_[held_];
         block.keys = keys;
         block.s = s_ + held_ * used_ * at_.ld_s;
         ++held_;
@@ -160,7 +160,7 @@ private:
     // Adds the values of the blocks that have been weighed.
     void end_run() {
         for (int64_t i = 0; i < held_; ++i) {
-            const Block* next = i + 1 < held_ ? run_ + i + 1 : nullptr;
+            const KeyBlock* next = i + 1 < held_ ? run_ + i + 1 : nullptr;
             with_rows<1>([&](auto used) { add_values<decltype(used)::value>(run_[i], next); });
             fresh_ = false;
         }
@@ -176,7 +176,7 @@ private:
 
     // Never inlined, and all of the softmax within: it is some per cent of a call.
     template <int kUsed>
-    [[gnu::noinline]] void weigh(Block& block, bool masked, bool more) {
+    [[gnu::noinline]] void weigh(KeyBlock& block, bool masked, bool more) {
         for (int64_t j = block.keys.begin; j < block.keys.end; j += Tile::keys)
             add_scores<kUsed>(block, j, more);
         for (int64_t r = 0; r < kUsed; ++r) hide(block, r, masked);
@@ -185,7 +185,7 @@ private:
 
     // After a block's keys come the next one's, or the run's values.
     template <int kUsed>
-    void add_scores(const Block& block, int64_t first, bool more) {
+    void add_scores(const KeyBlock& block, int64_t first, bool more) {
         const int64_t left = block.keys.end - first, next = first + ahead_;
         Stream k = rows_from(task_.k, first);
         T* s = block.s + (first - block.keys.begin);
@@ -205,7 +205,7 @@ private:
     }
 
     // Caps the scores of a row and hides what it does not see.
-    void hide(const Block& block, int64_t r, bool masked) {
+    void hide(const KeyBlock& block, int64_t r, bool masked) {
         const Interval keys = block.keys;
         T* s = block.s + r * at_.ld_s;
         if (task_.softcap != 0) cap<Simd>(s, keys.count(), static_cast<T>(task_.softcap));
@@ -231,7 +231,7 @@ private:
 
     // `next`: the block whose values come next, or none.
     template <int kUsed>
-    [[gnu::noinline]] void add_values(const Block& block, const Block* next) {
+    [[gnu::noinline]] void add_values(const KeyBlock& block, const KeyBlock* next) {
         // A hidden key's weight is 0, and 0 * NaN would be NaN: see attention.hpp.
         const bool may_hide = task_.mask.data || block.keys.begin < seen_by_all_.begin ||
                               block.keys.end > seen_by_all_.end;
@@ -250,7 +250,7 @@ private:
 
     // What some keys from j on add to the sums.  After a run's values come the next one's keys.
     template <int kUsed>
-    void add(const Block& block, int64_t j, const Block* next, bool may_hide) {
+    void add(const KeyBlock& block, int64_t j, const KeyBlock* next, bool may_hide) {
         const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
         Stream v = rows_from(task_.v, j);
         const Asking ahead =
@@ -268,7 +268,7 @@ private:
     }
 
     template <typename From, int kUsed>
-    void weight(const Block& block, const Stream& v, int64_t j, int64_t count, Asking ahead) {
+    void weight(const KeyBlock& block, const Stream& v, int64_t j, int64_t count, Asking ahead) {
         From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin), at_.ld_s,
                                          at_.ld, sums_, at_.ld, j == block.keys.begin, ahead);
     }
@@ -284,7 +284,7 @@ private:
     }
 
     // What `copy_value` left out, for the rows that see it.
-    void add_unsafe(const Block& block, int64_t j) {
+    void add_unsafe(const KeyBlock& block, int64_t j) {
         read_row<Simd, S>(task_.v.data + j * task_.v.row, task_.v.column, task_.dim_v, copies_);
         for (int64_t r = 0; r < rows_; ++r) {
             if (j < seen_[r].begin || j >= seen_[r].end) continue;
@@ -336,7 +336,7 @@ private:
     Interval seen_by_all_;
     T m_[kLanes], l_[kLanes];  // of rows, one a lane
     bool fresh_;  // no block of keys has written O
-    Block run_[Layout::kMostBlocks];
+    KeyBlock run_[Layout::kMostBlocks];
     int64_t blocks_, held_ = 0;  // that a run may have, and has
 };
 

@@ -140,8 +140,8 @@ inline void transpose_pieces(V* x) {
     }
 }
 
-// float16 <-> float32 in integer arithmetic, exact, to nearest even on the way back; for
-// scalars and, with `Convert`, vectors alike.
+// float16 <-> float32 in integer arithmetic, exact, to nearest even on the way back; `Float` and
+// `Bits` are scalars or vectors.
 template <typename Float, typename Bits>
 inline Float half_to_float(Bits half) {
     const Bits magnitude = (half & 0x7fffu) << 13;

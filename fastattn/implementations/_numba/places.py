@@ -43,8 +43,20 @@ class Place:
         self._left: set[int] = set()  # and then
 
     def begin(self) -> None:
-        """This thread is the helper."""
+        """This thread is the helper.
+
+        It was given the CPUs of the thread that made it, which may be bound to a few of the
+        process's: that call alone is to have those.
+        """
         self._thread = threading.get_native_id()
+        if current_cpu is None:
+            return
+        try:
+            process = os.sched_getaffinity(os.getpid())
+            if len(process) > len(os.sched_getaffinity(0)):
+                os.sched_setaffinity(0, process)
+        except OSError:
+            pass
 
     def keep_off(self, cpu: int) -> None:
         """The helper is not to be put on `cpu`, if it may use another; free of cost if it is so."""

@@ -74,7 +74,7 @@ class _Job:
 
 
 class _Pool:
-    """Threads that wait for jobs; there are never fewer than a job has asked for."""
+    """Threads that wait for jobs: as many as a job has asked for, where they can be had."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[_Job, int]] = SimpleQueue()
@@ -85,12 +85,17 @@ class _Pool:
         with self._lock:
             while len(self._places) < helpers:
                 name, place = f"fastattn-{len(self._places)}", Place()
-                threading.Thread(target=self._work, args=(place,), name=name, daemon=True).start()
+                thread = threading.Thread(target=self._work, args=(place,), name=name, daemon=True)
+                try:
+                    thread.start()
+                except RuntimeError:  # no more threads can be had: those that are there will do
+                    break
                 self._places.append(place)
             if current_cpu is not None:
                 cpu = current_cpu()
                 for place in self._places:
                     place.keep_off(cpu)
+            helpers = min(helpers, len(self._places))
         for worker in range(1, helpers + 1):
             self._queue.put((job, worker))
 

@@ -84,6 +84,10 @@ class Books:
         self.failed: set[Point] = set()
         self.batches = 0
 
+    def _better(self, ranked: Sequence[Point]) -> Point:
+        """The better of two that are drawn: a tournament."""
+        return ranked[min(self.random.randrange(len(ranked)) for _ in range(2))]
+
     @property
     def left(self) -> int:
         """Points that may still be asked for."""

@@ -113,14 +113,8 @@ class Genetic(Books):
         return [new[at] for at in order]
 
     def _children(self, parents: Sequence[Point]) -> list[Point]:
-        bred = (
-            self._child(self._selected(parents), self._selected(parents)) for _ in range(_CHILDREN)
-        )
+        bred = (self._child(self._better(parents), self._better(parents)) for _ in range(_CHILDREN))
         return [child for child in bred if child in self.space]
-
-    def _selected(self, parents: Sequence[Point]) -> Point:
-        """The better of two."""
-        return parents[min(self.random.randrange(len(parents)) for _ in range(2))]
 
     def _child(self, mother: Point, father: Point) -> Point:
         child = [self.random.choice(pair) for pair in zip(mother, father, strict=True)]

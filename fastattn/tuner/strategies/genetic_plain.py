@@ -30,14 +30,10 @@ class GeneticPlain(Books):
         for _ in range(_TRIES * size):
             if len(parents) < 2 or len(children) == size:
                 break
-            child = self._child(self._selected(parents), self._selected(parents))
+            child = self._child(self._better(parents), self._better(parents))
             if child in self.space and child not in self.seen and child not in children:
                 children.append(child)
         return children + self.drawn(size - len(children), children)
-
-    def _selected(self, parents: list[Point]) -> Point:
-        """The better of two."""
-        return parents[min(self.random.randrange(len(parents)) for _ in range(2))]
 
     def _child(self, mother: Point, father: Point) -> Point:
         child = [self.random.choice(pair) for pair in zip(mother, father, strict=True)]
