@@ -39,7 +39,7 @@ struct Matrix {
     int64_t column;
 };
 
-// Everything a kernel needs to compute what keys [key_begin, key_end) give rows
+// Everything a kernel needs to compute what keys [key_begin, key_end) contribute to rows
 // [row_begin, row_end) of one key head.
 struct Task {
     Rows q;
@@ -50,8 +50,8 @@ struct Task {
     const double* sinks;  // one for each head of the group, or nullptr
     DType mask_type;
     int64_t group;
-    int64_t key_begin;  // visible keys are from here
-    int64_t key_end;    // to here
+    int64_t key_begin;  // first key that the rows may see
+    int64_t key_end;    // one past the last of them
     int64_t dim;
     int64_t dim_v;
     double scale;
@@ -64,19 +64,19 @@ struct Task {
     int64_t row_end;
     int64_t block_k;
     void* scratch;      // scratch_bytes(...) bytes, aligned to kScratchAlignment
-    // Where these keys are a part of all: the place for the part's result, [rows][dim_v + 2] in the
-    // compute type: a row's weighted values, maximum and sum.  Else nullptr.
+    // If the keys were split into parts: where this part's result goes, [rows][dim_v + 2] in the
+    // compute type: a row's weighted values, maximum and sum.  Otherwise nullptr.
     void* part;
     double* row_max;    // [row_end - row_begin], running maximum of each row, or nullptr
-    double* row_sum;    // and its sum of exponentials
+    double* row_sum;    // the same for its sum of exponentials
 };
 
 inline constexpr int64_t kScratchAlignment = 64;
 
-// Bytes of scratch for a block of so many rows and keys, or -1 if that overflows.
+// Bytes of scratch for a block of `rows` rows and `block_k` keys, or -1 if that overflows.
 using ScratchBytes = int64_t (*)(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v);
 using Run = void (*)(const Task&);
-// Rows from the results of so many parts, which lie one behind the other at Task::part.
+// Computes rows from the results of `parts` parts, which lie one after another at Task::part.
 using Merge = void (*)(const Task&, int64_t parts);
 
 struct Kernel {
@@ -84,11 +84,11 @@ struct Kernel {
     Run run;
     Merge merge;
     int32_t lanes;       // values of the compute type in a vector
-    int32_t tile_keys;   // blocks of a multiple of it leave no part of a tile over
-    int32_t tile_lanes;  // queries of a register tile
+    int32_t tile_keys;   // blocks of a multiple of this many keys are whole tiles
+    int32_t tile_lanes;  // queries in a register tile
 };
 
-// Loops that find the machine's limits (kernel/probes.hpp).
+// Loops that measure the machine's limits (kernel/probes.hpp).
 inline constexpr int64_t kProbeStep = 4096;
 struct Probes {
     int64_t (*fma32)(int64_t rounds);                      // flops done; < 0: a wrong sum

@@ -1,8 +1,8 @@
 // CPUID and operating-system state.  Built without ISA flags, so that asking a CPU
 // what it can do never executes what it cannot.
 //
-// An AVX feature counts only if the operating system saves its registers (XCR0): one that
-// does not would lose them at the first context switch.
+// An AVX feature counts only if the operating system saves its registers (XCR0): otherwise they
+// would be lost at the first context switch.
 // Source: Intel SDM vol. 1, sections 14.3 and 15.2.
 // SPDX-License-Identifier: Apache-2.0
 #include "cpu.hpp"

@@ -1,16 +1,18 @@
 // Splits a call into work items, gives each thread scratch, and runs the kernels.
 //
-// An item is a block of rows (the queries of all heads that share a key head) of one batch entry and
-// key head.  Its keys may be split into parts, whose results are merged; where there are few items,
-// each part is a piece of work of its own, else the whole item is.  Pieces are handed out
-// dynamically, so a thread that shares its core with a stranger takes fewer.  Where a band makes
-// late rows see more keys, the late rows go first: the last pieces handed out are the short ones.
+// An item is a block of rows (queries of all heads that share a key head) of one batch entry and
+// key head.  Its keys may be split into parts, whose results are merged.  Where there are few
+// items, each part is a piece of work of its own; otherwise a piece is a whole item.  Pieces are
+// handed out dynamically, so a thread that shares its core with another process takes fewer.
+// Where a band lets later rows see more keys, later rows go first, so that the last pieces handed
+// out are the short ones.
 //
-// Parts are cut and merged in the same way whoever computes them, so a result does not depend on
-// the number of threads or of other items.
+// Parts are cut and merged in the same way whichever thread computes them, so a result does not
+// depend on the number of threads or of other items.
 //
-// How many threads a call gets and its memory are decided here; the threads are pool.cpp's.  It does
-// not choose: blocks, the threads that are wanted and the instruction set come with the call.
+// This file decides how many threads a call gets, and gives it memory; the threads themselves
+// belong to pool.cpp.  It chooses neither block sizes, nor how many threads are wanted, nor the
+// instruction set: they come with the call.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
 
@@ -36,17 +38,17 @@
 namespace fastattn {
 namespace {
 
-// Threads of all calls that are being computed.
+// Threads held by all calls in progress.
 std::atomic<int> busy_threads{0};
 
 #if defined(__unix__) || defined(__APPLE__)
-// The calls of other threads stay with the parent.
+// In a forked child no thread is busy: the calls of other threads stay with the parent.
 [[maybe_unused]] const int fork_handler =
     pthread_atfork(nullptr, nullptr, [] { busy_threads = 0; });
 #endif
 
-// The threads of one call: what calls on other threads of the process leave of the CPUs, but at
-// least the one that calls.
+// The threads of one call: as many as it wants, as far as calls on other threads of the process
+// leave CPUs free, but at least the calling thread.
 class Team {
 public:
     Team(int64_t wanted, int cpus) {
@@ -65,13 +67,13 @@ private:
     int size_;
 };
 
-// Scratch of the thread that calls, kept for its next call: fresh pages would have to be
-// faulted in and cleared each time.  What is larger than kKept goes back at the call's end.
+// Scratch of the calling thread, kept for its next call: fresh pages would have to be faulted in
+// and cleared each time.  If it is larger than kKept, it is freed when the call ends.
 class Scratch {
 public:
     ~Scratch() { std::free(memory_); }
 
-    // At least so many bytes, or nullptr.
+    // At least `bytes` bytes, or nullptr.
     char* reserve(int64_t bytes) {
         if (bytes <= size_) return memory_;
         std::free(memory_);
@@ -96,8 +98,9 @@ public:
 
 private:
     static constexpr int64_t kHugePage = int64_t{2} << 20;
-    // From here on it gets a huge page.  Small ones lie anywhere, and collide in the L2 cache more
-    // or less: the same call would take longer in one process than in the next.
+    // Scratch of this size or more asks for huge pages.  Small pages lie anywhere in physical
+    // memory and collide in the L2 cache more or less by chance, so the same call would take
+    // longer in one process than in the next.
     static constexpr int64_t kScattered = int64_t{64} << 10;
     static constexpr int64_t kKept = int64_t{16} << 20;
     char* memory_ = nullptr;
@@ -106,7 +109,7 @@ private:
 
 thread_local Scratch scratch_of_caller;
 
-// Bytes from an array's start to one batch entry of it, for flat index `batch`.
+// Bytes from the start of an array to its batch entry with flat index `batch`.
 int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
     int64_t offset = 0;
     for (int64_t axis = call.batch_axes; axis-- > 0;) {
@@ -117,8 +120,8 @@ int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
     return offset;
 }
 
-// For the calibration of benchmarks/paired alone: a piece of work takes so many per cent more
-// time, on every shape.  No other build has this, its clock or its mark.
+// Only for calibrating benchmarks/paired: each piece of work takes FASTATTN_SLOWDOWN_PERCENT per
+// cent more time, whatever its shape.  No other build has this delay, its clock or its mark.
 #if defined(FASTATTN_SLOWDOWN_PERCENT)
 [[gnu::used]] const char slowdown_mark[] = "fastattn is slowed down on purpose";
 
@@ -134,7 +137,7 @@ public:
 private:
     static double now() {
         timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);  // the thread's own clock takes a call of the system
+        clock_gettime(CLOCK_MONOTONIC, &t);  // the thread's own clock needs a system call
         return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
     }
     const double start_ = now();
@@ -164,8 +167,8 @@ public:
 
     int64_t pieces() const { return pieces_; }
 
-    // Bytes for one thread: maximum and sum of each row, the kernel's scratch, and the results of
-    // an item's parts.  -1 if that overflows.
+    // Bytes for one thread: maximum and sum of each row, the kernel's scratch and, unless parts
+    // are pieces of their own, the results of an item's parts.  -1 if that overflows.
     int64_t bytes() const {
         const int64_t kernel = kernel_.scratch_bytes(block_, block_k_, call_.dim, call_.dim_v);
         const int64_t parts = parts_bytes();
@@ -173,8 +176,8 @@ public:
         return statistics_bytes() + round_up(kernel) + (spread_ ? 0 : parts);
     }
 
-    // Bytes for all threads: the number of parts left, and the results of the parts, of each item.
-    // -1 if that overflows.
+    // Bytes that all threads share: for each item, the number of parts left to do and the results
+    // of its parts.  -1 if that overflows.
     int64_t shared_bytes() const {
         if (!spread_) return 0;
         const int64_t items = pieces_ / parts_, parts = parts_bytes();
@@ -207,7 +210,7 @@ public:
             task.part = shared + round_up(items * static_cast<int64_t>(sizeof(Counter))) +
                         item * parts_bytes();
             run_part(task, piece % parts_);
-            // Who finishes the last part sees what the others wrote, and merges.
+            // The thread that finishes last sees what the others wrote, and merges.
             if (left->fetch_sub(1, std::memory_order_acq_rel) != 1) return;
             kernel_.merge(task, parts_);
         } else {
@@ -221,7 +224,7 @@ public:
 private:
     using Counter = std::atomic<int64_t>;
     static constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 4;
-    // Enough for dynamic scheduling to level them.
+    // Enough pieces for dynamic scheduling to even out their lengths.
     static constexpr int64_t kPiecesPerThread = 4;
 
     Task task_of(int64_t item) const {
@@ -292,7 +295,7 @@ private:
         return {a.data + batch_offset(call_, a, batch) + head * a.head, a.row, a.column};
     }
 
-    // `head`: flat over batch and key heads.
+    // `head`: flat index over batch entries and key heads.
     void write_lse(const Task& task, int64_t head) const {
         const int64_t batch = head / call_.heads_kv;
         head %= call_.heads_kv;

@@ -6,8 +6,8 @@
 
 namespace fastattn {
 
-// An array of the call.  The strides of the batch axes have `batch_axes` entries, 0 for
-// an axis that the array broadcasts over.
+// An array of the call.  `batch_strides` has Call::batch_axes entries, 0 for an axis that the
+// array broadcasts over.
 struct Array {
     char* data;
     const int64_t* batch_strides;
@@ -31,9 +31,9 @@ struct Call {
     double softcap;       // 0: none
     int64_t left, right;  // kUnlimited: no limit
     int64_t block_q, block_k;
-    int64_t split_k;  // keys of a part; fewer than length_k: parts are merged
+    int64_t split_k;  // keys of a part; if fewer than length_k, parts are merged
     int threads;
-    int cpus;  // that all calls of the process share
+    int cpus;  // CPUs that all calls of the process share
 };
 
 enum class Status { kOk, kNoMemory };

@@ -1,14 +1,14 @@
-// Keeps the threads of one call on different CPUs, where there are as many.
+// Keeps the threads of one call on different CPUs, where there are enough of them.
 //
-// A system that wakes a thread may put it behind the one that woke it, though another CPU is idle
-// or would give it more: a guest of a hypervisor takes a CPU that sleeps for one that it has lost;
-// beside a process bound to one of two CPUs both threads of a call would share the other.  So a
-// thread is kept off the waker's CPU until it runs.  Balancing may do the same later, and leave it
-// so, for every CPU then has work.  Who finds its place taken moves on.  In either case it is then
-// as free to be moved as before.
+// A system that wakes a thread may queue it behind its waker, although another CPU is idle or would
+// give it more time: a guest of a hypervisor mistakes a sleeping CPU for one that it has lost;
+// beside a process that is bound to one of two CPUs, both threads of a call would share the other.
+// So a thread is kept off its waker's CPU until it runs.  Load balancing may put two threads on one
+// CPU later, and then leave them there, because every CPU has work.  A thread that finds its CPU
+// taken therefore moves to a free one.  In either case it is then as free to be moved as before.
 //
-// What it does not do: bind a thread for longer than it takes to move it; consider other processes
-// or calls; anything at all but on Linux.
+// What this does not do: bind a thread for longer than it takes to move it; consider other
+// processes or calls; anything at all on systems other than Linux.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -26,7 +26,8 @@ namespace fastattn {
 #if defined(__linux__)
 class Places {
 public:
-    // That of the thread which made it, as long as it lives.  `enough`: CPUs for each to have one.
+    // The place of the thread that made it, for as long as this object lives.  `enough`: whether
+    // there is a CPU for each thread of the call.
     class Place {
     public:
         Place(Places& all, bool enough) : all_(all), enough_(enough) { keep(); }
@@ -34,8 +35,8 @@ public:
         Place(const Place&) = delete;
         Place& operator=(const Place&) = delete;
 
-        // Where the system has moved this thread onto another's CPU, moves it to a free one that
-        // there may be.  Costs next to nothing where it has not.
+        // If the system has moved this thread onto another one's CPU, moves it to a free CPU, if
+        // there is one.  Costs next to nothing if it has not been moved.
         void keep() {
             if (!enough_) return;
             const int cpu = sched_getcpu();
@@ -68,7 +69,7 @@ private:
 
     bool move_to_free() {
         cpu_set_t allowed, free;
-        if (sched_getaffinity(0, sizeof allowed, &allowed)) return false;  // more than a set holds
+        if (sched_getaffinity(0, sizeof allowed, &allowed)) return false;  // more CPUs than bits
         CPU_ZERO(&free);
         for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
             if (CPU_ISSET(cpu, &allowed) && !(word(cpu).load(std::memory_order_relaxed) & bit(cpu)))
@@ -84,11 +85,12 @@ private:
     Word words_[CPU_SETSIZE / 64] = {};
 };
 
-// A thread that sleeps, and where it may wake.
+// A thread that sleeps, and the CPUs on which it may wake.
 class Waking {
 public:
-    // By the thread itself, before it sleeps for the first time.  It was given the CPUs of the thread
-    // that made it, which may be bound to a few of the process's: that call alone is to have those.
+    // Called by the thread itself, before it sleeps for the first time.  It has inherited the CPUs
+    // of the thread that started it, which may be bound to a few of the process's CPUs: that
+    // binding is meant for that thread's call alone.
     void begin() {
         thread_ = pthread_self();
         cpu_set_t own, process;
@@ -98,7 +100,7 @@ public:
             sched_setaffinity(0, sizeof process, &process);
     }
 
-    // By the one that is about to wake it: not on this CPU, if there is another for it.
+    // Called by the thread that is about to wake it: keeps it off this CPU, if it may use another.
     void keep_off_this() {
         const int cpu = sched_getcpu();
         if (cpu < 0 || cpu >= CPU_SETSIZE) return;
@@ -109,7 +111,8 @@ public:
         kept_off_ = !pthread_setaffinity_np(thread_, sizeof left_, &left_);
     }
 
-    // By the thread itself, when it runs; what somebody else has allowed it meanwhile stays so.
+    // Called by the thread itself, once it runs.  If somebody else has changed its CPUs meanwhile,
+    // they are left as they are.
     void release() {
         if (!kept_off_) return;
         kept_off_ = false;
@@ -120,7 +123,7 @@ public:
 
 private:
     pthread_t thread_ = {};
-    cpu_set_t allowed_, left_;  // its CPUs, and those without the waker's
+    cpu_set_t allowed_, left_;  // its CPUs, and the same without the waker's
     bool kept_off_ = false;
 };
 #else

@@ -1,15 +1,15 @@
 // Lends the threads of a pool to calls, and waits only for those that have begun.
 //
-// A parallel region of OpenMP ends when its last thread does, one that has not been given a CPU
-// yet included: beside a busy process that is a time slice of some milliseconds, for a call that
+// An OpenMP parallel region ends when its last thread does, even if that thread has not been given
+// a CPU yet: beside a busy process, that means a time slice of some milliseconds for a call that
 // may need a tenth of one.  Here such a thread finds the call closed.
 //
-//   seat     place for one helper at a call; as many as the call wants threads beside its own
-//   post     where an open call offers its seats; one word holds what is decided about it
-//   round    number of calls opened so far: it changes, hence there may be a seat
+//   seat     place for one helper at a call, which has one for each thread it wants beside its own
+//   post     where an open call offers its seats; one atomic word holds its state
+//   round    number of calls opened so far; when it changes, there may be a seat
 //
 // What it does not do: decide what a piece is, or how many threads a call gets.
-// Threads are started when first wanted and never ended: nobody who leaves main() waits for them.
+// Threads are started when first wanted and never ended, so leaving main() waits for none of them.
 // SPDX-License-Identifier: Apache-2.0
 #include "pool.hpp"
 
@@ -35,8 +35,8 @@ namespace {
 
 using Body = void (*)(void* context, int64_t piece, int thread);
 
-// How long a thread that waits for another looks again and again before it sleeps.  Longer than
-// Python needs between two calls and than it takes to be woken, short beside a time slice.
+// How long a thread that waits for another one polls before it sleeps: longer than Python needs
+// between two calls and longer than a wake-up takes, but short compared with a time slice.
 constexpr auto kPatience = std::chrono::microseconds(200);
 
 void pause() {
@@ -47,7 +47,7 @@ void pause() {
 #endif
 }
 
-// Whether `true_now()` came true before patience ran out.
+// Polls `true_now()`: whether it came true before kPatience ran out.
 template <typename Condition>
 bool watch(Condition true_now) {
     const auto end = std::chrono::steady_clock::now() + kPatience;
@@ -65,18 +65,18 @@ void alone(int64_t pieces, Body body, void* context) {
 }
 
 // One call.  A post is never freed, so a helper may look at it at any time; what it finds there
-// is valid from when it takes a seat until its work there ends.
+// is valid from the moment it takes a seat until its work there ends.
 class alignas(64) Post {
-    static constexpr uint32_t kSeats = 0xfff;       // nobody has taken yet
-    static constexpr uint32_t kOneAtWork = 0x1000;  // counts helpers
+    static constexpr uint32_t kSeats = 0xfff;       // seats that nobody has taken yet
+    static constexpr uint32_t kOneAtWork = 0x1000;  // counts the helpers at work
     static constexpr uint32_t kAtWork = 0xfff000;
-    static constexpr uint32_t kSleeps = 0x1000000;  // the caller, until nobody is at work
+    static constexpr uint32_t kSleeps = 0x1000000;  // the caller sleeps until nobody is at work
     static constexpr uint32_t kClaimed = 0x2000000;
 
 public:
     static constexpr int kMostSeats = kSeats;
 
-    // For one caller at a time: whether this one has it now.
+    // A post serves one caller at a time: whether it now belongs to this one.
     bool claim() {
         uint32_t free = 0;
         return state_.load(std::memory_order_relaxed) == 0 &&
@@ -94,15 +94,15 @@ public:
 
     Places::Place place() { return {places_, enough_.load(std::memory_order_relaxed)}; }
 
-    // What the caller does.
+    // The caller's share of the work.
     void lead(Places::Place& place) { work(0, place); }
 
-    // Takes a seat and works there; false if there is none.  `ended(true)` if the caller sleeps
-    // and this was the last to end.
+    // Takes a seat and works there; returns false if there is none.  Calls `ended(true)` if the
+    // caller sleeps and this helper was the last at work, else `ended(false)`.
     template <typename Ended>
     bool help(Ended ended) {
         if (!(state_.load(std::memory_order_relaxed) & kSeats)) return false;
-        // May move, which takes a while, and so before anybody waits for this thread.
+        // This may move the thread, which takes a while: do it before anybody waits for it.
         Places::Place place = this->place();
         uint32_t state = state_.load(std::memory_order_relaxed);
         do {
@@ -129,7 +129,7 @@ private:
     }
 
     std::atomic<uint32_t> state_{0};
-    std::atomic<bool> enough_{false};  // CPUs for each thread to have one
+    std::atomic<bool> enough_{false};  // whether there is a CPU for each thread
     int64_t pieces_ = 0;
     Body body_ = nullptr;
     void* context_ = nullptr;
@@ -142,9 +142,9 @@ public:
     void share(int64_t pieces, int helpers, int cpus, Body body, void* context) {
         helpers = std::min(helpers, Post::kMostSeats);
         Post* const post = std::find_if(posts_, posts_ + kPosts, [](Post& p) { return p.claim(); });
-        if (post == posts_ + kPosts) return alone(pieces, body, context);  // all CPUs are busy
+        if (post == posts_ + kPosts) return alone(pieces, body, context);  // all posts are taken
         post->open(pieces, helpers, cpus, body, context);
-        Places::Place place = post->place();  // before a helper comes
+        Places::Place place = post->place();  // before a helper takes one
         call(helpers, cpus);
         post->lead(place);
         post->close();
@@ -160,7 +160,7 @@ public:
 private:
     static constexpr int kPosts = 32;
 
-    // A helper, which never ends.  While it sleeps it belongs to who holds the mutex.
+    // A helper, which never ends.  While it sleeps, the struct belongs to whoever holds the mutex.
     struct Sleeper {
         Waking waking;
         std::condition_variable opened;
@@ -168,11 +168,12 @@ private:
         bool asleep = false;
     };
 
-    // So many helpers to a post that is open.
+    // Calls `helpers` helpers to a post that is open.
     void call(int helpers, int cpus) {
         const int wanted = wanted_.fetch_add(helpers, std::memory_order_relaxed) + helpers;
         cpus_.store(cpus, std::memory_order_relaxed);
-        // Sequential: who goes to sleep counts itself first and then looks at the round.
+        // Sequentially consistent: a helper that goes to sleep counts itself first and then looks
+        // at the round, so one of the two sees the other.
         round_.fetch_add(1);
         const int asleep = asleep_.load();
         if (asleep == 0 && started_.load(std::memory_order_relaxed) >= wanted) return;
@@ -186,7 +187,7 @@ private:
         for (Sleeper* one; missing > 0 && (one = roused()); --missing) one->opened.notify_one();
     }
 
-    // A helper that slept and is to be woken; nullptr if none does.
+    // Takes a sleeping helper off the list, to be woken; nullptr if none sleeps.
     Sleeper* roused() {
         std::lock_guard lock(mutex_);
         Sleeper* const one = sleepers_;
@@ -198,8 +199,8 @@ private:
         return one;
     }
 
-    // One thread more.  Signals that are sent are for threads that know of them; its own faults are
-    // not.
+    // Starts one more thread.  It blocks signals that are sent, which are for threads that know of
+    // them, but not those of its own faults.
     bool start() {
 #if defined(__unix__) || defined(__APPLE__)
         sigset_t sent, before;
@@ -211,7 +212,7 @@ private:
         try {
             std::thread([this] { help(); }).detach();
         } catch (const std::exception&) {
-            started = false;  // the call goes on with those there are
+            started = false;  // the call goes on with the helpers there are
         }
 #if defined(__unix__) || defined(__APPLE__)
         pthread_sigmask(SIG_SETMASK, &before, nullptr);
@@ -228,14 +229,14 @@ private:
             for (Post& post : posts_)
                 helped |= post.help([this](bool caller_sleeps) {
                     if (!caller_sleeps) return;
-                    { std::lock_guard lock(mutex_); }  // it may be on the way to sleep
+                    { std::lock_guard lock(mutex_); }  // it may be about to sleep
                     ended_.notify_all();
                 });
             if (!helped && !watched(seen)) sleep(seen, self);
         }
     }
 
-    // Whether a call was opened while this thread looked out for it.
+    // Whether a call was opened while this thread watched for one.
     bool watched(uint64_t seen) {
         const int others = watching_.fetch_add(1, std::memory_order_relaxed);
         const bool opened =
@@ -245,7 +246,7 @@ private:
         return opened;
     }
 
-    // Unless a call was opened meanwhile.
+    // Sleeps until it is called, unless a call was opened meanwhile.
     void sleep(uint64_t seen, Sleeper& self) {
         {
             std::unique_lock lock(mutex_);
@@ -265,24 +266,24 @@ private:
     Post posts_[kPosts];
     alignas(64) std::atomic<uint64_t> round_{0};
     alignas(64) std::atomic<int> watching_{0};
-    std::atomic<int> asleep_{0};  // the sleepers
+    std::atomic<int> asleep_{0};  // number of sleepers
     std::atomic<int> started_{0};
-    std::atomic<int> wanted_{0};  // seats of all calls that run
+    std::atomic<int> wanted_{0};  // seats of all calls in progress
     std::atomic<int> cpus_{1};
     std::mutex mutex_;
-    Sleeper* sleepers_ = nullptr;  // who fell asleep last first: its caches are the warmest
+    Sleeper* sleepers_ = nullptr;  // last to fall asleep first: its caches are warmest
     std::condition_variable ended_;
 };
 
 std::atomic<Pool*> pool{nullptr};
 
 #if defined(__unix__) || defined(__APPLE__)
-// A forked child has the pool's memory and none of its threads: it makes a pool of its own.
+// A forked child has the pool's memory but none of its threads, so it makes a pool of its own.
 [[maybe_unused]] const int fork_handler =
     pthread_atfork(nullptr, nullptr, [] { pool.store(nullptr, std::memory_order_relaxed); });
 #endif
 
-// nullptr: there is no memory for one.
+// The pool, made when first wanted; nullptr if there is no memory for one.
 Pool* pool_of_process() {
     Pool* there = pool.load(std::memory_order_acquire);
     if (there) return there;

@@ -1,10 +1,10 @@
-// Runs the probes on all threads at once and takes the time.
+// Runs the probes on all threads at once and times them.
 //
-// For each repetition of each limit the threads wait for one another, then each works until the
-// window is over, and its rate is its own work over its own time; the rates are added up.  So
-// the threads disturb each other as those of a call do, and none is waited for.  The limits take
-// turns, and of each the best repetition counts: what a neighbour takes away is no limit of the
-// machine.  A probe needs all of its threads, as a call does not (pool.cpp): hence OpenMP.
+// For each repetition of each limit, the threads wait for one another; then each works until its
+// window is over.  Its rate is its own work over its own time, and the rates are added up.  So the
+// threads disturb one another as those of a call do, and none is waited for.  The limits take
+// turns, and the best repetition of each counts: what a neighbour takes away is no limit of the
+// machine.  Unlike a call (pool.cpp), a probe needs all of its threads: hence OpenMP.
 // SPDX-License-Identifier: Apache-2.0
 #include "roofline.hpp"
 
@@ -57,8 +57,8 @@ double now() {
 
 int64_t round_up(int64_t bytes, int64_t to) { return (bytes + to - 1) / to * to; }
 
-// One thread's turns at one limit.  Calls `work`, which returns how much it did, until the window
-// is over; -1 if the work was done wrong.
+// One thread's rate at one limit: calls `work`, which returns how much it did, until the window is
+// over.  -1 if the work was done wrong.
 template <typename Work>
 double rate(double window_seconds, Work work) {
     const double start = now();
@@ -72,7 +72,7 @@ double rate(double window_seconds, Work work) {
     return done / seconds;
 }
 
-// One thread: its part of the memory, and where in it the stream goes on.
+// One thread: its part of the memory, and where in it the stream continues.
 class Worker {
 public:
     Worker(const Probes& probes, const Probing& how, char* part, int64_t bytes)

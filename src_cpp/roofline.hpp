@@ -1,4 +1,4 @@
-// The machine's limits, by the probes of one instruction set on any number of threads.
+// The machine's limits, measured with the probes of one instruction set on any number of threads.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -10,12 +10,12 @@ namespace fastattn {
 struct Probing {
     int threads;
     int repetitions;
-    double window_seconds;  // of each repetition of each limit
+    double window_seconds;  // length of each repetition of each limit
     int64_t stream_bytes;   // read by all threads together: far more than the caches hold
     int64_t cached_bytes;   // read by each thread again and again: fits its L2 cache
 };
 
-// Of all threads together, in a second.
+// Of all threads together, per second.
 struct Roofline {
     double flops32;
     double flops64;

@@ -1,16 +1,16 @@
 // Attention of one block of rows: a stream over blocks of keys with an online softmax.
 //
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
-//     look which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
-//     copy its keys and pack its values, where they cannot be read where they lie
+//     find which of them each panel sees         kernel/masks.hpp, kernel/dense.hpp
+//     copy its keys and pack its values, unless they can be read where they lie
 //     for each panel of rows:                   (a register tile's lanes of queries)
-//       S = K Q^T      scores [key][lane]       tile/fma.hpp; upcoming.hpp asks meanwhile
+//       S = K Q^T      scores [key][lane]       tile/fma.hpp; upcoming.hpp prefetches
 //       hide, cap      only where needed
 //       P = exp(S - m), running m and l         kernel/softmax.hpp
 //       O = alpha O + V^T P   [feature][lane]   tile/fma.hpp
-//   rows = O / l, or O, m and l where the task has a part of the keys
+//   rows = O / l, or O, m and l where the task has only a part of the keys
 //
-// It will not thread, allocate, choose block sizes or read anything but its Task.
+// It starts no threads, allocates nothing, chooses no block sizes, and reads nothing but its Task.
 //
 // Legend: S, T = storage and compute type; panel = up to kVectors vectors of rows;
 // m, l = running maximum and sum of a row.
@@ -43,14 +43,15 @@ class RowBlock {
     static constexpr int kPanel = Layout::kPanel;
     static constexpr int64_t kDepth = Layout::kDepth;
 
-    // Rows so many bytes apart fall on the same sets of the L1 cache: a tile of values in place waits
-    // for a line of each key.  A tile of many vectors has work meanwhile.
+    // Rows a multiple of this many bytes apart fall into the same sets of the L1 cache, so a tile
+    // that reads values in place waits for a line of each key.  A tile of many vectors has other
+    // work meanwhile.
     static constexpr int64_t kCrowdedBytes = 4096;
     static constexpr bool kWaits = kVectors < 4;
 
-    // 16-bit keys and values are read in place only where there is a single panel.  float16 is then
-    // converted a few keys at a time, so that the copies stay in L1: keys as whole tiles of either
-    // height, values a cache line of features of each.  bfloat16 is converted in registers.
+    // 16-bit keys and values are read in place only if there is a single panel.  float16 is then
+    // converted a little at a time, so that the copies stay in L1: whole tiles (of either height)
+    // of keys, and a cache line of features of each value.  bfloat16 is converted in registers.
     static constexpr bool kConverts = !__is_same(S, T) && kColumnsOfLane<S> == 1;
     using Read = typename Either<kConverts, T, S>::type;
     static constexpr int64_t kTilesOfKeys = 24;
@@ -81,7 +82,7 @@ public:
         views_ = reinterpret_cast<View*>(scratch + at_.views);
         const bool single = count_ <= kPanel, read = single || __is_same(S, T);
         const bool crowded = kWaits && !single && task.v.row % kCrowdedBytes == 0;
-        // Of other widths a tile would read past a row's end.
+        // With other widths, a tile would read past a row's end.
         keys_in_place_ = read && in_place<S>(task.k) && task.dim % kColumnsOfLane<S> == 0;
         values_in_place_ =
             read && in_place<S>(task.v) && task.dim_v % Tile::low_rows == 0 && !crowded;
@@ -93,8 +94,8 @@ public:
     }
 
 private:
-    // Calls `body` with the vectors of each panel as a constant, its first row and its
-    // number of rows, for the panels of rows [begin, end).
+    // Calls `body` for each panel of rows [begin, end), with its number of vectors as a constant,
+    // its first row and its number of rows.
     template <typename Body>
     static void each_panel(int64_t begin, int64_t end, Body body) {
         for (int64_t first = begin; first < end; first += kPanel) {
@@ -111,7 +112,7 @@ private:
             with_vectors<kWidth - 1>(vectors, first, rows, body);
     }
 
-    // Starts the statistics, and returns the keys that some row sees.
+    // Initialises the statistics, and returns the keys that some row sees.
     [[gnu::noinline]] Interval start() {
         Interval all{task_.key_begin, task_.key_begin};
         seen_by_all_ = {0, INT64_MAX};
@@ -140,16 +141,16 @@ private:
                            q_ + first * task_.dim, ld);
     }
 
-    // What the block of keys is to one panel.
+    // What one panel sees of the block of keys.
     struct View {
         Interval keys;  // those that some row sees
-        bool partial;   // by band or length, some row does not see all of them
+        bool partial;   // by band or length, some row does not see all of these
         bool masked;    // the dense mask changes some score
         bool fresh;     // no earlier block had keys for this panel: its O is not yet written
     };
     static_assert(sizeof(View) <= Layout::kViewBytes, "the views' place is too small");
 
-    // One block of keys.
+    // Computes one block of keys.
     void step(Interval block) {
         block_ = look(block);
         if (block_.empty()) return;
@@ -170,7 +171,7 @@ private:
         }
     }
 
-    // Sets each panel's view of a block, and returns the keys of it that some row sees.
+    // Sets each panel's view of a block, and returns the keys of the block that some row sees.
     [[gnu::noinline]] Interval look(Interval block) {
         Interval seen{block.begin, block.begin};
         each_panel(0, count_, [&](auto vectors, int64_t first, int64_t rows) {
@@ -191,7 +192,7 @@ private:
         return seen;
     }
 
-    // The block of keys for rows [begin, end).
+    // Computes the block of keys for rows [begin, end).
     void panels(int64_t begin, int64_t end) {
         for (int64_t d = 0; d < task_.dim; d += kDepth)
             each_panel(begin, end, [&](auto vectors, int64_t first, int64_t rows) {
@@ -220,7 +221,7 @@ private:
     // [key - keys.begin][lane]
     T* scores(int64_t first) const { return scores_ + (first - group_) * at_.tiled_keys; }
 
-    // Copies the keys, to chunks of kDepth columns.
+    // Copies the keys into chunks of kDepth columns.
     [[gnu::noinline]] void read_keys() {
         const int64_t stride = Layout::key_stride(task_.dim), chunk = (block_.count()) * stride;
         for (int64_t j = block_.begin; j < block_.end; ++j) {
@@ -232,7 +233,7 @@ private:
         }
     }
 
-    // Asks for the row after next: rows of a block are copied faster than they arrive.
+    // Asks for the row after the next one: otherwise rows would be copied sooner than they arrive.
     void prefetch_row(const char* row, const Matrix& rows, int64_t j, int64_t columns) const {
         constexpr int64_t kAhead = 2;
         if (rows.column != static_cast<int64_t>(sizeof(S)) || j + kAhead >= block_.end) return;
@@ -242,7 +243,7 @@ private:
     // Columns of the chunk that starts at d.
     int64_t depth(int64_t d) const { return task_.dim - d < kDepth ? task_.dim - d : kDepth; }
 
-    // Features of the chunk that starts at f; what is too narrow for its own tiles joins the last.
+    // Features of the chunk that starts at f; a rest too narrow for its own tiles joins the last.
     int64_t width(int64_t f) const {
         const int64_t left = at_.features - f;
         if (!packed_) return kConverts && left > kLineFeatures ? kLineFeatures : left;
@@ -257,8 +258,8 @@ private:
         return finite;
     }
 
-    // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may
-    // be hidden, values that are not finite are replaced by 0, and their keys listed.
+    // Packs the values.  A hidden key's weight is 0, and 0 * NaN would be NaN: where keys may be
+    // hidden, values that are not finite are replaced by 0, and their keys are listed.
     [[gnu::noinline]] void read_values(bool may_hide) {
         const bool adjacent = __is_same(S, T) && in_place<S>(task_.v);
         for (int64_t j = block_.begin; j < block_.end; ++j) {
@@ -280,7 +281,7 @@ private:
         }
     }
 
-    // Scores of a panel, or what the chunk of columns from d adds to them.
+    // Adds the products of the chunk of columns from d to a panel's scores; the first sets them.
     template <int kWidth>
     void add_scores(int64_t first, int64_t d) {
         const Interval keys = view(first).keys;
@@ -312,8 +313,8 @@ private:
         return {reinterpret_cast<const char*>(row), stride * static_cast<int64_t>(sizeof(T))};
     }
 
-    // Some columns of some rows for a tile: where they lie, or in `copy`, whose rows are `stride`
-    // values apart.
+    // Where a tile reads some columns of some rows: where they lie, or in `copy`, whose rows are
+    // `stride` values apart.
     static Stream read(const Matrix& matrix, Interval some, int64_t column, int64_t columns,
                        T* copy, int64_t stride) {
         const Stream rows = rows_from(matrix, some.begin, column);
@@ -324,7 +325,7 @@ private:
         return {reinterpret_cast<const char*>(copy), stride * static_cast<int64_t>(sizeof(T))};
     }
 
-    // Scores to weights.
+    // Turns scores into weights.
     template <int kWidth>
     [[gnu::noinline]] void weigh(int64_t first, int64_t rows) {
         const View at = view(first);
@@ -342,7 +343,7 @@ private:
         online_softmax<Simd, kWidth>(s, at.keys.count(), m_ + first, l_ + first, alpha_ + first);
     }
 
-    // What a panel's weights and the features from f on add to its O.
+    // Adds the weighted values of the chunk of features from f to a panel's O.
     template <int kWidth>
     void add_values(int64_t first, int64_t f) {
         View& at = views_[first / kPanel];
@@ -363,7 +364,7 @@ private:
         if (f + width(f) == at_.features) at.fresh = false;
     }
 
-    // What `read_values` left out, for the rows that see it.
+    // Adds what `read_values` left out, to the rows that see it.
     template <int kWidth>
     [[gnu::noinline]] void add_unsafe(int64_t first, int64_t rows) {
         const View at = view(first);
@@ -385,7 +386,7 @@ private:
         }
     }
 
-    // A panel's tile of the dense mask, as numbers to add to the scores.
+    // Reads a panel's tile of the dense mask, as numbers to add to the scores.
     template <int kWidth>
     void read_mask(int64_t first, int64_t rows, Interval keys) {
         constexpr int64_t ld = kWidth * kLanes;
@@ -429,7 +430,7 @@ private:
             }
     }
 
-    // What a vector of rows is to be multiplied by.
+    // The factors by which a vector of rows is to be multiplied.
     Vec scale_of(int64_t first, int64_t rows) const {
         T sinks[kLanes];
         const bool given = sinks_of<Simd>(task_, first, rows, sinks);
@@ -444,12 +445,12 @@ private:
     int64_t *begin_, *end_;  // of each row's visible keys
     int64_t* unsafe_;        // keys of the block with values that are not finite
     int64_t unsafe_count_;
-    View* views_;    // of each panel
+    View* views_;    // one for each panel
     Interval seen_by_all_;
     Interval block_;  // of keys
     int64_t group_;   // first row whose scores are held
     bool keys_in_place_, values_in_place_;
-    bool packed_;   // the values of this block are
+    bool packed_;   // whether this block's values are packed
     Upcoming<S, kPanel> upcoming_;
 };
 

@@ -1,8 +1,8 @@
 // The dense mask, a tile at a time: booleans, or numbers that are added to the scores.
 //
-// A tile is classed before its scores are computed.  Keys at either end that no row sees are cut
-// off, so that an empty tile costs the look; a tile whose rows all see all that is left, unchanged,
-// needs no mask.
+// A tile is classified before its scores are computed.  Keys at either end that no row sees are cut
+// off, so that an empty tile costs only the look; a tile whose rows all see every remaining key,
+// unchanged, needs no mask.
 //
 // Legend: rows = addresses of the mask's rows, one for each row of scores; M = the mask's type.
 // SPDX-License-Identifier: Apache-2.0
@@ -15,7 +15,7 @@
 namespace fastattn {
 namespace {
 
-// Chunks of a mask's row as vectors of lanes that are 0 (no) or not (yes).
+// Chunks of a mask's row, as vectors whose lanes are 0 (no) or not 0 (yes).
 template <typename Simd, typename M>
 struct MaskChunk {
     using Yes = typename Simd::Int;
@@ -52,9 +52,9 @@ class MaskTile {
 public:
     MaskTile(char* const* rows, int64_t count) : rows_(rows), count_(count) {}
 
-    // Cuts off the keys at either end that no row sees; whether the mask changes what is left.
+    // Cuts off the keys at either end that no row sees; returns whether the mask changes the rest.
     bool trim(Interval& keys) const {
-        // Most tiles are all hidden or all seen.
+        // Most tiles are entirely hidden or entirely seen: look for that first.
         if (keys.count() >= kColumns) {
             Yes some_seen{}, some_changed{};
             each_chunk(keys, [&](const char* at) {
@@ -80,8 +80,8 @@ private:
     using Yes = typename Chunk::Yes;
     static constexpr int64_t kSize = sizeof(M);
 
-    // Row by row: rows lie far apart, and so each line is touched once.  The last chunk may overlap
-    // the one before it.
+    // Row by row: rows lie far apart, and in this order each line is touched once.  The last chunk
+    // may overlap the one before it.
     template <typename Body>
     [[gnu::always_inline]] void each_chunk(Interval keys, Body body) const {
         const int64_t last = keys.end - kColumns;
@@ -91,7 +91,7 @@ private:
         }
     }
 
-    // Calls `body` with each key: whether some row sees it, and whether the mask changes it for some.
+    // Calls `body` with each key, whether a row sees it, and whether the mask changes it for a row.
     template <typename Body>
     void each_key(Interval keys, Body body) const {
         int64_t j = keys.begin;
@@ -131,8 +131,8 @@ inline void with_mask_type(const Task& task, Body body) {
         body(S{});
 }
 
-// As MaskTile::trim, for `count` rows of the task from `first` on.  What is not adjacent in memory
-// is not looked at.
+// As MaskTile::trim, for `count` rows of the task from `first` on.  A mask whose columns are not
+// adjacent in memory is not looked at: the result is true.
 template <typename Simd, typename S, int64_t kMostRows>
 inline bool trim(const Task& task, int64_t first, int64_t count, Interval& keys) {
     char* rows[kMostRows];

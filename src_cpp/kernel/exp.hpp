@@ -1,14 +1,14 @@
 // exp(x) for x <= 0, and tanh, on vectors.
 //
-// exp_nonpositive: x = n ln 2 + r with n = round(x / ln 2), n ln 2 taken away in two parts of
-// which the first is exact (Cody and Waite), e^r by a polynomial with p(0) = 1, so that e^0 is
-// exactly 1.  Where 2^n would be subnormal the result is 0: neither a hidden key's -inf nor a
-// weight too small to count makes a subnormal number, which would slow every later product.
-// NaN in gives NaN out.
+// exp_nonpositive: x = n ln 2 + r with n = round(x / ln 2).  n ln 2 is subtracted in two parts, the
+// first of which is exact (Cody and Waite); e^r is taken from a polynomial with p(0) = 1, so that
+// e^0 is exactly 1.  Where 2^n would be subnormal, the result is 0, so that neither a hidden key's
+// -inf nor a weight too small to count makes a subnormal number, which would slow every later
+// product.  NaN in gives NaN out.
 //   float:  degree 6, |p(r) / e^r - 1| < 2.6e-9 for |r| <= ln 2 / 2
 //   double: degree 11, < 1.8e-17
-// Minimax (Remez) fits of the relative error with the constant term held at 1.  The worst error
-// measured, with the rounding, is stated and tested in tests/test_kernels.py.
+// Minimax (Remez) fits of the relative error with the constant term held at 1.  The worst measured
+// error, rounding included, is stated and tested in tests/test_kernels.py.
 //
 // tanh: below 0.625 an odd polynomial or rational function, so that small arguments keep
 // their relative accuracy; above, (1 - e) / (1 + e) with e = exp(-2 |x|).
@@ -52,8 +52,8 @@ struct ExpConstants<double> {
         0x1.5555555554827p-3,  0x1.0000000000005p-1,  0x1.0000000000003p+0,  1.0};
 };
 
-// Several vectors step by step side by side: one after the other, the steps of the first, each of
-// which waits for the one before, would fill the processor's queue.
+// Takes several vectors through each step side by side.  One vector after another, the steps of the
+// first, each of which waits for the one before, would fill the processor's queue.
 template <typename Simd, int kCount>
 [[gnu::always_inline]] inline void exp_nonpositive(typename Simd::Vec (&x)[kCount]) {
     using Vec = typename Simd::Vec;

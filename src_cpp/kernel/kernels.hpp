@@ -18,7 +18,7 @@ inline void run(const Task& task) {
         RowBlock<Simd, S>(task).compute();
 }
 
-// For blocks of `rows` rows, and for the shorter one that may be the last.
+// Enough for blocks of `rows` rows, and for the last one, which may be shorter.
 template <typename Simd>
 inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
     const double extents = static_cast<double>(rows) + static_cast<double>(block_k) + 128;
@@ -32,7 +32,7 @@ inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t
 
 template <typename Simd, typename S>
 constexpr Kernel kernel_of() {
-    constexpr int kKeys = NarrowLayout<Simd>::Tile::keys;  // of the tiles the one of most keys
+    constexpr int kKeys = NarrowLayout<Simd>::Tile::keys;  // of the tile with the most keys
     static_assert(kKeys % FmaTile<Simd>::low_rows == 0, "other tiles divide it");
     return {&scratch_bytes<Simd>, &run<Simd, S>, &merge<Simd, S>,
             Simd::lanes, kKeys, FmaTile<Simd>::vectors * Simd::lanes};

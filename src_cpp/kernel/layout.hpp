@@ -11,15 +11,15 @@
 namespace fastattn {
 namespace {
 
-// Parts of a scratch, laid one behind the other at multiples of the alignment.  A layout's members
-// are the places of their first values.
+// Parts of a scratch area, laid one after another at multiples of the alignment.  The members of a
+// layout are the places of their first values.
 template <typename T>
 struct Parts {
     static constexpr int64_t kLine = kScratchAlignment / static_cast<int64_t>(sizeof(T));
-    static constexpr int64_t kPerInt64 = sizeof(int64_t) / sizeof(T);  // values that one takes
+    static constexpr int64_t kPerInt64 = sizeof(int64_t) / sizeof(T);  // values per int64_t
     int64_t next = 0;
 
-    // First value of a part of so many.
+    // Appends a part of `count` values, and returns the place of its first value.
     int64_t part(int64_t count) {
         const int64_t at = next;
         next += round_up(count, kLine);
@@ -38,10 +38,10 @@ struct BlockLayout : Parts<typename Simd::Value> {
     using T = typename Simd::Value;
     static constexpr int kRows = FmaTile<Simd>::rows;
     static constexpr int kPanel = FmaTile<Simd>::vectors * Simd::lanes;
-    // Features of a key per pass over a panel: the panel's part of Q stays in L1.
+    // Features of a key per pass over a panel, so that the panel's part of Q stays in L1.
     static constexpr int64_t kDepth = 128;
     static_assert(kDepth % kScoreRun == 0, "a chunk of columns has whole runs");
-    // Features of the values likewise, in whole tiles.
+    // The same for features of the values, in whole tiles.
     static constexpr int64_t kFeatures = kDepth / kRows * kRows;
     static constexpr int64_t kViewBytes = 32;  // of a panel's view of the keys
 
@@ -72,7 +72,7 @@ struct BlockLayout : Parts<typename Simd::Value> {
     // Whether heads are wider than a chunk, so that all panels' scores are held at once.
     static bool wide(int64_t dim, int64_t dim_v) { return dim > kDepth || dim_v > kDepth; }
 
-    // Copied keys lie a chunk at a time, a cache line between rows.
+    // Copied keys lie chunk by chunk, with an unused cache line between rows.
     static int64_t key_stride(int64_t dim) {
         return BlockLayout::round_up(dim < kDepth ? dim : kDepth, BlockLayout::kLine) +
                BlockLayout::kLine;

@@ -1,4 +1,4 @@
-// Which keys a row sees by band and length: an interval.  (The dense mask is dense.hpp's.)
+// The interval of keys that a row sees by band and length.  (The dense mask is dense.hpp's.)
 // Works on a tile of scores held with queries along the lanes: s[key][lane].
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -41,8 +41,8 @@ inline Interval visible_keys(const Task& task, int64_t query) {
     return keys;
 }
 
-// Calls `body` with each block of keys in `seen`, its ends cut to it: blocks lie at multiples of
-// block_k from the first key of the task, whatever is seen of them.
+// Calls `body` with each block of keys in `seen`, its ends cut to `seen`.  Blocks lie at multiples
+// of block_k from the first key of the task, whatever is seen of them.
 template <typename Body>
 inline void each_block(const Task& task, Interval seen, Body body) {
     const int64_t origin = task.key_begin, step = task.block_k;

@@ -2,7 +2,7 @@
 //
 //   m = max m_i,  l = sum of exp(m_i - m) l_i,  O = sum of exp(m_i - m) O_i,  row = O / l
 //
-// Parts are taken in the order of their keys, whichever was finished first.
+// Parts are taken in the order of their keys, no matter which was finished first.
 // Source: Dao et al., "Flash-Decoding for long-context inference", 2023; the identity is that of
 // the online softmax, arXiv:1805.02867, section 3.1.
 // SPDX-License-Identifier: Apache-2.0
@@ -29,8 +29,8 @@ inline void merge(const Task& task, int64_t parts) {
         }
         for (int64_t i = 0; i < parts; ++i) {
             T* part = part_row<T>(task, i, r);
-            T& top = part[dim_v];  // from here on the part's factor
-            // Of a part in which the row saw nothing: -inf - (-inf) would be NaN.
+            T& top = part[dim_v];  // becomes the part's factor
+            // For a part in which the row saw nothing: -inf - (-inf) would be NaN.
             const T shift = top == -kInfinity<T> ? top : top - m;
             top = exp_nonpositive<Simd>(broadcast<Simd>(shift))[0];
             l += top * part[dim_v + 1];

@@ -1,15 +1,15 @@
-// Attention of a block of few rows, as in decoding: the stream over blocks of keys of attention.hpp
+// Attention of a block of few rows, as in decoding: attention.hpp's stream over blocks of keys,
 // with the products of tile/narrow.hpp.
 //
-// With queries along the lanes most lanes would be empty, and each value would be packed for the
-// use of a few rows.  Here keys and values are read once, where they lie; what is not adjacent, and
-// hidden values that are not finite, goes through a small copy.
+// With queries along the lanes, most lanes would be empty, and each value would be packed for only
+// a few rows to use.  Here keys and values are read once, where they lie; what is not adjacent, and
+// hidden values that are not finite, go through a small copy.
 //
-// Memory is left waiting wherever the stream jumps from keys to values and back.  So the keys of
-// some adjacent blocks are read, then the values of all of them: a run.
+// Memory sits idle wherever the stream jumps between keys and values.  So the keys of several
+// adjacent blocks are read first, then the values of all of them: a run.
 //
-// Every sum is taken in the order of attention.hpp's: a row's result is the same, bit by bit,
-// whichever of the two computes it.
+// Every sum is taken in the same order as in attention.hpp, so a row's result is the same, bit for
+// bit, whichever of the two computes it.
 //
 // Legend: S, T = storage and compute type; scores and weights s[row][key]; m, l = running maximum
 // and sum of a row; alpha = what its earlier results are scaled by; ld = values between rows of
@@ -32,11 +32,11 @@ struct NarrowLayout : Parts<typename Simd::Value> {
     using Tile = NarrowTile<Simd, typename Simd::Value>;
     static constexpr int64_t kRows = Tile::rows;
 
-    // Keys whose exponentials are taken at a time: rows of scores are filled up to so many.
+    // Keys whose exponentials are taken at a time: rows of scores are padded to a multiple of this.
     static constexpr int64_t kGroup = kExpVectors * Simd::lanes;
     static_assert(kGroup % Tile::keys == 0, "the last tile's scores have their place");
 
-    // Weights that a run holds: they stay in L1 while keys and values pass through it.
+    // Bytes of weights that a run holds: they stay in L1 while keys and values pass through it.
     static constexpr int64_t kRunBytes = 16384;
     static constexpr int64_t kMostBlocks = 16;
 
@@ -55,7 +55,7 @@ struct NarrowLayout : Parts<typename Simd::Value> {
         unsafe = this->part(block_k * this->kPerInt64);
     }
 
-    // Blocks of a run, of so many rows.
+    // Blocks in a run of `used` rows.
     int64_t blocks(int64_t used) const {
         const int64_t count = kRunWeights / (used * ld_s);
         return count < 1 ? 1 : count < kMostBlocks ? count : kMostBlocks;
@@ -69,14 +69,14 @@ template <typename Simd, typename S>
 class Narrow {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
-    using Tile = NarrowTile<Simd, S>;    // of keys and values where they lie
-    using Copied = NarrowTile<Simd, T>;  // and of copies
+    using Tile = NarrowTile<Simd, S>;    // for keys and values where they lie
+    using Copied = NarrowTile<Simd, T>;  // and for copies
     using Layout = NarrowLayout<Simd>;
     using Asking = Ahead<sizeof(S)>;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
-    // How far before their use rows are asked for.
+    // How far ahead of their use rows are asked for.
     static constexpr int64_t kAheadBytes = 12288;
 
 public:
@@ -117,10 +117,10 @@ private:
     struct KeyBlock {
         Interval keys;
         T* s;
-        T alpha[kLanes];  // of rows, one a lane
+        T alpha[kLanes];  // one row per lane
     };
 
-    // Spreads the queries over the lanes, and returns the keys that some row sees.
+    // Converts and scales the queries, as [column][row], and returns the keys that some row sees.
     Interval start() {
         Interval all{task_.key_begin, task_.key_begin};
         seen_by_all_ = {0, INT64_MAX};
@@ -174,7 +174,7 @@ private:
         body(Count<kUsed>{});
     }
 
-    // Never inlined, and all of the softmax within: it is some per cent of a call.
+    // Never inlined, and with all of the softmax inside, apart from the loop over the values.
     template <int kUsed>
     [[gnu::noinline]] void weigh(KeyBlock& block, bool masked, bool more) {
         for (int64_t j = block.keys.begin; j < block.keys.end; j += Tile::keys)
@@ -183,7 +183,7 @@ private:
         narrow_softmax<Simd, kUsed>(block.s, at_.ld_s, block.keys.count(), m_, l_, block.alpha);
     }
 
-    // After a block's keys come the next one's, or the run's values.
+    // What is asked for after a block's keys: those of the next block, or the run's values.
     template <int kUsed>
     void add_scores(const KeyBlock& block, int64_t first, bool more) {
         const int64_t left = block.keys.end - first, next = first + ahead_;
@@ -229,7 +229,7 @@ private:
         });
     }
 
-    // `next`: the block whose values come next, or none.
+    // `next`: the block whose values come next, or nullptr.
     template <int kUsed>
     [[gnu::noinline]] void add_values(const KeyBlock& block, const KeyBlock* next) {
         // A hidden key's weight is 0, and 0 * NaN would be NaN: see attention.hpp.
@@ -248,7 +248,8 @@ private:
         for (int64_t u = 0; u < unsafe_count_; ++u) add_unsafe(block, unsafe_[u]);
     }
 
-    // What some keys from j on add to the sums.  After a run's values come the next one's keys.
+    // Adds the values of some keys from j on to the sums.  After a run's values, the keys of the
+    // next run are asked for.
     template <int kUsed>
     void add(const KeyBlock& block, int64_t j, const KeyBlock* next, bool may_hide) {
         const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
@@ -273,8 +274,8 @@ private:
                                          at_.ld, sums_, at_.ld, j == block.keys.begin, ahead);
     }
 
-    // Whole vectors of a value; what may be hidden and is not finite is replaced by 0, and its key
-    // listed.
+    // Copies a value, padded to whole vectors.  If it may be hidden, numbers that are not finite
+    // are replaced by 0, and its key is listed.
     void copy_value(const char* from, int64_t j, bool may_hide, T* to) {
         read_row<Simd, S>(from, task_.v.column, task_.dim_v, to);
         for (int64_t f = task_.dim_v; f < at_.ld; ++f) to[f] = 0;
@@ -283,7 +284,7 @@ private:
         for (int64_t f = 0; f < task_.dim_v; ++f) to[f] = is_finite(to[f]) ? to[f] : T(0);
     }
 
-    // What `copy_value` left out, for the rows that see it.
+    // Adds what `copy_value` left out, to the rows that see it.
     void add_unsafe(const KeyBlock& block, int64_t j) {
         read_row<Simd, S>(task_.v.data + j * task_.v.row, task_.v.column, task_.dim_v, copies_);
         for (int64_t r = 0; r < rows_; ++r) {
@@ -325,19 +326,19 @@ private:
 
     const Task& task_;
     const int64_t rows_;
-    int64_t used_ = 1;  // rows that are computed: a power of two, the last of them repetitions
+    int64_t used_ = 1;  // rows that are computed: a power of two; the last may be repetitions
     const Layout at_;
     const bool keys_in_place_, values_in_place_;
-    int64_t ahead_;  // rows from one that is used to the one that is asked for
+    int64_t ahead_;  // rows from the one in use to the one asked for
     T *q_, *s_, *copies_, *o_, *sums_, *mask_;
     int64_t* unsafe_;  // keys of the block with values that are not finite
     int64_t unsafe_count_;
     Interval seen_[kRows];  // keys that each row sees
     Interval seen_by_all_;
-    T m_[kLanes], l_[kLanes];  // of rows, one a lane
-    bool fresh_;  // no block of keys has written O
+    T m_[kLanes], l_[kLanes];  // one row per lane
+    bool fresh_;  // no block of keys has written O yet
     KeyBlock run_[Layout::kMostBlocks];
-    int64_t blocks_, held_ = 0;  // that a run may have, and has
+    int64_t blocks_, held_ = 0;  // blocks that a run may hold, and holds
 };
 
 }  // namespace

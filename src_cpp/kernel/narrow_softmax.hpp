@@ -1,11 +1,12 @@
-// The online softmax of few rows: softmax.hpp's, but that a vector holds adjacent keys of one row.
+// The online softmax of few rows: as in softmax.hpp, but a vector holds adjacent keys of one row.
 //
-// Maxima cross the lanes.  Sums do not: the weights of some rows are transposed, and those of a key
-// added at once, key after key as in softmax.hpp: a row has the same bits in both.
+// Maxima are taken across lanes.  Sums are not: the weights of several rows are transposed, and
+// those of a key are added at once, key after key as in softmax.hpp, so a row has the same bits in
+// both.
 //
 // Legend: s = scores [row][key], ld values from row to row, overwritten by the weights exp(s - m);
-// m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to be
-// scaled by; piece = as many rows as 16 bytes hold values.
+// m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
+// be scaled by; piece = as many rows as 16 bytes hold values.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -31,7 +32,7 @@ inline void add_in_order(const V (&weights)[kPiece], Sums& sums, Sequence<kLane.
     if constexpr (kFrom + kPiece < kLanes) add_in_order<kLanes, kFrom + kPiece>(weights, sums, lanes);
 }
 
-// `s` has room for a multiple of kExpVectors vectors of keys.
+// Each row of `s` has room for a multiple of kExpVectors vectors of keys.
 template <typename Simd, int kRows>
 [[gnu::always_inline]] inline void narrow_softmax(typename Simd::Value* s, int64_t ld, int64_t keys,
                                                   typename Simd::Value* m, typename Simd::Value* l,
@@ -51,7 +52,7 @@ template <typename Simd, int kRows>
     const int64_t end = (keys + kStep - 1) / kStep * kStep;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
-        for (int64_t j = keys; j < end; ++j) s[r * ld + j] = -kInfinity<T>;  // no keys: weights of 0
+        for (int64_t j = keys; j < end; ++j) s[r * ld + j] = -kInfinity<T>;  // no keys: weight 0
 
     const Vec before = load<Vec>(m);
     Vec top[kRows];

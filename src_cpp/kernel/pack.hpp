@@ -1,4 +1,4 @@
-// Between rows as the caller holds them and the layouts that the register tile reads:
+// Converts between rows as the caller holds them and the layouts that the register tile reads:
 //
 //   panel of rows   [column][lanes]  queries (and a dense mask's tile) along the lanes
 //   panel of values [key][tile rows] value features along the tile's rows
@@ -71,8 +71,8 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
     }
 }
 
-// Features that are copied at once where a row has them, and the keys of slack that each panel of
-// values has for it.  The slack also keeps panels from lying a multiple of some KiB apart.
+// Features that are copied at once where a row has that many, and the spare keys of each panel of
+// values that take the excess.  They also keep panels from lying a multiple of some KiB apart.
 inline constexpr int64_t kPiece = 8;
 inline constexpr int64_t kSlackKeys = 1;
 
@@ -84,11 +84,12 @@ inline void pack_panel(const T* from, int64_t left, T* to) {
         for (int r = 0; r < kRows; ++r) to[r] = r < left ? from[r] : T(0);
 }
 
-// Value rows to panels of `tiles`, one behind the other: a panel of r features starting at feature
-// f has value (j, f + i) at to[f * span + j * r + i].  Features past `features` are 0.
+// Packs a row of values into the panels of `tiles`, which lie one after another: a panel of r
+// features starting at feature f has value (j, f + i) at to[f * span + j * r + i].  Features past
+// `features` are 0.
 //
-// A piece is wider than a tall panel and takes fewer instructions: what is too much is written over
-// by the next key's, and the last key's is left in the slack.
+// A piece is wider than a tall panel, but takes fewer instructions: the next key's piece overwrites
+// the excess, and that of the last key stays in the slack.
 template <typename Simd, typename Tiles>
 inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t span,
                         int64_t features, Tiles tiles, typename Simd::Value* to) {

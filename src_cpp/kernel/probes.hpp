@@ -1,7 +1,7 @@
-// What the machine can do at most: loops that only multiply and add, or only read.
+// The most that the machine can do: loops that only multiply and add, or only read.
 //
-// The roofline that a kernel is held against.  Each loop does a given amount of work and tells
-// how much; threads, memory and the clock are the driver's (../roofline.cpp).
+// They give the roofline that a kernel is held against.  Each loop does a given amount of work and
+// returns how much; threads, memory and the clock are left to its driver (../roofline.cpp).
 //
 // Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model
 // for multicore architectures", CACM 52(4), 2009.
@@ -14,8 +14,8 @@
 namespace fastattn {
 namespace {
 
-// Makes the compiler take `value` for a new one, at no cost: a product with it is neither moved
-// out of a loop nor shared.
+// Makes the compiler take `value` for a new one, at no cost, so that a product with it is neither
+// moved out of a loop nor shared.
 template <typename V>
 [[gnu::always_inline]] inline void renew(V& value) {
 #if defined(__x86_64__)
@@ -33,14 +33,14 @@ struct Probe {
     using Vec = typename Simd::Vec;
     using Bits = typename Simd::Bits;
 
-    // Sums in flight: latency times ports is at most 5 x 2 (Haswell).  With them two factors and,
-    // where no instruction does both, their product.
+    // Sums in flight: latency times ports is at most 5 x 2 (Haswell).  Registers also hold two
+    // factors and, where no instruction does both, their product.
     static constexpr int kSums = 12;
     static_assert(kSums + 3 <= Simd::registers, "the loop spills");
 
-    // `rounds` of sum += a * b for each of the sums, as the register tile does it.  They grow until
-    // a product is rounded away, and stay finite.  Returns the useful flops, or -1 if a sum came to
-    // nothing: the compiler must compute them.
+    // `rounds` of sum += a * b for each of the sums, as the register tile does it.  The sums grow
+    // until a product is rounded away, and so stay finite.  Returns the useful flops, or -1 if the
+    // sums' total is not positive, so that the compiler must compute them.
     [[gnu::noinline]] static int64_t fma(int64_t rounds) {
         Vec sum[kSums];
 #pragma GCC unroll 16
@@ -58,15 +58,15 @@ struct Probe {
         return sum[0][0] > 0 ? rounds * kSums * 2 * Simd::lanes : -1;
     }
 
-    // Streams read at once: the memory controller and the prefetchers are then asked for several
-    // pages at a time.
+    // Streams read side by side, so that the memory controller and the prefetchers are asked for
+    // several pages at a time.
     static constexpr int64_t kStreams = 4;
     static constexpr int64_t kStep = 128;  // bytes of each at a time: two cache lines
     static constexpr int64_t kWidth = sizeof(Bits);
     static_assert(kProbeStep % (kStreams * kStep) == 0, "a stream ends inside a step");
 
-    // Reads `bytes`, a multiple of kProbeStep, and returns a digest of them: the compiler must
-    // read them all.
+    // Reads `bytes`, a multiple of kProbeStep, and returns a digest of them, so that the compiler
+    // must read them all.
     [[gnu::noinline]] static int64_t read(const void* from, int64_t bytes) {
         const char* at = static_cast<const char*>(from);
         const int64_t stream = bytes / kStreams;

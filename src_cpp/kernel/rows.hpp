@@ -8,7 +8,7 @@
 namespace fastattn {
 namespace {
 
-// A row as its query and its head in the group; division is for the first one only.
+// A row as its query and its head in the group; only the first row needs a division.
 struct Place {
     int64_t query, head, group;
 
@@ -25,8 +25,8 @@ struct Place {
     }
 };
 
-// Addresses of rows first..first + count, then of the last again until `lanes` are filled:
-// what is computed of the repeated ones is not used.
+// Addresses of `count` rows from `first` on, then of the last one again until `lanes` are filled:
+// what is computed for the repeated ones is not used.
 inline void addresses(const Task& task, const Rows& rows, int64_t first, int64_t count,
                       int64_t lanes, char** to) {
     Place place(task, first);
@@ -39,13 +39,13 @@ inline void addresses(const Task& task, const Rows& rows, int64_t first, int64_t
 inline Stream rows_from(const Matrix& matrix, int64_t row, int64_t column = 0) {
     return {matrix.data + row * matrix.row + column * matrix.column, matrix.row};
 }
-// The rows from `row` on, to be asked for; their columns are taken for adjacent.
+// The rows from `row` on, to be asked for; their columns are assumed to be adjacent.
 template <typename S>
 inline Ahead<sizeof(S)> ask_for(const Matrix& matrix, int64_t row, int64_t columns) {
     return {rows_from(matrix, row), columns};
 }
 
-// Whether rows of a matrix can be read where they lie: values adjacent and aligned.
+// Whether rows of a matrix can be read where they lie: their values are adjacent and aligned.
 template <typename S>
 inline bool in_place(const Matrix& rows) {
     constexpr int64_t kSize = sizeof(S);
@@ -60,7 +60,7 @@ inline T* part_row(const Task& task, int64_t part, int64_t row) {
     return static_cast<T*>(task.part) + (part * rows + row) * (task.dim_v + 2);
 }
 
-// The sinks of a vector of rows, of which `rows` are some; false if there are none.
+// The sinks of a vector of rows, of which the first `rows` are real; false if there are no sinks.
 template <typename Simd>
 inline bool sinks_of(const Task& task, int64_t first, int64_t rows, typename Simd::Value* to) {
     if (!task.sinks) return false;

@@ -1,11 +1,11 @@
 // The online softmax of one tile of scores: weights, running maximum, running sum.
 //
-// Rows run along the lanes, so maximum and sum are plain vectors and nothing crosses
-// lanes.  A row's sum is taken key after key within the tile, then tile after tile: it does not
-// depend on the row's neighbours.
+// Rows run along the lanes, so maximum and sum are plain vectors and nothing crosses lanes.  A
+// row's sum is taken key after key within the tile, then tile after tile, so it does not depend on
+// the row's neighbours.
 //
 // Legend: s = scores [key][lane], overwritten by the weights exp(s - m); m, l = running
-// maximum and sum; alpha = exp(m_before - m), what earlier weights are to be scaled by.
+// maximum and sum; alpha = exp(m_before - m), by which earlier weights are to be scaled.
 // Source: Milakov and Gimelshein, arXiv:1805.02867, algorithm 3.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -16,7 +16,7 @@
 namespace fastattn {
 namespace {
 
-// Vectors whose exponentials are taken side by side.
+// Vectors whose exponentials are computed side by side.
 inline constexpr int kExpVectors = 4;
 
 template <int kCount>
@@ -47,7 +47,7 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
         top[n] = top[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[n];
         store(alpha + n * kLanes, exp_nonpositive<Simd>(before[n] - top[n]));
     }
-    // Weights of so many keys at a time, summed one after the other.
+    // Weights of kKeys keys are computed at a time, and summed one after another.
     constexpr int kKeys = kVectors < kExpVectors ? kExpVectors / kVectors : 1;
     const auto weigh = [&](int64_t j, auto some) {
         constexpr int kCount = decltype(some)::count * kVectors;
@@ -72,8 +72,8 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
     }
 }
 
-// What rows of maximum m and sum l are to be multiplied by: 1 / l, sinks (or nullptr) included in
-// the sum; 0 for a row that sees nothing.
+// The factor for rows of maximum m and sum l: 1 / l, with sinks (or nullptr) included in the sum;
+// 0 for a row that sees nothing.
 template <typename Simd>
 inline typename Simd::Vec normaliser(typename Simd::Vec m, typename Simd::Vec l,
                                      const typename Simd::Value* sinks) {

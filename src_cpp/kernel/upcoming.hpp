@@ -1,10 +1,10 @@
-// What comes next is asked for while a block of rows multiplies: memory brings it meanwhile.
+// Prefetches what comes next while a block of rows multiplies: memory delivers it meanwhile.
 //
 // The first panel of rows asks for values while it computes scores, and for the next keys while it
 // adds values.  When a block of rows starts, its other panels ask for further queries and for the
-// place of the results.
+// memory that the results go to.
 //
-// Legend: S = storage type; panel = kPanel rows; ahead = tile/ahead.hpp's.
+// Legend: S = storage type; panel = kPanel rows; ahead = what is asked for (tile/ahead.hpp).
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -22,22 +22,23 @@ public:
 
     explicit Upcoming(const Task& task) : task_(task) {}
 
-    // A block's keys, at once, unless they have been asked for: only the first ones.  The hardware does
-    // not see them coming, for a tile reads several rows side by side.
+    // Asks for a block's keys at once, unless they have been asked for, as all but the first ones
+    // usually have.  The hardware does not see them coming: a tile reads several rows side by side.
     [[gnu::noinline]] void keys_now(Interval block) const {
         if (asked_ > block.begin) return;
         for (int64_t j = block.begin; j < block.end; ++j)
             prefetch(task_.k.data + j * task_.k.row, task_.dim * task_.k.column);
     }
 
-    // From here on: the values from a key on, or the keys after a block.
+    // What is asked for from here on: the values from a key on, or the keys after a block.
     void values(int64_t first) { ahead_ = ask_for<S>(task_.v, first, task_.dim_v); }
     void keys_after(Interval block) {
         ahead_ = ask_for<S>(task_.k, block.end, task_.dim);
         asked_ = block.end + task_.block_k;
     }
 
-    // A panel's multiplication; `starts`: of panels but the first, those that ask for `rows`.
+    // Runs a panel's multiplication, which asks for memory meanwhile: the first panel goes on from
+    // `ahead_`; of the others, only those with `starts` ask, for `rows`.
     template <typename Multiply>
     void during(int64_t first, bool starts, const Asking& rows, Multiply multiply) {
         if (first == 0)
@@ -52,8 +53,8 @@ public:
     Asking results(int64_t first) const { return beside(task_.out, task_.dim_v, first, 0); }
 
 private:
-    // Rows `further` panels from one: of one head, as many as a panel has, so that the panels of all
-    // heads of a group together ask for all.
+    // Rows `further` panels from one, as many as a panel has, but all of one head: so the panels of
+    // all heads of a group together ask for all.
     Asking beside(const Rows& rows, int64_t columns, int64_t first, int64_t further) const {
         const int64_t panel = first / kPanel, head = panel % task_.group;
         const int64_t row = task_.row_begin + (panel - head + further) * kPanel;

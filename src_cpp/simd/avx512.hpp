@@ -16,7 +16,7 @@ template <>
 struct Avx512<float> : Portable<float, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
-    // Pieces that come after the first are broadcast and blended: no shuffle.
+    // No shuffle: the pieces after the first are broadcast and blended in.
     static Vec pieces(const char* from, int64_t stride) {
         Vec v = _mm512_broadcast_f32x4(load<__m128>(from));
         v = _mm512_mask_broadcast_f32x4(v, 0x00f0, load<__m128>(from + stride));

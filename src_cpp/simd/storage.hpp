@@ -1,4 +1,4 @@
-// Rows of the caller's arrays, in any storage type and at any stride, to rows of the
+// Converts rows of the caller's arrays, in any storage type and at any stride, to rows of the
 // compute type and back.
 //
 // Legend: S = storage type, T = compute type; column = bytes between values of a row.
@@ -10,7 +10,8 @@
 namespace fastattn {
 namespace {
 
-// Boolean masks: one byte, True = may attend, as the number added to a score.
+// An element of a Boolean mask: one byte, True = may attend.  Converts to the number that is added
+// to a score.
 struct Bool {
     uint8_t byte;
 };
@@ -46,7 +47,7 @@ inline S to_storage(T value) {
     }
 }
 
-// As many 16-bit values as a vector has lanes.
+// Widens as many 16-bit values as a vector has lanes.
 template <typename Simd, typename S>
 inline typename Simd::Vec widen(typename Simd::Halves values) {
     if constexpr (__is_same(S, Half))
@@ -55,7 +56,7 @@ inline typename Simd::Vec widen(typename Simd::Halves values) {
         return bits<typename Simd::Vec>(__builtin_convertvector(values, typename Simd::Bits) << 16);
 }
 
-// A vector's worth of adjacent values.
+// Loads a vector's worth of adjacent values.
 template <typename Simd, typename S>
 inline typename Simd::Vec load_values(const char* from) {
     using Vec = typename Simd::Vec;
@@ -74,14 +75,14 @@ inline typename Simd::Vec load_values(const char* from) {
     }
 }
 
-// Columns that a lane of a piece holds: two of bfloat16 are parted by a shift and a mask, after a
-// transposition that then costs half.  The first must be the low half.
+// Columns that a lane of a piece holds.  A lane holds two columns of bfloat16: a shift and a mask
+// separate them after the transposition, which then costs half.  The first must be the low half.
 template <typename S>
 inline constexpr int kColumnsOfLane =
     __is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 2 : 1;
 
-// Pieces of 16 bytes of the compute type, from as many addresses, `stride` bytes apart, as fill a
-// vector: adjacent values, `kColumnsOfLane` to a lane.
+// Fills a vector with pieces from addresses `stride` bytes apart.  A piece is 16 bytes of the
+// compute type: adjacent values, `kColumnsOfLane` to a lane.
 template <typename Simd, typename S>
 inline typename Simd::Vec load_pieces(const char* from, int64_t stride) {
     if constexpr (__is_same(S, typename Simd::Value) || kColumnsOfLane<S> > 1) {
@@ -94,7 +95,7 @@ inline typename Simd::Vec load_pieces(const char* from, int64_t stride) {
     }
 }
 
-// One value of each lane of such pieces.
+// Value number `column` of each lane of such pieces.
 template <typename Simd, typename S>
 inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
     if constexpr (kColumnsOfLane<S> == 1) {
@@ -105,7 +106,7 @@ inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
     }
 }
 
-// One of adjacent values in all lanes.
+// The value from[column] in all lanes.
 template <typename Simd, typename S>
 inline typename Simd::Vec broadcast_column(const S* from, int column) {
     constexpr int kParts = kColumnsOfLane<S>;
@@ -131,7 +132,7 @@ inline void store_values(char* to, typename Simd::Vec v) {
     }
 }
 
-// to[0..count) = the row's values.  Called for a line or two at a time as well.
+// to[0..count) = the row's values.  Inlined because it is also called for just a line or two.
 template <typename Simd, typename S>
 [[gnu::always_inline]] inline void read_row(const char* from, int64_t column, int64_t count,
                                             typename Simd::Value* to) {
@@ -159,10 +160,10 @@ inline void write_row(char* to, int64_t column, int64_t count, const typename Si
 
 template <typename T>
 inline bool is_finite(T value) {
-    return value - value == 0;  // NaN for infinity and NaN
+    return value - value == 0;  // the difference is NaN for infinity and NaN
 }
 
-// Whether adjacent values are.
+// Whether `count` adjacent values are finite.
 template <typename Simd, typename S>
 inline bool all_finite(const S* row, int64_t count) {
     using T = typename Simd::Value;

@@ -6,9 +6,9 @@
 //   Halves                  a vector of as many 16-bit integers
 //   lanes, registers        values in a vector, vector registers that a tile may fill
 //   fma(a, b, c), max(a, b) a * b + c; a > b ? a : b (b where either is NaN, as MAXPS)
-//   pieces(from, stride)    16 bytes from each of as many addresses, `stride` bytes apart, as fill
-//                           a vector
-//   from_half, to_half      float only: `lanes` float16 values from a vector and to memory
+//   pieces(from, stride)    as many pieces of 16 bytes as fill a vector, from addresses that are
+//                           `stride` bytes apart
+//   from_half, to_half      float only: float16 from Halves to a Vec, and from a Vec to memory
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
 // what their instructions do better.
 //
@@ -49,7 +49,7 @@ struct VectorOf {
 template <typename T, int kLanes>
 using VectorOf_t = typename VectorOf<T, kLanes>::type;
 
-// The first of two types, or the second.
+// The first of two types if `kFirst`, else the second.
 template <bool kFirst, typename A, typename B>
 struct Either {
     using type = A;
@@ -79,7 +79,7 @@ inline To bits(From from) {
     return to;
 }
 
-// A number in a type, and several.
+// A number as a type, and a sequence of numbers as a type.
 template <int kNumber>
 struct Count {
     static constexpr int value = kNumber;
@@ -140,8 +140,8 @@ inline void transpose_pieces(V* x) {
     }
 }
 
-// float16 <-> float32 in integer arithmetic, exact, to nearest even on the way back; `Float` and
-// `Bits` are scalars or vectors.
+// float16 <-> float32 without conversion instructions: exact to float32, rounded to nearest even to
+// float16.  `Float` and `Bits` are scalars or vectors.
 template <typename Float, typename Bits>
 inline Float half_to_float(Bits half) {
     const Bits magnitude = (half & 0x7fffu) << 13;
@@ -157,7 +157,7 @@ inline Bits float_to_half(Float number) {
     const Bits all = bits<Bits>(number);
     const Bits sign = (all & 0x80000000u) >> 16;
     const Bits magnitude = all & 0x7fffffffu;
-    // Below 2^-14 the sum with 1/2 rounds to a multiple of float16's 2^-24.
+    // Below 2^-14, adding 1/2 rounds to a multiple of float16's 2^-24.
     const Bits subnormal = bits<Bits>(bits<Float>(magnitude) + 0.5f) - 0x3f000000u;
     const Bits odd = magnitude >> 13 & 1u;
     const Bits normal = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
@@ -213,7 +213,7 @@ private:
     }
 };
 
-// Vector of one value's bits: for what is no number yet, and must not pass through arithmetic.
+// A vector of one value's bits, which are not a number yet and must not pass through arithmetic.
 template <typename Simd, int... kLane>
 inline typename Simd::Vec splat(typename Simd::Value value, Sequence<kLane...>) {
     const typename Simd::Vec first{value};
@@ -224,7 +224,7 @@ inline typename Simd::Vec splat(typename Simd::Value value) {
     return splat<Simd>(value, typename MakeSequence<Simd::lanes>::type{});
 }
 
-// Vector of one value.
+// A vector of one value.
 template <typename Simd>
 inline typename Simd::Vec broadcast(typename Simd::Value value) {
     return value - typename Simd::Vec{};  // x - 0 is x, -0 and NaN included

@@ -1,9 +1,9 @@
-// Asking memory for rows before they are used.
+// Prefetches rows: asks memory for them before they are used.
 //
-// For few queries, computing with a byte takes about as long as memory takes to bring it: what
-// counts is that the two go on side by side.  Lines are asked for in the order of their addresses, so
-// that the hardware's own prefetching joins in, and one at a time between the products: in bursts
-// they are dropped.  Left to itself the hardware does not see a stream in rows read side by side.
+// For few queries, computing with a byte takes about as long as memory takes to deliver it, so the
+// two must overlap.  Lines are asked for in the order of their addresses, so that the hardware
+// prefetcher joins in, and one at a time between the products, since requests in bursts are
+// dropped.  On its own, the hardware sees no stream in rows that are read side by side.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -25,7 +25,7 @@ inline void prefetch(const char* from, int64_t bytes) {
     for (int64_t i = 0; i < bytes; i += kLineBytes) __builtin_prefetch(from + i);
 }
 
-// Rows of values of kBytes, to be asked for line by line.
+// Rows of values of kBytes each, to be asked for line by line.
 template <int kBytes>
 class Ahead {
 public:
@@ -52,7 +52,7 @@ private:
     int64_t lines_, left_, skip_;
 };
 
-// Nothing to be asked for.
+// Asks for nothing.
 struct NoAhead {
     static constexpr int value_bytes = sizeof(double);
     void ask() const {}

@@ -1,7 +1,7 @@
 // The register tile of the two matrix products: C[rows][lanes] += A[rows][k] B[k][lanes].
 //
-// A is read a scalar at a time and broadcast, B a vector at a time, C stays in registers
-// over the whole of k.  Keys (or value features) run along the rows, queries along the
+// A is read a scalar at a time and broadcast, B is read a vector at a time, and C stays in
+// registers over the whole of k.  Keys (or value features) run along the rows, queries along the
 // lanes: neither product needs a sum across lanes, and keys are read where they lie.
 //
 // Legend: kRows x kVectors = the tile, in scalars by vectors; ld = values between rows of
@@ -18,14 +18,14 @@
 namespace fastattn {
 namespace {
 
-// What a tile takes of A: value(r, k, i) is that of row r and column k + i, in all lanes; k is even.
+// How a tile reads A: value(r, k, i) is row r, column k + i, in all lanes; k is even.
 //
-// A whose tiles lie one behind the other, rows interleaved: `span` columns a tile, of which the
-// first `skip` are left out.
+// An A whose tiles lie one after another, with their rows interleaved: a tile has `span` columns,
+// of which the first `skip` are left out.
 template <typename T>
 struct Interleaved {
-    static constexpr bool cut = true;  // into tiles of FmaTile's split
-    static constexpr int64_t run = kUnlimited;  // columns that are summed on their own
+    static constexpr bool cut = true;  // already cut into the tiles of FmaTile::Split
+    static constexpr int64_t run = kUnlimited;  // columns that are summed separately
     const T* first;
     int64_t span;
     int64_t skip;
@@ -44,7 +44,7 @@ struct Interleaved {
     }
 };
 
-// `count` rows of A in place.
+// `count` rows of A, read in place.
 template <typename S>
 struct InPlace {
     static constexpr bool cut = false;
@@ -60,7 +60,7 @@ struct InPlace {
             return broadcast_column<Simd>(row[r] + k, i);
         }
     };
-    // Rows past the last repeat it: their products are computed and not used.
+    // Rows past the last repeat it: their products are computed but not used.
     template <int kRows>
     Tile<kRows> tile(int64_t row) const {
         Tile<kRows> tile;
@@ -73,7 +73,7 @@ struct InPlace {
     }
 };
 
-// A in place and transposed: its columns are rows in memory.
+// An A that is read in place and transposed: its columns are rows in memory.
 template <typename S>
 struct Transposed {
     static constexpr bool cut = false;
@@ -101,18 +101,18 @@ struct FmaTile {
     using Vec = typename Simd::Vec;
     static constexpr int kLanes = Simd::lanes;
 
-    // As tall a tile of as many vectors as fit: its sums, a row of B and a broadcast value.
+    // A tile's height, and as many vectors as then fit: its sums, a row of B and a broadcast value.
     static constexpr int rows = 6;
     static constexpr int vectors = (Simd::registers - 1 - rows / 2) / rows;
     static_assert(rows * vectors + vectors + 1 <= Simd::registers, "the tile spills");
     static constexpr int low_rows = 4;
 
-    // Of one vector a taller one, whose sums hide each other's latency.
+    // A tile of one vector is taller, so that its sums hide one another's latency.
     static constexpr int lone_rows = 8;
     static_assert(vectors > 1 && lone_rows + 2 <= Simd::registers, "the lone tile spills");
 
-    // `count` rows as tiles: some of kTall, then some of `low_rows`, so that few rows are computed
-    // for nothing: at most one of tall tiles of 6 (but for one or two rows in all), three of 8.
+    // Splits `count` rows into tiles of kTall and then of `low_rows`, so that few rows are computed
+    // for nothing: at most one if kTall is 6 (except for one or two rows in all), three if it is 8.
     template <int kTall>
     struct SplitBy {
         int64_t tall, low;
@@ -131,7 +131,7 @@ struct FmaTile {
     };
     using Split = SplitBy<rows>;
 
-    // Rows that C has to have room for, however `count` are split.
+    // Rows that C must have room for, however `count` rows are split.
     static constexpr int64_t room(int64_t count) {
         return (count + lone_rows - 1) / lone_rows * lone_rows;
     }
@@ -143,13 +143,13 @@ struct FmaTile {
         return true;
     }
 
-    // For each tile of A's `rows_of_a` rows: C = A B if `fresh`, else C + A B, or, of an A that is
-    // summed whole, scale * C + A B; `scale` has kVectors vectors.  The product is summed on its own:
-    // a sum of many blocks rounds once a block, not once a product.
+    // For each tile of A's `rows_of_a` rows: C = A B if `fresh`; else C + A B or, for an A that is
+    // summed whole, scale * C + A B, where `scale` has kVectors vectors.  The product is summed
+    // separately: a sum over many blocks is then rounded once per block, not once per product.
     //
-    // Meanwhile `ahead` is asked for as many values as A has, and returned where it then is.
+    // Meanwhile `ahead` is asked for as many values as A has; returns the position it has reached.
     //
-    // Never inlined: among a caller's variables the addresses of A's rows lose their registers.
+    // Never inlined: beside a caller's variables, the addresses of A's rows lose their registers.
     template <int kVectors, typename A, typename Asking = NoAhead>
     [[gnu::noinline]] static Asking multiply(const A a, int64_t rows_of_a, const T* b,
                                              int64_t count, T* c, bool fresh, const T* scale,
@@ -198,14 +198,14 @@ private:
         } while (k < count);
     }
 
-    // The products of columns [k, end).
+    // Adds the products of columns [k, end) to `sum`.
     template <int kVectors, int kRows, typename Tile, typename Asking>
     [[gnu::always_inline]] static void add_columns(const Tile& a, const T* b, int64_t k,
                                                    int64_t end, Vec (&sum)[kRows][kVectors],
                                                    Asking& ahead) {
         constexpr int64_t ld = kVectors * kLanes;
-        // Columns are taken in pairs: fewer instructions a product, where a neighbour on the core
-        // shares the front end.  Of 16-bit values it takes two pairs to be worth a line.
+        // Columns are taken in pairs, for fewer instructions per product where a neighbour on the
+        // core shares the front end.  It takes two pairs of 16-bit values to be worth a line.
         constexpr int kPair = 2;
         constexpr int kTogether = Asking::value_bytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;
         constexpr int kBytes = kTogether * kRows * Asking::value_bytes;
@@ -227,8 +227,8 @@ private:
 #pragma GCC unroll 16
             for (int i = 0; i < kTogether; ++i) {
                 add(k, i);
-                // Two columns of bfloat16 come with one load.  The compiler would keep what the
-                // second needs, and sums in memory: let it load twice.
+                // One load brings two columns of bfloat16.  The compiler would keep it for the
+                // second column, and sums in memory instead: make it load twice.
                 if constexpr (kTogether > kPair) asm volatile("" ::: "memory");
             }
         }

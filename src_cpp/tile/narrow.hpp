@@ -4,11 +4,11 @@
 //   scores  S[row][key] = Q K^T   a vector holds the scores of a row for adjacent keys
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
-// Lines are asked for (ahead.hpp) a few KiB before they are used: a whole block ahead, where a
-// neighbour shares the core, they have left L2 again before their use.
+// Lines are asked for (ahead.hpp) a few KiB before they are used: if asked for a whole block ahead,
+// they would have left L2 again before their use where a neighbour shares the core.
 //
 // Legend: S, T = storage and compute type; piece = adjacent columns of a key that are transposed
-// together, in kPieceLanes lanes of 32 or 64 bits; kUsed = rows that are computed, of `rows`.
+// together, in kPieceLanes lanes of 32 or 64 bits; kUsed = number of rows computed, at most `rows`.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -27,10 +27,11 @@ struct NarrowTile {
     static constexpr int64_t kSize = sizeof(S);
 
     static constexpr int kPieceLanes = 16 / sizeof(T);
-    // Queries at most: half as many as lanes leave half of a vector empty, with queries along it.
+    // The most queries.  With queries along the lanes, half as many queries as lanes would leave
+    // half of each vector empty.
     static constexpr int rows = kLanes / 2 > kPieceLanes ? kLanes / 2 : kPieceLanes;
-    // As many sums as hide the latency of their additions, but no more keys than this: all are
-    // touched before the first is done with, so what is asked for has to be further ahead.
+    // Enough sums to hide the latency of their additions, but no more than kMostKeys keys: all are
+    // touched before the first is finished, so lines would have to be asked for further ahead.
     static constexpr int kSums = 8;
     static constexpr int kMostKeys = 16;
     static constexpr int kGroups =  // vectors of keys
@@ -38,16 +39,16 @@ struct NarrowTile {
     static constexpr int keys = kGroups * kLanes;
     // Columns of a piece.
     static constexpr int piece = kPieceLanes * kColumnsOfLane<S>;
-    // Values that are added to the results at a time.
+    // How many values are added to the results at a time.
     static constexpr int kValues = 8;
 
-    // Scores of `keys` keys: s[row * ld + key] = the products of `columns` columns, whole pieces.
-    // q[column][kUsed].
+    // Scores of `keys` keys: s[row * ld + key] = the sum of products of `columns` columns, in whole
+    // pieces.  Queries are q[column][kUsed].
     template <int kUsed, typename Asking>
     [[gnu::noinline]] static void scores(const Stream& k, const T* q, int64_t columns, T* s,
                                          int64_t ld, const Asking& position) {
         static_assert(kScoreRun % piece == 0, "a run has whole pieces");
-        Asking ahead = position;  // stays in registers; an argument by value comes through memory
+        Asking ahead = position;  // stays in registers; an argument by value is passed in memory
         bool fresh = true;
         int64_t c = 0;
         do {
@@ -73,13 +74,13 @@ struct NarrowTile {
         } while (c < columns);
     }
 
-    // sums[row * ld + feature] = what `count` values, of weights p[row * ld_p + key], add to them,
-    // or, if `fresh`, to 0.  `features`: whole vectors.
+    // Adds `count` values, with weights p[row * ld_p + key], to sums[row * ld + feature] or, if
+    // `fresh`, to 0.  `features` is a number of whole vectors.
     template <int kUsed, typename Asking>
     [[gnu::noinline]] static void add_values(const Stream& v, int64_t count, const T* p,
                                              int64_t ld_p, int64_t features, T* sums, int64_t ld,
                                              bool fresh, Asking ahead) {
-        // Vectors of a row's sums: two at least, so that a weight serves two values.
+        // Vectors of a row's sums: at least two, so that each broadcast weight is used twice.
         constexpr int kWidth = kSums / kUsed > 2 ? kSums / kUsed : 2;
         constexpr int kValuesHeld = kUsed > 1 ? kWidth : 1;
         static_assert(kUsed * kWidth + kValuesHeld + 1 <= Simd::registers, "the sums spill");
@@ -98,18 +99,18 @@ struct NarrowTile {
 
 private:
     static constexpr int kLineColumns = kLineBytes / kSize;
-    static constexpr int kSteps = kLineColumns / piece;  // pieces of a line
+    static constexpr int kSteps = kLineColumns / piece;  // pieces in a line
 
-    // The products of a piece of each key.
+    // Adds the products of a piece of each key to `sum`.
     template <int kUsed>
     [[gnu::always_inline]] static void add_pieces(const Stream& k, const T* q, int64_t c,
                                                   Vec (&sum)[kGroups][kUsed]) {
-        // Beside sums and pieces registers hold a query's column and, where lanes hold two, those
-        // of the keys.
+        // Besides sums and pieces, registers hold a column of a query and, where lanes hold two
+        // columns, those separated from the keys' lanes.
         constexpr int kParts = kColumnsOfLane<S>;
         constexpr bool kParted = kParts > 1;
         constexpr bool kFit = kGroups * (kUsed + kPieceLanes + kParted) + 1 <= Simd::registers;
-        Vec x[kGroups][kPieceLanes];  // [lane of a piece]: of adjacent keys
+        Vec x[kGroups][kPieceLanes];  // [][lane of a piece]: values of adjacent keys
         Vec held[kGroups][kPieceLanes];
 #pragma GCC unroll 16
         for (int g = 0; g < kGroups; ++g) {
@@ -119,7 +120,7 @@ private:
                                                kPieceLanes * k.stride);
             transpose_pieces<Vec, kLanes, kPieceLanes>(x[g]);
             if constexpr (!kFit) {
-                // Half of them wait in memory: left to the compiler, sums would go there too.
+                // Half of them wait in memory: without this, the compiler would spill sums, too.
 #pragma GCC unroll 16
                 for (int i = kPieceLanes / 2; i < kPieceLanes; ++i) held[g][i] = x[g][i];
             }
@@ -141,7 +142,7 @@ private:
             }
     }
 
-    // Features from f on, kWidth vectors at a time and what is left in halves of that.
+    // Adds features from f on, kWidth vectors at a time, and then what is left in halves of that.
     template <int kUsed, int kCount, int kWidth, typename Asking>
     [[gnu::always_inline]] static void add_widths(const Stream& v, const T* p, int64_t ld_p,
                                                   int64_t f, int64_t features, T* sums, int64_t ld,
@@ -156,7 +157,7 @@ private:
     [[gnu::always_inline]] static void add_features(const Stream& v, const T* p,
                                                     int64_t ld_p, int64_t f, T* sums, int64_t ld,
                                                     bool fresh, Asking& ahead) {
-        constexpr int64_t kBytes = kWidth * kLanes * kSize;  // of a value
+        constexpr int64_t kBytes = kWidth * kLanes * kSize;  // read of each value
         constexpr int64_t kKeysOfLine = kBytes < kLineBytes ? kLineBytes / kBytes : 1;
         Vec sum[kUsed][kWidth];
 #pragma GCC unroll 16

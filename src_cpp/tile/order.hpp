@@ -1,5 +1,5 @@
-// The order in which a score is summed, the same in both tiles: a row's bits do not depend on the
-// number of rows beside it.
+// The order in which a score is summed: it is the same in both tiles, so a row's bits do not depend
+// on the number of rows beside it.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -8,8 +8,8 @@
 namespace fastattn {
 namespace {
 
-// Columns whose products are summed on their own, one after the other, before they are added to
-// the earlier ones'.  The roundings of n products of a sum are a random walk of sqrt(n) steps.
+// Columns whose products are summed separately, one after another, before they are added to those
+// of earlier columns.  The roundings of a sum of n products are a random walk of sqrt(n) steps.
 constexpr int64_t kScoreRun = 64;
 
 }  // namespace
