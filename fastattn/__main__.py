@@ -1,4 +1,4 @@
-"""The command ``fastattn``; what it can do stands in ``_commands``.  The only file that prints."""
+"""The command ``fastattn``, whose subcommands are in ``_commands``.  The only file that prints."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; returns the exit status.
+    """Run the command and return its exit status.
 
-    0; 2 where the call is refused or memory does not suffice; 130 after Ctrl-C; 141 where nobody
-    reads on, as `| head`.
+    0 on success; 2 if the call is refused or memory does not suffice; 130 after Ctrl-C; 141 if
+    nobody reads the output any more, as with `| head`.
     """
     options = _parser().parse_args(arguments)
     try:
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fastattn: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # What is left in the buffer is written at the end, and is to find a reader.
+        # Python writes what is left in the buffer when it exits: give it a place that accepts it.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _progress(text: str) -> None:
-    """Show what is under way, over what was shown before; nothing unless someone looks on."""
+    """Show what is under way in place of what was shown before; only if stderr is a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
 

@@ -81,28 +81,29 @@ def attention(
     Parameters
     ----------
     q : ndarray, (..., Hq, Lq, D)
-        Queries, one head after the other.  2-D ``(Lq, D)`` and 3-D ``(Hq, Lq, D)`` too.
-        Data type float32, float64, float16 or bfloat16 (``ml_dtypes``), the same for
-        q, k and v.  Any strides: a view is read in place.
+        Queries, one head after the other; 2-D ``(Lq, D)`` and 3-D ``(Hq, Lq, D)`` are
+        accepted too.  Data type float32, float64, float16 or bfloat16 (``ml_dtypes``), the
+        same for q, k and v.  Any strides: a view is read in place.
     k : ndarray, (..., Hkv, Lk, D)
         Keys.  Hq is a multiple of Hkv (grouped-query attention: query head h reads
         key head ``h // (Hq // Hkv)``).  Leading batch axes broadcast as NumPy's do.
     v : ndarray, (..., Hkv, Lk, Dv)
         Values; Dv may differ from D.
     mask : ndarray, optional
-        Broadcastable to (..., Hq, Lq, Lk).  bool: True = may attend.  Floating, of q's
-        data type or float32: added to the scores; -inf hides a key, any finite value,
-        ``finfo.min`` included, is only a number.
+        Broadcastable to (..., Hq, Lq, Lk).  A boolean mask is True where a query may attend
+        to a key.  A floating mask, of q's data type or float32, is added to the scores: -inf
+        hides a key; any finite value, ``finfo.min`` included, is only a number.
     causal : bool, default False
         Query i sees key j only if ``j <= i + offset``; see `align`.
     window : (int or None, int or None), optional
         (left, right): query i sees keys ``i + offset - left`` to ``i + offset + right``,
         both included; None for no limit on that side.
     align : {"top_left", "bottom_right"} or int or ndarray of int, optional
-        Where a causal mask or window lies if there are more keys than queries:
+        Where a causal mask or window lies if there are not as many keys as queries:
         "top_left" is offset 0, "bottom_right" offset ``Lk - Lq`` (``kv_lengths - Lq``
-        where these are given); an integer, or integers over the batch axes, is the key
-        position of query 0.  Required with `causal` or `window` where Lq != Lk::
+        if these are given); an integer, or integers over the batch axes, is the offset
+        itself, the key position of query 0.  Required with `causal` or `window` if
+        Lq != Lk::
 
             Lq = 3, Lk = 5        "top_left"          "bottom_right"
                                   1 0 0 0 0           1 1 1 0 0
@@ -112,20 +113,20 @@ def attention(
     scale : float, optional
         Factor of the scores; default ``1 / sqrt(D)``.
     softcap : float, optional
-        Bends scores to ``softcap * tanh(s / softcap)``.
+        Replaces each score s by ``softcap * tanh(s / softcap)``.
     kv_lengths : int or ndarray of int, optional
-        Broadcastable to the batch axes: keys at or past the length are hidden.
+        Broadcastable to the batch axes; keys at or past the length are hidden.
     sinks : ndarray, (Hq,), optional
-        Extra logits, one a head, that take part in the softmax's denominator only.
+        Extra logits, one per query head, that take part in the softmax's denominator only.
     return_lse : bool, default False
         Also return the log-sum-exp.
     out : ndarray, (..., Hq, Lq, Dv), optional
         Array to write the result to; must not overlap an input.
     impl : {"auto", "cython", "numba", "numpy"}, default "auto"
-        Implementation; "auto" takes what was tuned, else the first that can run here.
+        Implementation; "auto" takes the tuned one, else the first that can run here.
     config : Config, optional
-        Blocks, threads, instruction set; None for what was tuned for such calls on this
-        machine (`fastattn.wisdom`), else for defaults.
+        Blocks, threads, instruction set; None takes what was tuned for such calls on this
+        machine (`fastattn.wisdom`), else the defaults.
 
     Returns
     -------
@@ -133,34 +134,34 @@ def attention(
         In q's data type; (Lq, Dv) for 2-D inputs.
     lse : ndarray, (..., Hq, Lq)
         Only with `return_lse`: natural logarithm of the sum of the exponentials of the
-        visible scores, sinks left out; float64 for float64 inputs, else float32.
+        visible scores, without the sinks; float64 for float64 inputs, else float32.
 
     Raises
     ------
     FastattnError
-        An argument is refused: its subclasses derive from ValueError, TypeError or
-        RuntimeError too.  Nothing was computed and `out` is untouched.
+        An argument is refused.  The subclass that is raised also derives from ValueError,
+        TypeError or RuntimeError.  Nothing was computed and `out` is untouched.
     MemoryError
         The result or the working memory cannot be allocated.
 
     Notes
     -----
     A row that sees no key gives zeros, and lse = -inf.  NaN or infinity in a hidden key
-    or value never reaches the result; visible, it stays in the rows that see it.  A
-    row's result does not depend on which other rows or batches are computed with it
-    (for a given `config`; with ``impl="numpy"`` as far as BLAS keeps to that).
+    or value never reaches the result; in a visible one it stays in the rows that see it.
+    A row's result does not depend on which other rows or batches are computed with it
+    (for a given `config`; with ``impl="numpy"`` only as far as that holds for BLAS).
 
-    Weighted values are summed before they are divided by the softmax's sum, as in [3]_:
-    values above the compute type's largest number over Lk may overflow.
+    Weighted values are summed first and divided by the softmax's sum afterwards, as in
+    [3]_, so values above the compute type's largest number over Lk may overflow.
 
     16-bit types are computed in float32 and rounded once.  The error against exact
     arithmetic is at most twice that of the plain three-step computation in the same
-    type, and a few roundings of the largest value, which that one may be spared by luck
-    where rows and keys are few.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less
-    what `causal`, `window`, `kv_lengths` and whole tiles of `mask` hide.  Memory beyond
-    inputs and result: "cython" and "numba" O(threads * (block_q + block_k) * (D + Dv)) and,
-    where few rows meet many keys, the results of each part of the keys; "numpy"
-    O(B Hq Lq Lk), and copies of 16-bit keys and values.
+    type, plus a few roundings of the largest value, which that computation may be spared
+    by luck if rows and keys are few.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry,
+    less what `causal`, `window`, `kv_lengths` and whole tiles of `mask` hide.  Memory beyond
+    inputs and result is, for "cython" and "numba", O(threads * (block_q + block_k) *
+    (D + Dv)) and, if few rows meet many keys, the results of each part of the keys; for
+    "numpy", O(B Hq Lq Lk) and copies of 16-bit keys and values.
 
     The GIL is released while "cython" and "numba" compute.
 

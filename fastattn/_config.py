@@ -31,7 +31,7 @@ TUNABLES: tuple[Tunable, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """How to compute, never what: every field is optional.
+    """How a call is computed, never what it computes; every field is optional.
 
     Parameters
     ----------
@@ -41,25 +41,25 @@ class Config:
         Keys per step of the online softmax, 1 to 65,536.  Sums are taken block by
         block, so a different `block_k` may change the last bits of a result.
     split_k : int, optional
-        Keys of a part, 1 to 2**48.  Where there are more, the parts are computed on their
-        own, by several threads if there is too little other work for them, and merged
-        exactly; rounding, and so the last bits of a result, may change with it.
+        Keys of a part, 1 to 2**48.  If a call has more keys, the parts are computed
+        separately, by several threads if there is too little other work for them, and merged
+        exactly; rounding, and so the last bits of a result, may change with `split_k`.
     threads : int, optional
         Threads that share the work, 1 to 1,024.  The default is the number of CPUs
-        usable under the process's affinity and cgroup limits, and never more than
+        usable under the process's affinity and cgroup limits, but never more than
         the work pays for.
     isa : str, optional
         Instruction set of the ``cython`` implementation, a name from
         ``fastattn.machine().isas``.
     deterministic : bool, default False
-        Leave wisdom aside (`fastattn.wisdom`): what is not given here is settled by the
+        Ignore wisdom (`fastattn.wisdom`): fields that are not given are settled by the
         shipped defaults alone, so that equal calls give equal bits whatever was tuned.
 
     Raises
     ------
     ConfigError
         A field is out of range.  A field that the chosen implementation does not
-        have is refused by the call it is given to.
+        have is refused only by the call that the configuration is given to.
 
     Examples
     --------

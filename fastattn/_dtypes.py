@@ -1,8 +1,8 @@
 """The data types of a call: one row each.
 
-`storage` is the type of q, k, v and the result; `compute` the type that scores,
-sums and the log-sum-exp are held in; `code` the type's number in
-``src_cpp/abi.hpp`` (a test compares the two lists).
+A row's `name` and `itemsize` are those of the storage type, which q, k, v and the result
+have; `compute` is the type in which scores, sums and the log-sum-exp are held; `code` is
+the type's number in ``src_cpp/abi.hpp`` (a test compares the two lists).
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ MASK_BOOL_CODE = 4
 """Code of a boolean mask in ``src_cpp/abi.hpp``; floating masks use their type's code."""
 
 
-# np.dtype.name builds its string anew each time it is asked for.
+# Cached, because np.dtype.name builds its string anew each time it is asked for.
 @functools.lru_cache(maxsize=256)
 def lookup(dtype: np.dtype) -> DType | None:
-    """Row of a NumPy data type, or None where fastattn does not accept it.
+    """Row of a NumPy data type, or None if fastattn does not accept it.
 
-    bfloat16 is known by its name, so that ``ml_dtypes`` is never imported here.
+    bfloat16 is recognised by its name, so that ``ml_dtypes`` is never imported here.
     """
     return DTYPES.get(dtype.name) if dtype.isnative else None

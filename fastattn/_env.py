@@ -12,8 +12,8 @@
                          the user's cache folder for fastattn
 =======================  ====================================================
 
-They are read at each planning, and plans are remembered: set them before the
-first call.
+They are read each time a call is planned, and plans are cached: set them before
+the first call.
 """
 
 from __future__ import annotations

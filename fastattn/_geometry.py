@@ -20,18 +20,18 @@ from fastattn.masks import Band
 __all__ = ["GEOMETRIES", "Geometry"]
 
 _REMEMBERED = 4096  # geometries
-_WORK_LIMIT = 2**62  # counts and byte offsets of a call stay in int64
+_WORK_LIMIT = 2**62  # below it, counts and byte offsets of a call fit int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Geometry:
     """Static facts of a call: everything but the arrays.
 
-    Equal calls share one object (compared by identity), so that what follows from
-    the facts, a plan above all, is worked out once.
+    Calls with equal facts share one object, compared by identity, so that whatever follows
+    from the facts, above all the plan, is worked out only once.
 
-    `band`, `lse_shape` (..., Hq, Lq) and `out_shape` (..., Hq, Lq, Dv), without heads for
-    2-D inputs, follow from the others.
+    `band`, `lse_shape` (..., Hq, Lq) and `out_shape` (..., Hq, Lq, Dv) follow from the other
+    fields; the two shapes have no heads for 2-D inputs.
     """
 
     dtype: DType
@@ -82,14 +82,14 @@ class Geometry:
 
     @property
     def multiply_adds(self) -> int:
-        """Multiply-adds of the two matrix products where nothing is masked."""
+        """Multiply-adds of the two matrix products if nothing is masked."""
         return math.prod(self.scores_shape) * (self.dim + self.dim_v)
 
 
 class _Geometries(dict[tuple[Any, ...], Geometry]):
-    """Geometries by the arguments of `_geometry_of`; all are forgotten when there are too many.
+    """Cache of geometries by the arguments of `_geometry_of`; emptied when there are too many.
 
-    A dict is asked in less time than functools.lru_cache takes.
+    Looking a key up in a dict takes less time than functools.lru_cache does.
     """
 
     def __missing__(self, key: tuple[Any, ...]) -> Geometry:
@@ -115,12 +115,13 @@ def _geometry_of(
     scale: float | None,
     softcap: float | None,
 ) -> Geometry:
-    """Check what can be checked without the arrays, and put it together.
+    """Check what can be checked without the arrays, and build the geometry.
 
-    `GEOMETRIES` keeps one for each set of arguments.
+    `GEOMETRIES` caches the result for each set of arguments.
 
-    `aligned` tells whether the call names an alignment; `scale` and `softcap` are finite
-    floats, `softcap` above 0, and `window` holds whole numbers from 0 up.
+    `aligned` tells whether the call names an alignment.  Unless they are None, `scale` and
+    `softcap` are finite floats, `softcap` above 0, and a side of `window` is a whole number
+    from 0 up.
 
     Raises
     ------
@@ -190,7 +191,7 @@ def _geometry_of(
         scale=1.0 / math.sqrt(dim) if scale is None else scale,
         softcap=softcap,
     )
-    # An empty axis empties the result, but not what NumPy counts in the strides of its view.
+    # An empty axis makes the result empty, but NumPy still counts the others in a view's strides.
     axes = (*geometry.scores_shape, dim + dim_v, dtype.compute.itemsize)
     if math.prod(max(1, extent) for extent in axes) >= _WORK_LIMIT:
         raise ShapeError(

@@ -25,17 +25,17 @@ class Machine:
     Attributes
     ----------
     processor : str
-        Model name, or the architecture where the system does not tell.
+        Model name, or the architecture if the system does not tell.
     architecture : str
         As ``platform.machine()`` gives it.
     cpus : int
         CPUs of the machine that are online.
     usable_cpus : int
-        CPUs that this process may use: affinity mask, then the cgroup's quota
-        rounded up, at least 1.  The default thread count.
+        CPUs that this process may use: those of its affinity mask, but no more than the
+        cgroup's quota rounded up, and at least 1.  The default thread count.
     caches_bytes : dict of str to int
-        Sizes of the first CPU's data caches, keys among "L1d", "L2", "L3"; empty
-        where the system does not tell.
+        Sizes of the first CPU's data caches, with keys among "L1d", "L2", "L3"; empty
+        if the system does not tell.
     isas : tuple of str
         Instruction sets that the ``cython`` implementation can run here, best first.
     missing_isas : dict of str to str
@@ -64,8 +64,8 @@ def native() -> tuple[ModuleType | None, str | None]:
 def machine() -> Machine:
     """Describe this machine.
 
-    Read once per process, and anew in a forked child: set the affinity mask before
-    the first call.
+    The machine is looked at once per process, and again in a forked child: set the affinity
+    mask before the first call.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def machine() -> Machine:
     >>> fastattn.machine().usable_cpus >= 1
     True
     """
-    import platform  # here and below: what `import fastattn` can do without
+    import platform  # here and below: `import fastattn` does not need these
     from pathlib import Path
 
     binding, reason = native()
@@ -94,7 +94,7 @@ def machine() -> Machine:
 
 
 def check_runnable(isa: str, origin: str) -> None:
-    """Refuse an instruction set that cannot run here; `origin` is who asks for it.
+    """Refuse an instruction set that cannot run here; `origin` names what asks for it.
 
     Raises
     ------
@@ -109,10 +109,10 @@ def check_runnable(isa: str, origin: str) -> None:
 
 
 def default_threads(multiply_adds: int, worth_a_thread: int) -> tuple[int, str]:
-    """Thread count where the caller gives none, and why.
+    """Thread count to use if the caller gives none, and why.
 
-    ``FASTATTN_NUM_THREADS`` as it is; else the usable CPUs, but no more threads than have
-    `worth_a_thread` multiply-adds each.
+    ``FASTATTN_NUM_THREADS`` as it is, if it is set; else the usable CPUs, but no more threads
+    than get `worth_a_thread` multiply-adds each.
     """
     forced = forced_threads()
     if forced is not None:
@@ -129,7 +129,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _processor(cpuinfo: Path) -> str:
-    """Model name, or the architecture where the file does not tell."""
+    """Model name, or the architecture if the file does not tell."""
     import platform
 
     try:
@@ -152,7 +152,7 @@ def _usable_cpus() -> int:
 
 
 def cgroup_cpus(root: Path) -> float | None:
-    """CPUs that the cgroup's quota amounts to, the smallest on the way up; None if unlimited.
+    """CPUs that the tightest quota of the cgroup and its parents allows; None if unlimited.
 
     Parameters
     ----------

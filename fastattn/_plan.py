@@ -34,7 +34,7 @@ class Plan:
 def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
     """Decide how to compute `problem`.
 
-    A plan is made once for each geometry, `impl` and `config`, and found again.
+    Each combination of geometry, `impl` and `config` is planned once; the plan is then cached.
 
     Raises
     ------
@@ -99,12 +99,12 @@ clear_when_changed(_plan.cache_clear)
 
 
 def _remembered(geometry: Geometry, impl: str, config: Config) -> Remembered | None:
-    """What wisdom says, where the caller leaves everything to it."""
+    """What wisdom says; it is not asked if `config` sets a field or is deterministic."""
     return None if config.given() or config.deterministic else lookup(geometry, impl)
 
 
 def _preferred(config: Config) -> tuple[Implementation, str]:
-    """First implementation that can run and has every field that `config` gives."""
+    """First implementation that can run and has every field that `config` sets, and why."""
     passed_over = []
     for name in REGISTRY:
         implementation = load(name)
@@ -128,8 +128,8 @@ def _preferred(config: Config) -> tuple[Implementation, str]:
 
 @functools.cache
 def _report_fallback(name: str, reason: str) -> None:
-    """Tell once per process that a better implementation is passed over."""
-    import logging  # `import fastattn` can do without
+    """Log, once per process, that a preferred implementation is passed over."""
+    import logging  # `import fastattn` does not need it
 
     log = logging.getLogger("fastattn")
     log.addHandler(logging.NullHandler())
@@ -145,13 +145,13 @@ class Explanation:
     impl : str
         Name of the implementation.
     config : Config
-        Full configuration, the instruction set included.
+        Full configuration, including the instruction set.
     reasons : dict of str to str
-        Why: for ``impl`` and for each field of `config` that is set.
+        Why ``impl`` and each field of `config` that is set were chosen.
     masks : tuple of str
         What hides keys in this call.
     problem : str
-        The call's shape in the field's terms.
+        The call's axes and data type, in words.
     """
 
     impl: str

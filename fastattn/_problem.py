@@ -1,8 +1,8 @@
 """`normalise`: the arguments of a call, checked, as one frozen `Problem`.
 
-Everything that can be refused about arrays and mathematics is refused here and in
+Whatever can be refused about a call's arrays and mathematics is refused here or in
 `_geometry`, before the result is allocated or `out` is touched.  What a call computes is
-fixed here; how it is computed is `_plan`'s matter.
+settled here; how it is computed is settled by `_plan`.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ from fastattn._geometry import GEOMETRIES, Geometry
 __all__ = ["Problem", "normalise"]
 
 _ALIGNMENTS = ("top_left", "bottom_right")
-_POSITION_LIMIT = 2**48  # |align|; beyond any array's length, and sums of a few stay in int64
+_POSITION_LIMIT = 2**48  # of |align|: beyond any array's length, and sums of a few fit int64
 _OVERLAP_EFFORT = 100_000  # candidate solutions numpy.shares_memory may look at
 
 
 # Frozen for the type checker only (`Final`): freezing at run time would slow small calls.
-@dataclass(slots=True, eq=False, repr=False)  # it would show whole arrays
+@dataclass(slots=True, eq=False, repr=False)  # a repr would show whole arrays
 class Problem:
     """A checked call.
 
-    `q`, `k`, `v`, `out` and `lse` are as the caller gave them or expects them; the
-    others are broadcast to their full shape without being copied.
+    `q`, `k`, `v`, `out` and `lse` have the shapes that the caller gave or expects; the
+    others are broadcast to their full shape; the mask is not copied for that.
 
     Attributes
     ----------
@@ -55,9 +55,9 @@ class Problem:
     mask : ndarray or None
         (*batch, Hq, Lq, Lk), bool or floating.
     offsets : ndarray of int64 or None
-        (*batch): key position of query 0; None where the band is not limited.
+        (*batch): key position of query 0; None if the band is not limited.
     lengths : ndarray of int64 or None
-        (*batch): keys at or past it are hidden.
+        (*batch): keys at or past the length are hidden.
     sinks : ndarray or None
         (Hq,), in the storage type or float32.
     """
@@ -261,7 +261,7 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
 
 
 def _floats(dtype: np.dtype, geometry: Geometry) -> bool:
-    """Whether it is the call's type or float32, in native byte order."""
+    """Whether `dtype` is the call's type or float32, in native byte order."""
     row = lookup(dtype)
     return row is not None and row.name in (geometry.dtype.name, "float32")
 
@@ -332,7 +332,7 @@ def _lengths(value: object, geometry: Geometry) -> np.ndarray:
 
 
 def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> np.ndarray | None:
-    """Key position of query 0 for each batch entry; None where no band needs it."""
+    """Key position of query 0 for each batch entry; None if no band needs it."""
     shape = geometry.batch_shape
     if align is None or isinstance(align, str):
         if align is not None and align not in _ALIGNMENTS:
@@ -350,7 +350,7 @@ def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> n
         elif lengths is None:
             offsets = _constant(geometry.length_k - geometry.length_q, shape)
         else:
-            offsets = np.asarray(lengths - geometry.length_q)  # no batch axes make it a scalar
+            offsets = np.asarray(lengths - geometry.length_q)  # without batch axes, a scalar
     else:
         accepted = (
             "'top_left', 'bottom_right', or whole numbers below 2**48 in magnitude, "
@@ -367,7 +367,7 @@ def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> n
 
 @functools.lru_cache(maxsize=256)
 def _constant(value: int, shape: tuple[int, ...]) -> np.ndarray:
-    """Read-only int64 array of one value."""
+    """Read-only int64 array that is `value` everywhere."""
     return np.broadcast_to(np.int64(value), shape)
 
 
@@ -404,7 +404,7 @@ def _unfit(
     for name, array in inputs.items():
         if array is None:
             continue
-        # No two arrays own the same memory; comparing their extents takes much longer.
+        # Arrays that both own their memory cannot overlap; comparing extents takes much longer.
         if flags.owndata and array is not out and array.flags.owndata:
             continue
         if not np.may_share_memory(out, array):
@@ -419,7 +419,7 @@ def _unfit(
 
 
 def _overlaps_itself(array: np.ndarray) -> bool:
-    """Whether two elements may share a byte; never False where they do."""
+    """Whether two elements may share a byte; never False if they do."""
     span = array.itemsize
     axes = sorted((abs(s), n) for s, n in zip(array.strides, array.shape, strict=True) if n > 1)
     for stride, count in axes:

@@ -18,15 +18,15 @@ from fastattn._machine import check_runnable, machine, native
 
 __all__ = ["Roofline", "roofline"]
 
-_LIMITS = 4  # the binding's: two compute types, stream, cache
+_LIMITS = 4  # that the binding measures: two compute types, stream, cache
 _REPETITIONS = 5
 _LONGEST_SECONDS = 60.0
 
-# The stream is read from far more than all caches hold, however many share them.
+# The stream is read from far more memory than all caches hold, however many threads read.
 _STREAM_BYTES = 256 * 2**20
 _STREAM_BYTES_PER_THREAD = 32 * 2**20
 _STREAM_OVER_L3 = 4
-# What is read again and again is to stay in L2, beside what else is there.
+# Memory that is read again and again is to stay in L2, beside whatever else is there.
 _CACHED_SHARE = 0.5
 _L2_DEFAULT_BYTES = 256 * 1024
 _PROBE_STEP_BYTES = 4096
@@ -34,7 +34,7 @@ _PROBE_STEP_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class Roofline:
-    """Limits of the machine, of all threads together.
+    """Limits of the machine, for all threads together.
 
     Attributes
     ----------
@@ -43,12 +43,12 @@ class Roofline:
     threads : int
         Threads that ran at once.
     fma_flops_per_second : mapping of str to float
-        Most multiplications and additions a second, in registers alone; by data type.
+        Most multiplications and additions per second, in registers alone, by data type.
         The 16-bit types compute in float32.
     stream_bytes_per_second : float
-        Fastest reading of memory that is in no cache.
+        Highest rate of reading memory that is in no cache.
     l2_bytes_per_second : float
-        Fastest reading of what each thread has in its L2 cache.
+        Highest rate of reading what each thread has in its L2 cache.
     """
 
     isa: str
@@ -61,9 +61,9 @@ class Roofline:
 def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) -> Roofline:
     """Measure what this machine can compute and read at most.
 
-    The limits that a kernel is held against: it cannot take less time than its
-    multiplications and additions at `fma_flops_per_second`, nor than reading its inputs
-    at `stream_bytes_per_second`.
+    These are the limits that a kernel is held against: it cannot take less time than its
+    multiplications and additions take at `fma_flops_per_second`, nor less than reading its
+    inputs takes at `stream_bytes_per_second`.
 
     Parameters
     ----------
@@ -71,10 +71,10 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
         Instruction set, a name from ``fastattn.machine().isas``.  Default: the one that
         a call would take.
     threads : int, optional
-        Threads that run at once, 1 to 1,024.  More than the usable CPUs tell nothing.
+        Threads that run at once, 1 to 1,024.  Counts above the usable CPUs tell nothing.
     seconds : float, optional
-        Time to spend, up to 60; about a tenth of a second more goes into the memory that
-        is read.
+        Time to spend, up to 60; preparing the memory to read takes about a tenth of a second
+        more.
 
     Returns
     -------
@@ -85,16 +85,16 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
     ArgumentError, ArgumentTypeError
         `threads` or `seconds` out of range, or an argument of the wrong type.
     UnavailableError
-        The instruction set cannot run here, the extension is not built, or so many
+        The instruction set cannot run here, the extension is not built, or that many
         threads cannot be started.
     MemoryError
-        The memory to read cannot be allocated: at least 256 MiB, 32 MiB a thread and
-        four times the L3 cache.
+        The memory to read cannot be allocated: at least the largest of 256 MiB, 32 MiB
+        per thread and four times the L3 cache.
 
     Notes
     -----
-    The limits take turns, five each, and of each the best turn counts: what other
-    processes take away is no limit of the machine.  The probes are those of
+    The limits are measured in turn, five times each, and the best of each counts: what
+    other processes take away is not a limit of the machine.  The probes are those of
     ``src_cpp/kernel/probes.hpp``.
 
     References

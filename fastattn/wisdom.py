@@ -1,8 +1,8 @@
 """Wisdom: what the tuner found, kept for later calls and carried between machines.
 
 Winners lie in the user's cache folder, one file each, and serve every call of their class on
-a machine and build like the one that they were found on.  Here they are shown, carried and
-forgotten; ``fastattn wisdom`` does the same on a command line.
+a machine and build like the one that they were found on.  These functions show, carry and
+forget them; ``fastattn wisdom`` does the same on a command line.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ class Carried:
     Attributes
     ----------
     added : int
-        Written, for there was none for the same, or a lesser one.
+        Entries written, because there was none for the same key, or a lesser one.
     kept : int
-        Not written, for there was one at least as good.
+        Entries not written, because there was one at least as good.
     refused : tuple of str
-        Which were not taken, and why.
+        Entries that were not taken, and why.
     """
 
     added: int
@@ -47,7 +47,7 @@ class Carried:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All sound entries, those of other machines and builds too.
+    """All sound entries, including those of other machines and builds.
 
     Returns
     -------
@@ -69,12 +69,12 @@ def entries() -> tuple[Entry, ...]:
 
 
 def show() -> str:
-    """What is remembered, to be read.
+    """Describe what is remembered, in words.
 
     Returns
     -------
     str
-        A line for each entry of this machine and build, and how many there are of others.
+        The entries of this machine and build, and how many there are of others.
 
     Raises
     ------
@@ -111,17 +111,17 @@ def export(file: _File) -> int:
     Parameters
     ----------
     file : path
-        JSON; what it held before is replaced at once.
+        JSON; what the file held before is replaced in one step.
 
     Returns
     -------
     int
-        How many.
+        How many entries were written.
 
     Raises
     ------
     WisdomError
-        The folder cannot be read, or the file not written.
+        The folder cannot be read, or the file cannot be written.
 
     Examples
     --------
@@ -137,9 +137,9 @@ def export(file: _File) -> int:
 def import_(file: _File) -> Carried:
     """Take in what `export` wrote.
 
-    Each entry is checked.  Those of other machines and builds are kept apart, to be exported
-    again or to serve the tuner as a start, and never serve a call here.  Of two for the same
-    the newer stays, as in `merge`.
+    Each entry is checked.  Those of other machines and builds are kept apart: they can be
+    exported again or serve the tuner as a start, but they never serve a call here.  Of two
+    entries for the same machine, build and class of problems the newer stays, as in `merge`.
 
     Parameters
     ----------
@@ -149,7 +149,7 @@ def import_(file: _File) -> Carried:
     Returns
     -------
     Carried
-        What became of them.
+        What became of the entries.
 
     Raises
     ------
@@ -169,9 +169,9 @@ def import_(file: _File) -> Carried:
 def merge(*files: _File, out: _File | None = None) -> Carried:
     """Join what several machines or shards found.
 
-    Of two entries for the same machine, build and class of problems the newer stays; of the
-    same date the one with the smaller ``selection_bound``: in whatever order and grouping
-    files are merged, the result is the same.
+    Of two entries for the same machine, build and class of problems the newer stays; if they
+    have the same date, the one with the smaller ``selection_bound``.  So the result is the same
+    in whatever order and grouping files are merged.
 
     Parameters
     ----------
@@ -183,7 +183,7 @@ def merge(*files: _File, out: _File | None = None) -> Carried:
     Returns
     -------
     Carried
-        What became of them.
+        What became of the entries.
 
     Raises
     ------
@@ -226,13 +226,13 @@ def forget(
     Parameters
     ----------
     shape : sequence of int, optional
-        (B, Hq, Hkv, Lq, Lk, D) or with Dv too: only what is remembered for such a problem.
+        (B, Hq, Hkv, Lq, Lk, D), or with Dv too: only what is remembered for such a problem.
     dtype : str, optional
         Only what is remembered for that data type.
     everywhere : bool, default False
-        Those of other machines and builds too.
+        Also remove those of other machines and builds.
     damaged : bool, default False
-        Instead, the files that hold no sound entry, or one whose winner cannot run here.
+        Instead, remove files that hold no sound entry, or one whose winner cannot run here.
 
     Returns
     -------
@@ -273,7 +273,7 @@ def forget(
 
 
 def _why_refused(entry: Entry | Unfit) -> str | None:
-    """Why an entry is not sound, or of this machine and build but cannot run; None if it is."""
+    """Why an entry is not sound or, if of this machine and build, cannot run here; else None."""
     if isinstance(entry, Unfit):
         return str(entry)
     if not entry.here:
@@ -283,7 +283,7 @@ def _why_refused(entry: Entry | Unfit) -> str | None:
 
 
 def _best(found: Iterable[Entry]) -> list[Entry]:
-    """The greatest of each place, in a stable order."""
+    """The entry of the greatest rank for each place, in a stable order."""
     best: dict[_Slot, Entry] = {}
     for entry in found:
         known = best.get(entry.place)
@@ -341,7 +341,7 @@ def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:
 
 
 def _size(shape: Sequence[int]) -> dict[str, int]:
-    """What of a key follows from a shape."""
+    """The part of a key that follows from a shape."""
     if len(shape) not in (6, 7) or not all(type(n) is int and n > 0 for n in shape):
         raise ArgumentError(
             teach(

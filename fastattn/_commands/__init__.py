@@ -1,7 +1,7 @@
 """Commands of ``fastattn``, one file each, and their registry.
 
-A command is a module that describes itself (`Command`).  It gives what is to be printed:
-``__main__`` prints.
+A command is a module that describes itself (`Command`).  It returns what is to be printed;
+``__main__`` prints it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Command(Protocol):
     """What a module in this folder that `REGISTRY` names offers.
 
     `run` may tell `progress` what is under way: a line that takes the place of the one
-    before, "" for none.  It imports what is heavy.
+    before, "" for none.  It does the heavy imports itself.
     """
 
     SUMMARY: str
@@ -30,7 +30,7 @@ class Command(Protocol):
     def run(
         self, options: argparse.Namespace, progress: Callable[[str], None]
     ) -> str | Iterable[str]:
-        """Do it, and give what to print, whole or in parts; a refusal is a FastattnError."""
+        """Do it, and return what to print, whole or in parts; a refusal is a FastattnError."""
 
 
 REGISTRY: dict[str, Command] = {

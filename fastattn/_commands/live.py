@@ -1,4 +1,4 @@
-"""What is under way, shown while it is: by the package rich where it is installed."""
+"""What is under way, shown while it is: by the package rich if it is installed."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _EACH_SECONDS = 0.1
 def display(
     title: str, budget: int, progress: Callable[[str], None]
 ) -> Iterator[Callable[[Event], None]]:
-    """Give what is to be told the events of a search.
+    """Give the function that is to be told the events of a search.
 
-    Drawn between blocks only: a thread that draws on its own would disturb what is measured.
+    The display is drawn between blocks only: a thread that drew would disturb what is measured.
 
     Parameters
     ----------
     title : str
         What is tuned.
     budget : int
-        Evaluations.
+        Number of evaluations.
     progress : callable
-        Shows a line in place of the one before, where there is no rich.
+        Shows a line in place of the one before; used if rich is not installed.
     """
     try:
         from rich.console import Console

@@ -25,7 +25,7 @@ __all__ = ["SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "find the best configuration for a problem on this machine, and remember it"
 
-_SHOWN = "1,8,8,2048,2048,64"  # what a space is shown for where no shape is given
+_SHOWN = "1,8,8,2048,2048,64"  # the shape that a space is shown for if none is given
 _ROWS = 20
 _EPILOG = "\n".join(
     ["strategies", *(f"  {name:<19} {one.SUMMARY}" for name, one in STRATEGIES.items())]
@@ -150,7 +150,7 @@ def _shard(words: str, texts: Sequence[str]) -> list[str]:
 
 
 def _write(path: Path, shard: str, results: Sequence[TuningResult]) -> None:
-    """Replace the file at once: whoever reads it finds whole results."""
+    """Replace the file in one step, so that a reader always finds whole results."""
     document = {
         "fastattn": __version__,
         "machine": dataclasses.asdict(machine()),

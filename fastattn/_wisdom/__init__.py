@@ -1,7 +1,7 @@
 """Wisdom: winners of the tuner, remembered for a machine, a build and a class of problems.
 
-``keys`` says what an entry holds for, ``entry`` what it is, ``store`` where it lies; here it
-is looked up and remembered.  `fastattn.wisdom` is the public face.
+``keys`` says what an entry is valid for, ``entry`` what it is, ``store`` where it lies; this
+module looks entries up and remembers winners.  `fastattn.wisdom` is the public face.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _REMEDY = "`fastattn wisdom forget --damaged` removes it"
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What wisdom says of a call.
+    """What wisdom says about a call.
 
     Attributes
     ----------
@@ -39,7 +39,7 @@ class Remembered:
     config : Config
         Fields that are known; the others are left to the implementation.
     origin : {"exact", "neighbour"}
-        Whether it was found on a problem of the same bucket, or of one next to it.
+        Whether it was found on a problem of the same bucket, or of a neighbouring one.
     why : str
         Where it comes from, as `explain` says it.
     """
@@ -51,7 +51,7 @@ class Remembered:
 
 
 def lookup(geometry: Geometry, impl: str) -> Remembered | None:
-    """What wisdom says of a call, or None: then the shipped defaults decide.
+    """What wisdom says about a call; None if the shipped defaults are to decide.
 
     Parameters
     ----------
@@ -62,8 +62,8 @@ def lookup(geometry: Geometry, impl: str) -> Remembered | None:
 
     Notes
     -----
-    Never raises for what lies in the folder: what is damaged is reported once, and passed
-    over.
+    Nothing that lies in the folder makes this raise: what is damaged is reported once, and
+    passed over.
     """
     if not _env.wisdom_is_on() or not geometry.multiply_adds:
         return None
@@ -93,7 +93,7 @@ def remember(
     *,
     asked: str = "auto",
 ) -> Path:
-    """Remember a winner, in place of what was remembered for the same.
+    """Remember a winner, in place of what was remembered for the same key.
 
     Parameters
     ----------
@@ -102,10 +102,10 @@ def remember(
     impl : str
         Implementation that won.
     config : Config
-        Its fields that were searched.
+        The winner's fields that were searched.
     evidence : mapping
-        How it was found, in what JSON can say.  Of two entries of the same date the one with
-        the smaller ``selection_bound`` survives a merge.
+        How it was found, as values that JSON can hold.  Of two entries of the same date, the
+        one with the smaller ``selection_bound`` survives a merge.
     asked : str, default "auto"
         "auto" if all implementations that run here were searched, else `impl`.
 
@@ -117,8 +117,8 @@ def remember(
     Raises
     ------
     ConfigError
-        It could not be looked up again: the winner does not run here or exceeds a limit, the
-        problem is empty, or `evidence` is not JSON.
+        The entry could not be looked up again: the winner does not run here or exceeds a
+        limit, the problem is empty, or `evidence` is not JSON.
     WisdomError
         The folder cannot be written.
     """
@@ -172,7 +172,7 @@ def _nearest(folder: str, key: Key) -> tuple[Entry, bool] | None:
 
 
 def _fitted(entry: Entry, geometry: Geometry) -> Config:
-    """The winner's configuration; for another problem than its own, what of it is special."""
+    """The winner's configuration; for a problem other than its own, only its special fields."""
     if problem_of(entry.geometry) == problem_of(geometry):
         return entry.config
     config = _special(entry)
@@ -183,7 +183,7 @@ def _fitted(entry: Entry, geometry: Geometry) -> Config:
 
 @functools.lru_cache(maxsize=4096)
 def _special(entry: Entry) -> Config:
-    """The winner's fields but for those that the defaults choose too: these follow the shape."""
+    """The winner's fields, less those that the defaults choose too: these follow the shape."""
     config = entry.config
     if unusable(entry.impl, config, entry.geometry) is not None:
         return config

@@ -1,4 +1,4 @@
-"""`Entry`: one remembered winner with all that it holds for, to and from JSON.
+"""`Entry`: one remembered winner with all that it is valid for, to and from JSON.
 
 Nothing that is read is trusted: whatever is wrong raises `Unfit`, with the reason.
 """
@@ -57,7 +57,7 @@ _WINNER = {"impl": (str,), "config": (dict,)}
 
 
 class Unfit(Exception):
-    """What was read is no entry, or not the one that it should be."""
+    """What was read is not an entry, or not the one that it should be."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -69,7 +69,7 @@ class Entry:
     environment : dict
         Machine and build that it was found on.
     key : Key
-        Class of problems that it holds for, and the limits that held.
+        Class of problems that it is valid for, and the limits that held.
     geometry : Geometry
         Problem that it was found on.
     impl : str
@@ -79,7 +79,7 @@ class Entry:
     evidence : dict
         How it was found, as the tuner tells it.
     date : str
-        When, UTC, as 2026-01-31T12:00:00Z.
+        When it was found, in UTC, as 2026-01-31T12:00:00Z.
     """
 
     environment: dict[str, Any]
@@ -109,13 +109,13 @@ class Entry:
 
     @property
     def rank(self) -> tuple[str, float, str]:
-        """Of two entries for the same, the greater stays: newer, closer bound, then by its text."""
+        """Of two entries for the same key the greater stays: newer, closer bound, then by text."""
         bound = self.evidence.get("selection_bound")
         closeness = -bound if isinstance(bound, (int, float)) else -math.inf
         return self.date, closeness, keys.canonical(self.document())
 
     def document(self) -> dict[str, Any]:
-        """As it is written down."""
+        """The entry as it is written down."""
         return {
             "format": _FORMAT,
             "version": _VERSION,
@@ -129,7 +129,7 @@ class Entry:
 
 
 def problem_of(geometry: Geometry) -> dict[str, Any]:
-    """What of a problem is written down; equal for problems that no configuration tells apart."""
+    """What is written down of a problem; equal for problems that no configuration tells apart."""
     sizes = {name: getattr(geometry, name) for name in _SIZES}
     window = None if geometry.window is None else list(geometry.window)
     return {
@@ -152,7 +152,7 @@ def parse(data: bytes | str) -> Entry:
 
 
 def document_of(data: bytes | str) -> Any:
-    """What a JSON text says.
+    """Value of a JSON text.
 
     Raises
     ------
@@ -168,7 +168,7 @@ def document_of(data: bytes | str) -> Any:
 
 
 def from_document(document: Any) -> Entry:
-    """Entry that `Entry.document` gave, checked throughout but for what this machine can run.
+    """Entry from what `Entry.document` gave, all checked except what this machine can run.
 
     Raises
     ------
@@ -202,7 +202,7 @@ def from_document(document: Any) -> Entry:
 
 
 def unusable(impl: str, config: Config, geometry: Geometry) -> str | None:
-    """Why this machine cannot compute a problem so; None if it can."""
+    """Why this machine cannot compute a problem in this way; None if it can."""
     implementation = load(impl)
     if (reason := implementation.missing()) is not None:
         return reason
@@ -214,7 +214,7 @@ def unusable(impl: str, config: Config, geometry: Geometry) -> str | None:
 
 
 def _typed(value: Any, what: str, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """`value`, if it has just these fields, of just these types: a bool is no int."""
+    """`value`, if it has exactly these fields, of exactly these types: a bool is not an int."""
     if not isinstance(value, dict) or value.keys() != types.keys():
         raise Unfit(f"its {what} is not an object with the fields {', '.join(types)}")
     for name, accepted in types.items():

@@ -1,7 +1,7 @@
-"""What a remembered configuration holds for: a machine and build, and a class of problems.
+"""What a remembered configuration is valid for: a machine and build, and a class of problems.
 
-Sizes are taken together in half octaves.  The bucket of n is ``round(2 log2 n)``, so that
-powers of two, which sizes mostly are, lie in the middle of theirs.
+Sizes are grouped in half octaves.  The bucket of n is ``round(2 log2 n)``, so that powers of
+two, which most sizes are, lie in the middle of their buckets.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 TUNING_ABI = 1
-"""Raised where a field of `Config` comes to mean something else: older wisdom is then foreign."""
+"""To be raised when a field of `Config` changes its meaning: older wisdom is then foreign."""
 
 # As Linux names them, on x86 and on ARM.
 _CPU_FIELDS = (
@@ -63,8 +63,9 @@ _STEPS = sorted(
 class Key:
     """A class of problems, the limits that hold for them, and which `impl` was asked for.
 
-    `group`, the query heads of a key head, is rounded up to a power of two (its exponent);
-    `heads` (B Hkv), `length_q`, `length_k` and the reach of `window` are buckets.
+    `group`, the number of query heads per key head, is rounded up to a power of two, of which
+    the exponent is kept; `heads` (B Hkv), `length_q`, `length_k` and the reach of `window` are
+    buckets.
     """
 
     op: str
@@ -82,7 +83,7 @@ class Key:
     isa: str | None
 
     def document(self) -> dict[str, Any]:
-        """As it is written down."""
+        """The key as it is written down."""
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
 
@@ -105,7 +106,7 @@ def size_of(geometry: Geometry) -> dict[str, int]:
 
 
 def key_of(geometry: Geometry, asked: str, threads: int, isa: str | None) -> Key:
-    """Key of a problem with work in it, under those limits."""
+    """Key of a problem with work in it, under these limits."""
     g = geometry
     window = None
     if g.window is not None:
@@ -124,10 +125,10 @@ def key_of(geometry: Geometry, asked: str, threads: int, isa: str | None) -> Key
 
 
 def candidates(key: Key) -> Iterator[tuple[Key, bool]]:
-    """Keys whose winners may serve `key`, the best first, and whether the bucket is its own.
+    """Keys whose winners may serve `key`, the best first, and whether each is in its bucket.
 
-    The best of all implementations is the best of its own, so where one was asked for,
-    what was found for "auto" may serve too.
+    The best of all implementations is also the best of its own, so if one was asked for, what
+    was found for "auto" may serve too.
     """
     asked = dict.fromkeys((key.asked, "auto"))
     for heads, length_q, length_k in ((0, 0, 0), *_STEPS):
@@ -150,8 +151,8 @@ def caps() -> tuple[int, str | None]:
 
 @functools.cache
 def environment() -> dict[str, Any]:
-    """What timings depend on besides the problem: processor, limits, build.  Not to be changed."""
-    import hashlib  # here and below: what a call without wisdom can do without
+    """What timings depend on besides the problem: processor, limits, build.  Do not modify it."""
+    import hashlib  # here and below: a call without wisdom does not need these
     import platform
     from importlib import metadata
     from pathlib import Path
@@ -195,7 +196,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def cpu(cpuinfo: Path) -> str:
-    """Vendor, family, model and stepping; what Python knows where the file does not tell."""
+    """Vendor, family, model and stepping; or what Python knows, if the file does not tell."""
     import platform
 
     try:
@@ -209,7 +210,7 @@ def cpu(cpuinfo: Path) -> str:
 
 
 def canonical(value: Any) -> str:
-    """The one JSON text of a value; ValueError or TypeError where it has none."""
+    """The one JSON text of a value; ValueError or TypeError if it has none."""
     import json
 
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)

@@ -1,8 +1,8 @@
-"""Where entries lie: a folder for each machine and build, in it a file for each key.
+"""Where entries lie: a folder for each machine and build, and in it a file for each key.
 
-A file is written beside its place and moved there at once, and is never changed: a reader sees
-it whole, as it was or as it is, whoever else writes and whenever a writer is killed.  So
-there are no locks.
+A file is written beside its place, moved there in one step, and never changed after that: a
+reader sees it whole, old or new, whoever else writes and whenever a writer is killed.  So there
+are no locks.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ _VARIABLE = "FASTATTN_WISDOM_DIR"
 _LAYOUT = "v1"
 _LARGEST_BYTES = 64 * 1024 * 1024
 _LEFTOVER = ".tmp"
-_LEFTOVER_SECONDS = 3600  # nobody takes so long to write an entry
+_LEFTOVER_SECONDS = 3600  # no writer takes so long for an entry
 
 _CLEARED: list[Callable[[], None]] = []
 
 
 def clear_when_changed(cache_clear: Callable[[], None]) -> None:
-    """Have what follows from wisdom forgotten when this process changes it, and after a fork."""
+    """Have a cache that depends on wisdom cleared when this process changes it, or forks."""
     _CLEARED.append(cache_clear)
 
 
 def changed() -> None:
-    """Forget what follows from wisdom."""
+    """Clear what depends on wisdom."""
     for cache_clear in _CLEARED:
         cache_clear()
 
@@ -58,19 +58,19 @@ if hasattr(os, "register_at_fork"):
 
 
 def folder() -> str:
-    """Folder of this layout, whether it is there or not."""
+    """Folder of this layout, whether it exists or not."""
     return os.path.join(_env.wisdom_folder() or _user_folder(), _LAYOUT)
 
 
 @functools.cache
 def _user_folder() -> str:
-    from platformdirs import user_cache_dir  # here and below: what may never be needed
+    from platformdirs import user_cache_dir  # here and below: imports that may never be needed
 
     return os.path.join(user_cache_dir("fastattn"), "tuning")
 
 
 def names(path: str) -> frozenset[str]:
-    """Names of the files in a folder; empty, and reported, where they cannot be listed."""
+    """Names of the files in a folder; none, which is reported, if they cannot be listed."""
     try:
         return frozenset(os.listdir(path))
     except FileNotFoundError:
@@ -155,7 +155,7 @@ def write(entry: Entry) -> str:
 
 
 def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
-    """Write a file so that it is always whole: as it was, or as it is.
+    """Write a file so that it is always whole: as it was before, or as it is now.
 
     Raises
     ------
@@ -166,7 +166,7 @@ def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
     beside, name = os.path.split(path)
     written = os.path.join(beside, f".{name}.{os.urandom(8).hex()}{_LEFTOVER}")
     with _taught(path, argument):
-        if os.path.exists(path) and not os.path.isfile(path):  # a device's place is not ours
+        if os.path.exists(path) and not os.path.isfile(path):  # a device, not to be replaced
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             return
@@ -183,7 +183,7 @@ def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file of the store; that it is gone already is as well.
+    """Remove a file of the store; it may be gone already.
 
     Raises
     ------
@@ -196,7 +196,7 @@ def remove(path: str) -> None:
 
 
 def remove_leftovers() -> None:
-    """Remove what writers that were killed long ago left half written."""
+    """Remove the half-written files of writers that were killed long ago."""
     root = folder()
     for below, _, found in os.walk(root):
         for name in found:
@@ -209,7 +209,7 @@ def remove_leftovers() -> None:
 
 @functools.cache
 def report(path: str, reason: str, remedy: str) -> None:
-    """Tell once per process of a file or folder that is passed over."""
+    """Log, once per process, that a file or folder is passed over."""
     import logging
 
     log = logging.getLogger("fastattn")
@@ -224,7 +224,7 @@ def _listed(path: str) -> list[str]:
 
 @contextlib.contextmanager
 def _taught(path: str, argument: str = _VARIABLE) -> Iterator[None]:
-    """Say of the system's refusals what to do about them."""
+    """Turn the system's refusals into errors that say what to do about them."""
     try:
         yield
     except OSError as error:

@@ -29,9 +29,9 @@ REGISTRY: dict[str, str] = {
 class Implementation(Protocol):
     """What a module in this folder offers.
 
-    `prepare` may assume that `missing` gave None and that `config` came from `configure`.
-    What it returns is kept with the plan and runs each call of that geometry, in several
-    threads at once too: it writes ``problem.out`` and ``problem.lse`` and nothing else.
+    `prepare` may assume that `missing` returned None and that `config` came from `configure`.
+    The function that it returns is kept with the plan and computes every call of that geometry,
+    also in several threads at once: it writes ``problem.out`` and ``problem.lse``, nothing else.
     """
 
     NAME: str
@@ -42,10 +42,10 @@ class Implementation(Protocol):
         """Why it cannot run on this machine; None if it can.  Imports nothing heavy."""
 
     def configure(self, geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
-        """Fill `config`'s open fields, and say of each that was filled why it is so."""
+        """Fill the open fields of `config`, and give the reason for each that was filled."""
 
     def prepare(self, geometry: Geometry, config: Config) -> Callable[[Problem], None]:
-        """What computes a call: all that does not depend on its arrays is done here, once."""
+        """Return what computes a call; what does not depend on its arrays is done here, once."""
 
 
 @functools.cache
@@ -57,7 +57,7 @@ def load(name: str) -> Implementation:
 
 
 def refuse_name(name: object) -> NoReturn:
-    """Refuse what is no implementation's name."""
+    """Refuse a name that is not an implementation's."""
     raise ArgumentError(
         teach("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
     )
@@ -69,7 +69,7 @@ def implementations() -> dict[str, str | None]:
     Returns
     -------
     dict of str to str or None
-        For each implementation, in the order ``impl="auto"`` prefers them: None if it
+        For each implementation, in the order in which ``impl="auto"`` prefers them: None if it
         can run, else the reason why it cannot.
 
     Examples

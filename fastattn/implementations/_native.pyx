@@ -1,6 +1,6 @@
 # distutils: language = c++
 # cython: language_level=3, boundscheck=False, wraparound=False
-"""Binding over src_cpp: addresses and strides in, nothing else.  Imports nothing of the package.
+"""Binding over src_cpp: passes addresses and strides on, and imports nothing of the package.
 
 It trusts its caller, `fastattn.implementations.cython_`: shapes, types and ranges were
 checked by `normalise` and `configure`.
@@ -110,16 +110,16 @@ def isas():
 
 
 def tile(int index, int dtype):
-    """Of an ISA row for a dtype code: lanes of a vector, keys and queries of whole tiles."""
+    """Lanes of a vector, and keys and queries of whole tiles, of an ISA row for a dtype code."""
     cdef const Kernel* kernel = &isa(index).kernels.kernels[dtype]
     return kernel.lanes, kernel.tile_keys, kernel.tile_lanes
 
 
 def roofline(int index, int threads, int repetitions, double window_seconds,
              int64_t stream_bytes, int64_t cached_bytes):
-    """Limits of an ISA row: flops of float32 and float64, bytes streamed and cached, a second.
+    """Limits of an ISA row, per second: flops in float32 and float64, bytes streamed and cached.
 
-    None where so many threads cannot be started.
+    None if that many threads cannot be started.
     """
     cdef Probing how
     cdef Roofline found
@@ -197,14 +197,14 @@ cdef class Runner:
                               "Config.split_k, takes less")
 
     cdef DType _mask_type(self, cnp.ndarray mask) noexcept:
-        """Boolean, float32, or the type of the call: `normalise` lets no other pass."""
+        """Boolean, float32, or the type of the call: `normalise` accepts no other."""
         cdef int number = cnp.PyArray_TYPE(mask)
         if number == cnp.NPY_BOOL:
             return DType.kBool
         return DType.kFloat32 if number == cnp.NPY_FLOAT else self.call.type
 
     cdef void _fill(self, Array* to, int64_t* batch_strides, cnp.ndarray array, int inner) noexcept:
-        """Address and strides of `array`, whose last `inner` axes follow the head's."""
+        """Fill in address and strides of `array`, whose last `inner` axes follow the head's."""
         cdef int rank = cnp.PyArray_NDIM(array)
         cdef cnp.npy_intp* strides = cnp.PyArray_STRIDES(array)
         cdef cnp.npy_intp* shape = cnp.PyArray_DIMS(array)

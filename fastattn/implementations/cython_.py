@@ -1,7 +1,7 @@
 """Cython over C++: SIMD micro-kernels chosen at run time, threads, blocks that fit the caches.
 
-Here blocks, threads and the instruction set are settled, and the problem is handed to
-the binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md``.
+This module settles blocks, threads and the instruction set, and hands the problem to the
+binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md``.
 """
 
 from __future__ import annotations
@@ -21,30 +21,33 @@ NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
 TUNABLES = frozenset({"block_q", "block_k", "split_k", "threads", "isa"})
 
-# A thread is asked for this many multiply-adds: some microseconds of one core.  Helpers that look
-# out for work come in time for so little; those that sleep are left out, which costs their call.
+# One thread is asked for per this many multiply-adds: some microseconds of one core.  Helpers that
+# are looking out for work come in time even for so little; those that sleep come too late to help,
+# and waking them costs the call.
 _WORK_PER_THREAD = 250_000
-# The weights of a register tile's queries are not to take more than the L1 cache between the
-# two products.
+# Between the two products, the weights of a register tile's queries are to fit the L1 cache, whose
+# size is assumed to be this if the system does not tell.
 _L1_DEFAULT_BYTES = 32 * 1024
 # Larger blocks are no faster and sum more products one after the other, which rounds more.
 _BLOCK_K = 128
-# Heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp): a block's
-# scores of all rows wait in L2 between chunks, beside a chunk of its keys.  So it has fewer keys
-# where an item has more bytes.
+# For heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp), the
+# scores of all rows of a block wait in L2 between chunks, beside a chunk of its keys.  So a block
+# has fewer keys if an item (one number) has more bytes.
 _WIDE = 128
 _WIDE_ITEM_BYTES = 4
-# Queries and sums of a block, whose rows share what is read of keys and values.
+# Most rows of a block, and most bytes of its queries and sums.  The rows of a block share what is
+# read of keys and values.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
-# Items so few a thread are shared out evenly: five on two threads take as long as six.  What a
-# block reads of keys and values takes as long as so many of its rows, and fewer blocks than level
-# well have to be better by so much.
+# If there are fewer items per thread than this, they are shared out evenly: five on two threads
+# take as long as six.  Reading a block's keys and values takes as long as this many of its rows,
+# and a choice of fewer blocks than the usual one has to be better by this factor.
 _FEW_ITEMS = 4
 _READING_ROWS = 4
 _LEVELLING = 1.05
-# So few rows of a key head do not keep a thread busy by themselves: their keys are split, into
-# parts of at least so many keys, which leave at most so many rows of results to be merged.
+# Up to this many rows of a key head do not keep a thread busy by themselves, so their keys are
+# split: into parts of at least this many keys, and into so few that at most this many rows of
+# results are to be merged.
 _SPLIT_ROWS = 64
 _SPLIT_K_SMALLEST = 1024
 _PART_ROWS_MOST = 1024
@@ -142,7 +145,7 @@ def _isa_index(isa: str) -> int:
 
 @functools.cache
 def _tile(isa: str, code: int) -> tuple[int, int, int]:
-    """Lanes of a vector, and keys and queries of whole tiles."""
+    """Lanes of a vector, and the keys and the queries of whole tiles."""
     binding, _ = native()
     assert binding is not None
     tile: tuple[int, int, int] = binding.tile(_isa_index(isa), code)
@@ -152,7 +155,7 @@ def _tile(isa: str, code: int) -> tuple[int, int, int]:
 def _default_block_k(
     geometry: Geometry, split_k: int, tile: tuple[int, int, int]
 ) -> tuple[int, str]:
-    """About `_BLOCK_K` keys, so that the blocks of a part are nearly equal."""
+    """About `_BLOCK_K` keys, such that the blocks of a part are nearly equal, and why."""
     _, tile_keys, tile_lanes = tile
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile_lanes * geometry.dtype.compute.itemsize
@@ -164,7 +167,7 @@ def _default_block_k(
     keys = max(1, min(geometry.length_k, split_k))
     blocks = max(1, round(keys / wanted), -(-keys // fitting))
     block = -(-keys // blocks)
-    # Whole tiles, where that does not cost a short block at the end.
+    # Round up to whole tiles, unless that leaves a short block at the end.
     whole = -(-block // tile_keys) * tile_keys
     last = keys - (blocks - 1) * whole
     if whole <= fitting and -(-keys // whole) == blocks and last > block // 2:
@@ -173,7 +176,7 @@ def _default_block_k(
 
 
 def _default_split_k(geometry: Geometry) -> tuple[int, str]:
-    """Follows rows and keys of a key head only: how many heads there are changes no bit."""
+    """Follows from one key head's rows and keys alone: the number of heads changes no bit."""
     g = geometry
     rows = max(1, g.length_q * (g.heads_q // g.heads_kv))
     split = max(_SPLIT_K_SMALLEST, -(-g.length_k * rows // _PART_ROWS_MOST))
@@ -193,8 +196,8 @@ def _default_block_q(
         rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
     if threads > 1:
         share = g.batch * g.heads_q * g.length_q / threads
-        # Each block of rows reads all keys and values that it sees: below a tile or two of rows
-        # that is not made up for by more even shares.
+        # Each block of rows reads all keys and values that it sees.  Below a tile or two of rows,
+        # more even shares do not make up for that.
         levelling = int(max(share / 32, min(256, share / 2), min(64, share)))
         if levelling < rows:
             rows, why = levelling, "enough work items for each thread"
@@ -203,7 +206,7 @@ def _default_block_q(
     heads = g.batch * g.heads_kv
     unit = tile_lanes
     if threads > 1 and heads * blocks < _FEW_ITEMS * threads:
-        unit = lanes  # a tile of fewer vectors takes little more for each
+        unit = lanes  # a tile of fewer vectors takes little more time for each vector
 
         def longest_share(count: int) -> float:
             height = _height(of_head, count, unit)
@@ -216,6 +219,6 @@ def _default_block_q(
 
 
 def _height(rows: int, blocks: int, unit: int) -> int:
-    """Rows of so many blocks that together have `rows`, in whole units."""
+    """Rows of each of `blocks` blocks that together have `rows`, in whole units."""
     units = -(-rows // unit)
     return -(-units // blocks) * unit

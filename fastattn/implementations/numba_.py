@@ -34,11 +34,11 @@ TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
 
 _BLOCK_Q = 256
 _BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
-# Waking a thread takes a while: fewer multiply-adds are not shared.
+# Waking a thread takes a while: fewer multiply-adds per thread than this are not shared.
 _WORK_PER_THREAD = 4_000_000
 _ITEMS_PER_THREAD = 3
-# Each block of rows packs all values anew, and where a chunk holds not all features, all keys
-# too: then only rows in plenty make more than one block for each thread.
+# Each block of rows packs all values anew and, if a chunk does not hold all features, all keys
+# too.  In that case there is more than one block for each thread only if rows are ample.
 _LEAST_BLOCK_Q = 64
 _AMPLE_BLOCK_Q = 192
 _WORK_PER_BLOCK = 4_000_000
@@ -46,21 +46,21 @@ _BYTES_PER_SPLIT = 1 << 19  # of keys and values that a few rows of one head rea
 _WHOLE_PANELS = 16  # rows; a multiple of most panels' width
 _LINE_BYTES = 64
 _CHUNK_FEATURES = 264
-"""Features that a panel goes through at a time: their panel rows are some 16 KiB, half of the
-nearest cache (rounded down to whole tiles)."""
+"""Features that a panel goes through at a time, rounded down to whole tiles: their panel rows take
+some 16 KiB, half of the nearest cache."""
 
 
 def missing() -> str | None:
     """Why this implementation cannot run here; None if it can."""
     try:
         found = importlib.util.find_spec("numba") is not None
-    except ValueError:  # a stand-in without a spec holds the place
+    except ValueError:  # a stand-in without a spec takes the module's place
         found = False
     return None if found else "the package numba is not installed"
 
 
 def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
-    """Fill the open fields."""
+    """Fill the open fields, and give the reason for each."""
     g, reasons = geometry, {}
     threads, block_q, block_k = config.threads, config.block_q, config.block_k
     if threads is None:
@@ -76,7 +76,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
 
 
 def _shared_block_q(g: Geometry, threads: int) -> int:
-    """Rows of a block such that every thread gets some, and about as many."""
+    """Rows of a block such that every thread gets work, and about the same amount of it."""
     heads, rows = g.batch * g.heads_kv, g.group * g.length_q
     wanted = _ITEMS_PER_THREAD * threads
     if threads == 1 or not heads or heads * -(-rows // _BLOCK_Q) >= wanted:
@@ -97,7 +97,7 @@ class _Layout:
     table: np.ndarray
     like: np.floating  # of the compute type
     scratch_words: int
-    counters: int  # words at the scratch's start that are to be 0
+    counters: int  # words at the start of the scratch that must be 0
     threads: int
 
 
@@ -106,7 +106,7 @@ _LAYOUTS_KEPT = 4096
 
 
 def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
-    """The layout depends on the arrays' strides too: it waits for the call."""
+    """The layout depends on the arrays' strides too, so it is left to the call."""
     return functools.partial(_run, config)
 
 
@@ -117,7 +117,7 @@ def _run(config: Config, problem: Problem) -> None:
     offsets, lengths = problem.offsets, problem.lengths
     if not out.size:
         return
-    # Equal geometries are one object, which stands for the arrays' shapes here.
+    # Equal geometries are one object, so `g` stands for the arrays' shapes here.
     key = (
         g,
         config.block_q,
@@ -161,8 +161,8 @@ def _run(config: Config, problem: Problem) -> None:
         kernel(layout.like, 0, *arguments)
         return
 
-    # An interrupt may end this call before a helper has begun: the helper holds the arrays.
-    # It may also end before a helper looks for work, in `scratch`.
+    # An interrupt may end this call before a helper has begun, and the call may end before a
+    # helper looks for work, in `scratch`: so `work` holds the arrays for the helpers.
     def work(worker: int, _held: object = (problem, layout, scratch, offsets)) -> object:
         return kernel(layout.like, worker, *arguments)
 
@@ -170,11 +170,11 @@ def _run(config: Config, problem: Problem) -> None:
 
 
 def _layout(problem: Problem, config: Config) -> _Layout:
-    """Layout of a call that has rows."""
+    """Layout of a call whose result is not empty."""
     g = problem.geometry
     try:
         from fastattn.implementations._numba.ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
-    except ImportError as error:  # it is installed, but does not fit to this NumPy or Python
+    except ImportError as error:  # it is installed, but does not fit this NumPy or Python
         raise UnavailableError(
             teach(
                 "impl",
@@ -312,8 +312,8 @@ def _kernel() -> Any:
     from fastattn.implementations._numba.intrinsics import OBJECT_HEADER
     from fastattn.implementations._numba.kernel import kernel
 
-    # The kernel finds an array's data behind its object's header.  An interpreter that lays
-    # objects out in another way is refused before it reads a wrong address.
+    # The kernel finds the address of an array's data right behind its object's header.  Refuse an
+    # interpreter that lays objects out in another way, before a wrong address is read.
     probe = np.empty(1)
     behind_header = ctypes.c_ssize_t.from_address(id(probe) + OBJECT_HEADER).value
     if behind_header != probe.__array_interface__["data"][0]:

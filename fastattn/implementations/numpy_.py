@@ -2,9 +2,9 @@
 
     s = scale * q k^T  ->  softcap  ->  masks  ->  softmax (with sinks)  ->  @ v
 
-[1]_, equation 1.  Everything is held at once: the scores take O(B Hq Lq Lk)
-memory.  It will not tile, thread or choose instructions: the matrix products are
-BLAS's, and so are their threads.
+[1]_, equation 1.  All scores are held at once, which takes O(B Hq Lq Lk) memory.  It does
+not tile, thread or choose instructions: the matrix products are left to BLAS, and so are
+their threads.
 
 .. [1] Vaswani et al., "Attention Is All You Need", 2017, arXiv:1706.03762.
 """
@@ -26,7 +26,7 @@ TUNABLES: frozenset[str] = frozenset()
 
 
 def missing() -> str | None:
-    """Why this implementation cannot run here: it always can."""
+    """Why this implementation cannot run here; always None, since it can run anywhere."""
     return None
 
 
@@ -42,7 +42,7 @@ def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
 
 def run(problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
-    # NaN and infinity are data here: they stay in the rows that see them.
+    # NaN and infinity are data here, not errors: they stay in the rows that see them.
     with np.errstate(all="ignore"):
         _run(problem)
 
@@ -63,7 +63,7 @@ def _run(problem: Problem) -> None:
         visible = np.broadcast_to(visible, g.scores_shape).reshape(s.shape)
         np.copyto(s, -np.inf, where=~visible)
 
-    # The maximum is finite for a row that sees nothing too: its weights are exp(-inf) = 0.
+    # Finite even for a row that sees nothing, whose weights are then exp(-inf) = 0.
     m = s.max(axis=-1, keepdims=True, initial=np.finfo(compute).min)
     s -= m
     e = np.exp(s, out=s)
@@ -71,7 +71,7 @@ def _run(problem: Problem) -> None:
     if problem.lse is not None:
         problem.lse[...] = (m + np.log(l)).reshape(problem.lse.shape)
 
-    nothing = l == 0  # is seen; else the largest weight is 1
+    nothing = l == 0  # is seen; otherwise the largest weight is 1
     if problem.sinks is not None:
         sink = _grouped(problem.sinks.astype(compute)[:, None, None], g)
         top = np.fmax(m, sink)
@@ -82,19 +82,19 @@ def _run(problem: Problem) -> None:
 
 
 def _grouped(array: np.ndarray, g: Geometry) -> np.ndarray:
-    """(..., Hq, L, D) as (..., Hkv, G, L, D) where heads share keys, a view."""
+    """A view of (..., Hq, L, D) as (..., Hkv, G, L, D), if heads share keys."""
     if g.group == 1:
         return array
     return array.reshape(*array.shape[:-3], g.heads_kv, g.group, *array.shape[-2:])
 
 
 def _shared(array: np.ndarray, g: Geometry) -> np.ndarray:
-    """(..., Hkv, L, D) as (..., Hkv, 1, L, D) where heads share keys: nothing is copied."""
+    """A view of (..., Hkv, L, D) as (..., Hkv, 1, L, D), if heads share keys."""
     return array if g.group == 1 else array[..., None, :, :]
 
 
 def _weighted_sum(e: np.ndarray, v: np.ndarray, visible: np.ndarray | None) -> np.ndarray:
-    """``e @ v``, in which a hidden key's NaN or infinity (0 * NaN = NaN) does not leak."""
+    """``e @ v``, in which NaN or infinity in a hidden key's value does not leak (0 * NaN = NaN)."""
     if visible is None or (finite := np.isfinite(v)).all():
         return np.asarray(e @ v)
     o: np.ndarray = e @ np.where(finite, v, 0)

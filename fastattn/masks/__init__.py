@@ -1,8 +1,8 @@
 """Mask kinds, one file each, and their registry `KINDS`.
 
 A key is visible to a query if every kind lets it be seen.  The ``numpy``
-implementation reads `visible`, and the numbers of a floating mask; the compiled ones
-read `band`, lengths and the dense array in their own order, tile by tile.
+implementation uses `visible`, and the numbers of a floating mask; the compiled ones
+read `band`, the lengths and the dense array in their own order, tile by tile.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS: tuple[Kind, ...] = (dense, causal, window, lengths)
 
 
 def band(geometry: Geometry) -> Band:
-    """Band that every kind agrees on: keys outside it are visible to no query."""
+    """Band that every kind agrees on: no query sees a key outside it."""
     return functools.reduce(operator.and_, (kind.band(geometry) for kind in KINDS), EVERYTHING)
 
 

@@ -1,4 +1,4 @@
-"""`Band`: the keys around a query's own key position that it may see."""
+"""`Band`: the keys that a query may see around its own key position."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["EVERYTHING", "Band"]
 class Band:
     """Keys j with ``p - left <= j <= p + right``, where p is the query's key position.
 
-    ``p = i + offset`` for query i; `left` and `right` may be None: no limit there.
+    ``p = i + offset`` for query i; a `left` or `right` of None sets no limit on that side.
     """
 
     left: int | None = None
@@ -29,7 +29,7 @@ class Band:
         return self.left is not None or self.right is not None
 
     def visible(self, offsets: np.ndarray, length_q: int, length_k: int) -> np.ndarray:
-        """Meaning of the band, bool (*batch, 1, Lq, Lk), for `offsets` int64 (*batch)."""
+        """Keys in the band, bool (*batch, 1, Lq, Lk), for `offsets` int64 (*batch)."""
         position = np.arange(length_q)[:, None] + offsets[..., None, None, None]
         key = np.arange(length_k)
         seen = np.ones(np.broadcast_shapes(position.shape, key.shape), dtype=bool)

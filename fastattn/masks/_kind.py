@@ -40,8 +40,8 @@ class Problem(Protocol):
 class Kind(Protocol):
     """A mask kind: a module with these three names.
 
-    `visible` states the meaning.  `band` states what of it moves along with the
-    query: compiled kernels skip whatever lies outside the bands of all kinds.
+    `visible` defines the meaning.  `band` gives the part of it that moves along with the
+    query: compiled kernels skip whatever lies outside the band that all kinds share.
     """
 
     NAME: str

@@ -20,7 +20,7 @@ def band(geometry: Geometry) -> Band:
 
 
 def visible(problem: Problem) -> np.ndarray | None:
-    """Meaning, bool (*batch, 1, Lq, Lk); None if the call is not causal."""
+    """Visible keys, bool (*batch, 1, Lq, Lk); None if the call is not causal."""
     g = problem.geometry
     if not g.causal or problem.offsets is None:
         return None

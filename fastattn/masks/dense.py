@@ -1,6 +1,6 @@
 """Dense mask: an array of booleans (True = may attend) or of numbers added to the scores.
 
-A number of minus infinity hides its key; every other number, ``finfo.min``
+Minus infinity in a floating mask hides its key; every other value, ``finfo.min``
 included, is only a number.
 """
 
@@ -19,12 +19,12 @@ NAME = "dense"
 
 
 def band(geometry: Geometry) -> Band:
-    """No shape is assumed: the kernels read the array tile by tile."""
+    """Everything: no shape is assumed, so the kernels read the array tile by tile."""
     return EVERYTHING
 
 
 def visible(problem: Problem) -> np.ndarray | None:
-    """Meaning, bool (*batch, Hq, Lq, Lk), a view where it can be; None without a mask."""
+    """Visible keys, bool (*batch, Hq, Lq, Lk), a view if possible; None without a mask."""
     mask = problem.mask
     if mask is None or mask.dtype == np.bool_:
         return mask

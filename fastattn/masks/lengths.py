@@ -15,12 +15,12 @@ NAME = "lengths"
 
 
 def band(geometry: Geometry) -> Band:
-    """Lengths do not move with the query: the kernels read them as they are."""
+    """Everything: lengths do not move with the query, so the kernels read them as they are."""
     return EVERYTHING
 
 
 def visible(problem: Problem) -> np.ndarray | None:
-    """Meaning, bool (*batch, 1, 1, Lk); None if the call gives no lengths."""
+    """Visible keys, bool (*batch, 1, 1, Lk); None if the call gives no lengths."""
     if problem.lengths is None:
         return None
     return np.arange(problem.geometry.length_k) < problem.lengths[..., None, None, None]

@@ -15,12 +15,12 @@ NAME = "window"
 
 
 def band(geometry: Geometry) -> Band:
-    """Keys i + offset - left <= j <= i + offset + right."""
+    """Keys j with i + offset - left <= j <= i + offset + right."""
     return EVERYTHING if geometry.window is None else Band(*geometry.window)
 
 
 def visible(problem: Problem) -> np.ndarray | None:
-    """Meaning, bool (*batch, 1, Lq, Lk); None if the call has no window."""
+    """Visible keys, bool (*batch, 1, Lq, Lk); None if the call has no window."""
     g = problem.geometry
     if g.window is None or problem.offsets is None:
         return None

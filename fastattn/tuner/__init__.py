@@ -1,7 +1,7 @@
 """The tuner: finds the best configuration for a problem with few measurements.
 
-`space` says what may be chosen, `strategies` what is tried next, `measure` what a point takes,
-`race` and `select` which is faster, `search` and `run` put them together.
+`space` says what may be chosen, `strategies` what is tried next, `measure` how long a point takes,
+`race` and `select` which point is faster; `search` and `run` put them together.
 """
 
 from __future__ import annotations

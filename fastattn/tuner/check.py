@@ -1,4 +1,4 @@
-"""Whether a result is right: a few of its rows, against the same rows in float64."""
+"""Whether a result is right: a few of its rows are compared with the same rows in float64."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def expect(
     ----------
     q, k, v : ndarray, (B, Hq, Lq, D), (B, Hkv, Lk, D), (B, Hkv, Lk, Dv)
     geometry : Geometry
-        Theirs.  A causal mask is aligned bottom-right.
+        Geometry of the call.  A causal mask is aligned bottom-right.
     rng : Generator
         Chooses rows.
     """
@@ -53,9 +53,9 @@ def expect(
     row = lookup(q.dtype)
     assert row is not None
     eps = float(np.finfo(row.compute).eps)
-    # The result is rounded to its own type once.  Before: roundings of the softmax and of two
-    # sums, in the type that is computed in; those of a score, a sum of D products of normal
-    # numbers, grow with sqrt(D).
+    # The result is rounded to its own type once.  Before that come the roundings of the softmax
+    # and of two sums, in the compute type; those of a score, a sum of D products of normally
+    # distributed numbers, grow with sqrt(D).
     storage_eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(row.name, eps)
     largest = float(np.abs(exact).max(initial=1.0))
     bound = storage_eps * np.abs(exact) + (64 + 4 * g.dim**0.5) * eps * largest
@@ -77,7 +77,7 @@ def _row(
 
 
 def _product(subscripts: str, *factors: NDArray[Any]) -> NDArray[np.float64]:
-    """A product in float64 whose factors are converted piece by piece, not copied."""
+    """A product in float64 whose factors are converted piece by piece, not as whole copies."""
     product: NDArray[np.float64] = np.einsum(
         subscripts, *factors, dtype=np.float64, casting="unsafe"
     )
@@ -85,7 +85,7 @@ def _product(subscripts: str, *factors: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def disagreement(out: NDArray[Any], expected: Expected) -> str | None:
-    """What is wrong with a result; None if it is right as far as was looked."""
+    """What is wrong with a result; None if it is right as far as it was checked."""
     if not np.isfinite(out).all():
         return "the result has elements that were not written, or are not finite"
     error = np.abs(out[expected.places].astype(np.float64) - expected.exact)

@@ -17,14 +17,14 @@ except ImportError:  # not on this system
 __all__ = ["Guard", "Load"]
 
 _STAT = Path("/proc/stat")
-_SHORTEST_SECONDS = 0.2  # the kernel counts in ticks of 10 ms
+_SHORTEST_SECONDS = 0.2  # the system counts in ticks of 10 ms
 _BUSY = (0, 1, 2, 5, 6)  # columns user, nice, system, irq, softirq
 _STEAL = 7
 
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """What happened beside the measurements.
+    """What happened besides the measurements.
 
     Attributes
     ----------
@@ -37,7 +37,7 @@ class Load:
     stolen : float or None
         Share that the hypervisor gave to other machines.
     interruptions : int or None
-        Times this process was taken off a CPU that it wanted.
+        How often this process was taken off a CPU that it wanted.
     """
 
     usable_cpus: int
@@ -48,7 +48,7 @@ class Load:
 
     @property
     def contention(self) -> float:
-        """Share of the usable CPUs' time that was not to be had, as far as it is known."""
+        """Share of the usable CPUs' time that could not be had, as far as it is known."""
         return (self.others or 0.0) + (self.stolen or 0.0)
 
 
@@ -64,12 +64,12 @@ class _Times:
 
 
 class Guard:
-    """Looks on from its making; `load` tells what it saw since.
+    """Observes from when it is made; `load` tells what it has seen since.
 
     Parameters
     ----------
     stat : Path
-        The kernel's account of the CPUs' time.
+        The system's account of the CPUs' time.
     """
 
     def __init__(self, stat: Path = _STAT) -> None:
@@ -77,13 +77,13 @@ class Guard:
         self._begin, self._interruptions = _times(stat), _interruptions()
 
     def load(self) -> Load:
-        """What happened since."""
+        """What happened since the guard was made."""
         usable, now, then = machine().usable_cpus, _times(self._stat), self._begin
         others = stolen = None
         if now is not None and then is not None and now.wall - then.wall >= _SHORTEST_SECONDS:
             wall = now.wall - then.wall
             foreign = now.busy - then.busy - (now.own - then.own)
-            # Others are in the way only as far as CPUs beyond our share cannot hold them.
+            # Other processes are in the way only as far as CPUs beyond our share cannot hold them.
             foreign -= (now.cpus - usable) * wall
             others = max(0.0, foreign / (usable * wall))
             stolen = max(0.0, (now.stolen - then.stolen) / (now.cpus * wall))
@@ -100,7 +100,7 @@ class Guard:
 
 
 def _times(stat: Path) -> _Times | None:
-    """The CPUs that this process may run on, and the process itself; None if not told."""
+    """Times of the CPUs that this process may run on, and its own; None if they are not told."""
     try:
         rows = [line.split() for line in stat.read_text().splitlines() if line.startswith("cpu")]
         allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}

@@ -1,8 +1,8 @@
 """Blocks of calls, timed: what a source of them is, and `Live`, the one on this machine.
 
-A block is the unit of all that is compared: the calls of one point, one after the other.  What
-counts of it is the lower quartile: interruptions and neighbours only ever add to a call's time,
-and on a shared machine blocks' means differ several times as much.
+A block is the unit of every comparison: the calls of one point, one after the other.  It counts
+by its lower quartile: interruptions and neighbours only ever add to a call's time, and on a shared
+machine the means of blocks differ several times as much.
 """
 
 from __future__ import annotations
@@ -28,18 +28,19 @@ from fastattn.tuner.workload import numpy_dtype
 
 __all__ = ["Live", "Source", "TrialError", "block_seconds"]
 
-# A block's calls last so long together.  Ten calls average out the timer and the caches' luck
-# where a call takes microseconds, and 5 ms hold them; more would only meet more interruptions,
-# each of some milliseconds, and the median over blocks is what deals with those.  Calls of
+# How long the calls of a block last together.  If a call takes microseconds, ten calls average out
+# the timer and the luck of the caches, and 5 ms hold them; longer blocks would only meet more
+# interruptions, each of some milliseconds, which the median over blocks deals with.  Calls of
 # milliseconds get 20 ms: several of them, in less time than a search has for a block.
 _SHORTEST_SECONDS = 0.005
 _LONGEST_SECONDS = 0.020
 _CALLS = 10
-# Threads start, or wake, in a block's first call, which is dropped for it; but not where it is so
-# long that this, some milliseconds where a CPU is taken, is 2 % of it at most.
+# Threads start, or wake, in a block's first call, which is dropped for that reason, unless it is
+# so long that this, some milliseconds if a CPU is taken, is at most 2 % of it.
 _UNDROPPED_SECONDS = 0.2
-# Where arrays happen to lie decides over some per cent, and between configurations, too: so small
-# ones lie in several places, in turns, as they will for those who use what is found.
+# Where arrays happen to lie in memory changes times by some per cent, and can decide between
+# configurations: so small arrays take turns in several places, as they will for those who use what
+# is found.
 _PLACES = 8
 _MOVED_BYTES = 4 << 20
 
@@ -64,15 +65,15 @@ class Source(Protocol):
 
 
 def block_seconds(call_seconds: float) -> float:
-    """Length of a block of calls that take so long: 5 to 20 ms."""
+    """Length of a block of calls that take `call_seconds` each: 5 to 20 ms."""
     return min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, _CALLS * call_seconds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
-    """Queries, keys, values and the result's array of one data type, in each place.
+    """Queries, keys, values and the result's array of one data type, in several places in memory.
 
-    All places hold the same; what they should give is `expected`.
+    All places hold the same numbers; the result that they should give is `expected`.
     """
 
     places: tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]], ...]
@@ -83,10 +84,11 @@ class Live:
     """Blocks of public calls on this machine.
 
     Inputs are standard normal and made once for each data type; so is the result array, which
-    every call is given as `out`: an allocation of that size is no matter of the configuration.
+    every call is given as `out`, because allocating it has nothing to do with the configuration.
     Small arrays lie in another place in each round.
+
     A point's first block is preceded by a call that is not timed and whose result is checked
-    (`check`): what is wrong is never timed.
+    (`check`): a wrong result is never timed.
 
     Parameters
     ----------
@@ -94,16 +96,16 @@ class Live:
     geometry : Geometry
         Of arrays with one batch axis; a causal mask is aligned bottom-right.
     seed : int
-        Of the inputs.
+        Seed of the inputs.
     length : callable, optional
-        Seconds of a block, for the seconds of a call.
+        Gives the seconds of a block for the seconds of a call.
 
     Attributes
     ----------
     spent_seconds : float
-        In blocks.
+        Time spent in blocks.
     preparation_seconds : float
-        In making inputs, compiling, and checked calls.
+        Time spent in making inputs, compiling, and checked calls.
     """
 
     def __init__(
@@ -127,7 +129,7 @@ class Live:
         self._each: dict[Point, float] = {}
 
     def start_round(self) -> None:
-        """The arrays' next place."""
+        """Move the arrays on to their next place."""
         self._rounds += 1
 
     def warm_up(self) -> None:
@@ -149,7 +151,7 @@ class Live:
             The call raises, or its result is wrong.
         """
         call = self._checked(point)
-        self._settle()  # threads of the block before would take this one's CPUs
+        self._settle()  # threads of the block before would take the CPUs of this one
         collecting = gc.isenabled()
         gc.disable()
         try:
@@ -177,7 +179,7 @@ class Live:
         return seconds
 
     def _quartile(self, call: Callable[[], object], calls: int) -> float:
-        """Lower quartile of the seconds of so many calls."""
+        """Lower quartile of the seconds of `calls` calls."""
         times = [self._clock()]
         for _ in itertools.repeat(None, calls):
             call()
@@ -186,7 +188,7 @@ class Live:
         return max(seconds[calls // 4], 1e-9)
 
     def _checked(self, point: Point) -> Callable[[], object]:
-        """The point's call, whose result is right."""
+        """The point's call, after its result was checked to be right."""
         if point in self._failed:
             raise TrialError(self._failed[point])
         if point not in self._known:
@@ -224,7 +226,7 @@ class Live:
         )
 
     def _arrays(self, meant: Candidate) -> tuple[NDArray[Any], ...]:
-        """Those of this round."""
+        """The arrays of this round's place."""
         places = self._inputs_of(meant.dtype).places
         return places[self._rounds % len(places)]
 

@@ -20,7 +20,7 @@ _PANEL_INCHES = 3.6
 
 
 def check_plot(path: Path) -> None:
-    """Refuse what `draw` could not write.
+    """Refuse a file that `draw` could not write.
 
     Raises
     ------

@@ -1,7 +1,7 @@
 """`Race`: points take turns, block by block, against a control; losers are left behind.
 
-In each round every point that is left and the control take one block, in random order: slow
-changes of the machine meet all alike and cancel in the ratios of a round.
+In each round every point that is left takes one block, and so does the control, in random order:
+slow changes of the machine meet all alike and cancel in the ratios of a round.
 """
 
 from __future__ import annotations
@@ -22,20 +22,21 @@ if TYPE_CHECKING:
 
 __all__ = ["Outcome", "Race", "race"]
 
-# After so many blocks a point is dropped that takes so many times the best's time.
+# (blocks, factor): after this many blocks, a point that takes more than this factor times the
+# best's time is dropped.
 _DROPS = ((1, 2.0), (3, 1.2))
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a race told of one point.
+    """What a race told about one point.
 
     Attributes
     ----------
     log_ratios : tuple of float
         log(time / control's time), for each round that the point took part in.
     dropped : bool
-        It was left behind before it had all its blocks.
+        Whether it was left behind before it had all its blocks.
     failure : str or None
         Why it could not be measured.
     """
@@ -53,28 +54,29 @@ class Outcome:
 
 
 class Race:
-    """A race under way; what is there can be read at any time.
+    """A race under way; its outcomes so far can be read at any time.
 
     Parameters
     ----------
     source : Source
     trials : sequence of Trial
-        The control among them is measured no more often than as the control: its ratios
-        are 1.
+        If the control is among them, it is measured no more often than as the control; its
+        ratios are 1.
     control : Point
     rng : Generator
         Draws the order of turns.
     incumbent : float, default 0
-        Best score of earlier races: what cannot come near it is dropped.  The control's is 0.
+        Best score of earlier races: points that cannot come near it are dropped.  The control's
+        is 0.
     drop : bool, default True
         Whether losers are dropped.
     on_block : callable, optional
-        Told the point after each block.
+        Called with the point after each block.
 
     Attributes
     ----------
     rounds : list of dict
-        Seconds of a call by point, for each round; the control is in each.
+        Seconds of a call by point, for each round; the control is in every round.
     """
 
     def __init__(
@@ -98,7 +100,7 @@ class Race:
         self._failures: dict[Point, str] = {}
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Go on until every point has had its blocks, or `stop`, asked before each block."""
+        """Go on until every point has had its blocks or `stop`, asked before each block, holds."""
         while (left := self._left()) and not stop():
             self._round(left, stop)
 
@@ -108,7 +110,7 @@ class Race:
         return not self._left()
 
     def outcomes(self) -> dict[Point, Outcome]:
-        """By point; a point that no block was taken of is left out."""
+        """Outcomes by point; a point of which no block was taken is left out."""
         found = {}
         for point, ratios in self._ratios.items():
             if point == self._control:
@@ -143,7 +145,7 @@ class Race:
                 self._failures[turns[place]] = str(error)
         if not seconds:
             return
-        if self._control not in seconds:  # without it the others are worth nothing
+        if self._control not in seconds:  # without the control the others are worth nothing
             seconds[self._control] = self._block(self._control)
         self.rounds.append(seconds)
         for point in seconds.keys() - {self._control}:

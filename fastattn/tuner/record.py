@@ -20,13 +20,13 @@ class Evaluation:
     ----------
     point : Point
     values : dict
-        Its value of each gene.
+        The point's value of each gene.
     batch : int
-        In which it was first asked for.
+        Batch in which it was first asked for.
     log_ratios : tuple of float
         log(time / control's time), block by block.
     dropped : bool
-        It was left behind in its last race.
+        Whether it was left behind in its last race.
     failure : str or None
         Why it could not be measured.
     """
@@ -53,30 +53,30 @@ class Search:
     Attributes
     ----------
     control, winner : Point
-        The default, and what won: the control where there was no final.
+        The default, and what won, which is the control if there was no final.
     evaluations : tuple of Evaluation
         In the order in which points were first measured.
     finalists : tuple of Point
-        The control first; empty where there was no final.
+        The control first; empty if there was no final.
     final_seconds : tuple of tuple of float
         Seconds of a call, for each round of the final and each finalist.
     decision : Decision or None
-        None where there was no final.
+        None if there was no final.
     seen, valid : int
-        Points that were measured, and that the space has.
+        Points that were measured, and points that the space has.
     drift : float or None
-        Relative difference between thirds of the final in the control's time, beyond what chance
-        makes of it; of the whole search where the final was short.
+        Relative difference in the control's time between thirds of the final, beyond what chance
+        makes of it; between thirds of the whole search if the final was short.
     pair_variation : float or None
         Relative spread of the ratios between finalists within a round.
     variation : float or None
         Coefficient of variation of the winner's blocks in the final.
     cut_short, interrupted : bool
-        Time ran out before the strategy was done; Ctrl-C ended it.
+        Whether time ran out before the strategy was done, and whether Ctrl-C ended the search.
     troubles : tuple of str
         Why the winner is not to be remembered; empty if it may be.
     optimiser_seconds, kernel_seconds, seconds : float
-        Spent in the strategy and the decision, in calls, and in all.
+        Time spent in the strategy and the decision, in calls, and in all.
     strategy : dict
         The strategy's own record.
     """

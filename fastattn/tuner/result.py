@@ -1,4 +1,4 @@
-"""`TuningResult`: what a tuning gave, to be read by people and by programs."""
+"""`TuningResult`: what a tuning run gave, to be read by people and by programs."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Row:
 
 
 def rows_of(space: Space, geometry: Geometry, found: Search) -> tuple[Row, ...]:
-    """Measured points: finalists first, then by ratio; what failed comes last."""
+    """Measured points: finalists first, then by ratio; those that failed come last."""
     measured = {one.point: one for one in found.evaluations}
     rows = []
     for point in dict.fromkeys([*found.finalists, *measured]):
@@ -68,7 +68,7 @@ def rows_of(space: Space, geometry: Geometry, found: Search) -> tuple[Row, ...]:
 
 
 def name_of(space: Space, point: Point, geometry: Geometry) -> str:
-    """Implementation and configuration of a point, and its data type if it is not the problem's."""
+    """Implementation and configuration of a point, and its data type if the space has that gene."""
     meant = candidate(space, point, geometry)
     return _words(meant.impl, meant.config, meant.dtype if "dtype" in space.values(point) else "")
 
@@ -100,7 +100,7 @@ class TuningResult:
     Attributes
     ----------
     problem : str
-        The problem in the field's terms.
+        The problem's axes and data type, in words.
     space, strategy : str
     seed, budget : int
     impl : str
@@ -108,35 +108,35 @@ class TuningResult:
     config : Config
         Its configuration.
     dtype : str
-        Its data type; another than the problem's only in the space ``study``.
+        Its data type; it may differ from the problem's only in the space ``study``.
     speedup : float
         Default's time over the winner's: median of paired rounds.
     speedup_interval : (float, float) or None
-        95 % interval; None where there was no final of enough rounds.
+        95 % interval of `speedup`; None if there was no final of enough rounds.
     selection_bound : float or None
-        The winner takes at most so much longer than the best finalist, as a share, with
-        95 % confidence.  It says nothing of points that were not measured.
+        With 95 % confidence, the winner takes longer than the best finalist by at most this
+        share.  It says nothing about points that were not measured.
     exploration : (int, int)
-        Points measured, of valid points: what `selection_bound` leaves open.
+        Points measured, and valid points: what `selection_bound` leaves open.
     variation : float or None
         Coefficient of variation of the winner's blocks.
     evaluations : int
         Points measured before the final.
     tuning_seconds : float
-        All that it took.
+        Time that all of it took.
     kernel_seconds, optimiser_seconds, preparation_seconds : float
-        Of it: in blocks of calls; in the strategy and the decision; in making inputs,
+        Parts of that: in blocks of calls; in the strategy and the decision; in making inputs,
         compiling and checking.
     remembered : Path or None
         Where the winner is kept.
     not_remembered : str or None
-        Why it is not.
+        Why the winner is not remembered.
     load : Load
-        What else the CPUs did.
+        What else the CPUs did meanwhile.
     search : Search
         Every measurement.
     rows : tuple of Row
-        The points measured, the finalists first, the best first.
+        The points measured: finalists first, and the best first.
     """
 
     problem: str

@@ -25,8 +25,8 @@ from fastattn.tuner.workload import geometry_of, words_of
 
 __all__ = ["space_of", "tune"]
 
-# A kernel of at most 10 ms is tuned by the budget of 18 within 5 seconds; what these leave of
-# them goes to loading Numba.
+# A kernel of at most 10 ms is tuned with the budget of 18 within 5 seconds; what `_QUICK_SECONDS`
+# leaves of those goes to loading Numba.
 _QUICK_CALL_SECONDS = 0.010
 _QUICK_SECONDS = 4.2
 _QUICK_BUDGET = 18
@@ -62,25 +62,25 @@ def tune(
         A causal mask, aligned bottom-right.
     space : {"kernel", "study"}
         "kernel": all that the implementations expose.  "study": block, threads and data type
-        of the study that fastattn grew from; its winners are not remembered, for the data type
-        is the caller's.
+        of the study that fastattn grew from; its winners are not remembered, because the data
+        type is the caller's choice.
     strategy : str, default "auto"
         A name from ``fastattn tune --help``; "auto" measures every point where the budget
         allows it.
     budget : int, default 18
-        Evaluations: points, each measured in 5 blocks of calls unless it loses before.
+        Evaluations: points, each measured in 5 blocks of calls unless it loses earlier.
     seed : int, default 0
-        Of the strategy, the inputs and the order of turns.
+        Seed of the strategy, the inputs and the order of turns.
     impl : str, default "auto"
         Implementation to tune; "auto" for all that can run.
     remember : bool, default True
-        Whether to keep the winner for later calls.  It is not kept where the machine was too
+        Whether to keep the winner for later calls.  It is not kept if the machine was too
         unsteady to be sure of it.
     seconds : float, default 30
-        Limit, without compilation.  Quick kernels take less: with the default budget, 5
-        seconds in all where a call takes at most 10 ms.
+        Time limit, without compilation.  Quick kernels take less: with the default budget, 5
+        seconds in all if a call takes at most 10 ms.
     progress : callable, optional
-        Told an `Event` after each block of calls.
+        Called with an `Event` after each block of calls.
 
     Returns
     -------
@@ -99,7 +99,7 @@ def tune(
     of it by more than the tie band (1 to 2 %; 5 % for calls under 50 microseconds) and by more
     than the measurements leave open.
 
-    Ctrl-C ends the search: what was found until then is returned, and not remembered.
+    Ctrl-C ends the search: what was found until then is returned, but not remembered.
 
     Examples
     --------
@@ -174,7 +174,7 @@ def space_of(name: str, geometry: Geometry, impl: str = "auto") -> Space:
     Raises
     ------
     FastattnError
-        There is none, or `impl` cannot be tuned in it.
+        There is no such space, or `impl` cannot be tuned in it.
     """
     if name not in SPACES:
         raise ArgumentError(
@@ -205,7 +205,7 @@ def _check_numbers(budget: int, seconds: float, seed: int) -> None:
 
 
 def _remembered(space: Space, geometry: Geometry, impl: str) -> list[Point]:
-    """Where an earlier winner lies in the space."""
+    """The space's point nearest to an earlier winner, if there is one."""
     known = _wisdom.lookup(geometry, impl)
     if known is None:
         return []

@@ -1,6 +1,6 @@
 """`search`: ask a strategy, race what it proposes, tell it the scores; then a paired final.
 
-Measurements come from a `Source`, so that a search of recorded measurements is the same
+Measurements come from a `Source`, so that a search over recorded measurements is the same
 search.
 """
 
@@ -25,12 +25,12 @@ from fastattn.tuner.strategies import Strategy, Trial
 
 __all__ = ["Event", "search"]
 
-# What the final is left of the time: the first share, and more if it needs that for its least
-# rounds of two finalists, up to the second.
+# Share of the time that is left to the final: the first, or more, up to the second, if it needs
+# that for its least rounds of two finalists.
 _FINAL_SHARES = (0.4, 0.7)
 _MOST_DRIFT = 0.05
 _MOST_OPEN = 0.05
-# Where blocks are short the final has more rounds, up to three times as many, for so long.
+# If blocks are short the final has more rounds, up to three times as many, to last this long.
 _FINAL_SECONDS = 1.5
 _MORE_ROUNDS = 3
 _LEAST_CONTROLS = 9  # blocks, to tell drift from noise: three in each third
@@ -47,7 +47,7 @@ class Event:
     done : int
         Points measured so far, or rounds of the final.
     point : Point
-        Whose block it was.
+        Point whose block it was.
     best : Point
         The best so far.
     ratio : float
@@ -77,7 +77,7 @@ def search(
 ) -> Search:
     """Find the best point of a space.
 
-    Ctrl-C ends it at any time: what was found until then is returned.
+    Ctrl-C ends the search at any time: what was found until then is returned.
 
     Parameters
     ----------
@@ -85,17 +85,17 @@ def search(
     source : Source
     strategy : Strategy
     control : Point
-        The default: what all are compared with, and what wins ties.
+        The default: every point is compared with it, and it wins ties.
     rng : Generator
         Draws the order of turns, and the bootstrap.
     final_rounds, finalists : int
-        Rounds of the final, up to three times as many where blocks are short; and how many of
-        the best take part in it, besides the control and `remembered`.  Where time is short,
-        first there are fewer finalists.
+        Rounds of the final, up to three times as many if blocks are short; and how many of
+        the best points take part in it, besides the control and `remembered`.  If time is
+        short, the number of finalists is reduced first.
     seconds : float, optional
-        After so long no block is begun but the default's, which closes a round.
+        After this time no block is begun but one of the default, which closes a round.
     on_event : callable, optional
-        Told an `Event` after each block.
+        Called with an `Event` after each block.
 
     Raises
     ------
@@ -173,7 +173,7 @@ class _Run:
         self._final.run(lambda: self._left() <= 0)
 
     def conclude(self) -> Search:
-        """Decide by the rounds there are."""
+        """Decide by the rounds that there are."""
         points, rows = self._final_table()
         decision: Decision | None = None
         if rows:
@@ -211,15 +211,15 @@ class _Run:
             self._optimiser_seconds += self._clock() - begin
 
     def _left(self) -> float:
-        """Seconds."""
+        """Seconds that are left."""
         return math.inf if self._limit is None else self._limit - (self._clock() - self._begin)
 
     def _each(self) -> float:
-        """Seconds of a block so far."""
+        """Mean seconds of a block so far."""
         return (self._source.spent_seconds - self._spent_before) / max(1, self._blocks)
 
     def _explored(self) -> bool:
-        """Whether what is left of the time belongs to the final."""
+        """Whether the time that is left belongs to the final."""
         if self._limit is None:
             return False
         least, most = (share * self._limit for share in _FINAL_SHARES)
@@ -250,7 +250,7 @@ class _Run:
         self._on_event(event)
 
     def _take(self, race: Race, batch: int) -> dict[Point, float | None]:
-        """Keep a race's outcomes; scores of its points, over all races that they were in."""
+        """Keep a race's outcomes; return its points' scores over all races that they were in."""
         self._race = None
         self._rounds += race.rounds
         scores: dict[Point, float | None] = {}
@@ -263,7 +263,7 @@ class _Run:
         return scores
 
     def _ranked(self) -> list[tuple[float, Point]]:
-        """Scores and points, the best first, without what failed; what was dropped comes last."""
+        """Scores and points, the best first, without those that failed; dropped ones come last."""
         rows = [
             (one.dropped, statistics.median(self._ratios[point]), point)
             for point, one in self._outcomes.items()
@@ -277,7 +277,7 @@ class _Run:
         return min([(0.0, self._control), *self._ranked()[:1], *scores])
 
     def _enter(self, finalists: int, remembered: Sequence[Point]) -> tuple[Point, ...]:
-        """Who takes part in the final, the control first; nobody where there is no time."""
+        """Points that take part in the final, the control first; none if there is no time."""
         ranked = [point for _, point in self._ranked() if point != self._control]
         best, others = ranked[:1], ranked[1:finalists]
         others = [point for point in others if not self._outcomes[point].dropped]
@@ -321,11 +321,11 @@ class _Run:
         return numbers.get("threads", 1), math.prod(blocks), point
 
     def _drift(self) -> float | None:
-        """How far the control's medians in thirds of the final are apart, beyond chance.
+        """How far apart the control's medians in thirds of the final are, beyond chance.
 
-        The final decides; what went before only chose who takes part in it.  Where it had too few
+        The final decides; what went before only chose what takes part in it.  If it had too few
         rounds to tell, the whole search is looked at.  What the spread within the thirds can
-        make of their medians, three standard errors, is taken off.
+        make of their medians, three standard errors, is subtracted.
         """
         decisive = [] if self._final is None else self._final.rounds
         rounds = decisive if len(decisive) >= _LEAST_CONTROLS else self._rounds + decisive
@@ -343,7 +343,7 @@ class _Run:
     def _pair_variation(
         self, points: tuple[Point, ...], rows: list[tuple[float, ...]], winner: Point
     ) -> float | None:
-        """Spread of the winner's ratios to the control; of the median finalist's if it is it."""
+        """Spread of the winner's ratios to the control; if it won, the median finalist's."""
         if len(points) < 2 or len(rows) < 2:
             return None
         logs = np.log(np.array(rows))

@@ -1,7 +1,7 @@
 """`decide`: which finalist wins, and how sure that is.
 
-The finalists took turns in the same rounds; all that is said of two of them is said of the
-differences of their logarithms within a round, in which what the round was like cancels.
+The finalists took turns in the same rounds.  Whatever is said of two of them is said of the
+differences of their logarithms within a round, in which the conditions of the round cancel.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from fastattn.tuner.space import Point
 
 __all__ = ["LEAST_ROUNDS", "Decision", "Standing", "decide", "spread"]
 
-# If nothing differed, a point would be ahead in all of 7 rounds with a chance of 1 %: fewer
+# If nothing differed, a point would be ahead in all of 7 rounds with a probability of 1 %: fewer
 # rounds prove nothing.
 LEAST_ROUNDS = 7
 _LEVEL = 0.95
 _RESAMPLES = 1000
-# Finalists are tied that the rounds cannot tell apart, but no further apart than the second and
-# always where they are closer than the first: who wins by less wins by luck.
+# Finalists that the rounds cannot tell apart are tied, unless they are further apart than the
+# second number; those closer than the first are always tied: a win by less is a win by luck.
 _TIE = (math.log(1.01), math.log(1.02))
-# What a process fixes at its start moves calls so short by so much: who wins by less in this one
-# may lose in the next, however many rounds agree.
+# What a process fixes at its start shifts calls this short by this much: a point that wins by less
+# in one process may lose in the next, however many rounds agree.
 _SHORT_SECONDS = 50e-6
 _TIE_OF_SHORT = (math.log(1.05), math.log(1.05))
 
@@ -41,8 +41,8 @@ class Standing:
     ratio : float
         Median over the rounds.
     interval : (float, float) or None
-        95 %, jointly with all other comparisons of the final; None where there were too few
-        rounds.
+        95 % interval, jointly with all other comparisons of the final; None if there were too
+        few rounds.
     """
 
     ratio: float
@@ -61,11 +61,11 @@ class Decision:
     tie_band : float
         Largest relative difference at which a finalist was tied with the fastest.
     tied : tuple of Point
-        Those tied with the fastest, it included.
+        The points tied with the fastest, including itself.
     standings : tuple of Standing
-        Of each finalist, in the order given.
+        Standing of each finalist, in the order given.
     selection_bound : float or None
-        Upper bound of the winner's time over the best finalist's, 95 %, less 1: it holds
+        95 % upper bound of the winner's time over the best finalist's, less 1: it holds
         although the winner was chosen by the same rounds.
     """
 
@@ -85,9 +85,10 @@ def decide(
 ) -> Decision:
     """Choose among finalists.
 
-    The fastest wins unless others are tied with it; then the first, if it is among them, else
-    the one that is preferred.  None but the first wins that is not faster than it by more than
-    the tie band, and by more than the rounds leave open; nor after fewer than `LEAST_ROUNDS`.
+    The fastest wins unless others are tied with it; then the first point wins, if it is among
+    them, else the one that is preferred.  A point other than the first wins only if it is faster
+    than the first by more than the tie band and by more than the rounds leave open, and only
+    after at least `LEAST_ROUNDS` rounds.
 
     Parameters
     ----------
@@ -98,7 +99,7 @@ def decide(
     preference : callable
         Sort key; the least is preferred.
     rng : Generator
-        Of the bootstrap.
+        Draws the bootstrap samples.
     """
     medians, margins = _compare(logs, rng)
     rounds = len(logs)
@@ -164,7 +165,7 @@ def _compare(
 
 
 def spread(logs: NDArray[np.float64]) -> float:
-    """Relative spread of samples given as logarithms, which outliers do not move.
+    """Relative spread of samples given as logarithms; outliers do not move it.
 
     The interquartile range, scaled to be the standard deviation of a normal distribution.
     """

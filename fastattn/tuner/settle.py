@@ -1,7 +1,7 @@
 """`settle`: wait until this process is quiet.
 
-Helper threads, and those of BLAS for a tenth of a second, go on looking for work after a call;
-meanwhile they hold CPUs that the next configuration, with other threads, is to be measured on.
+After a call, helper threads go on looking for work, those of BLAS for a tenth of a second;
+meanwhile they hold CPUs on which the next configuration, with other threads, is to be measured.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def settle(
 
 
 def _others_compute(tasks: Path = _TASKS) -> bool:
-    """Whether a thread beside the one that asks runs or wants to; False where nobody tells."""
+    """Whether a thread other than this one runs or wants to; False if the system does not tell."""
     me = str(threading.get_native_id())
     try:
         others = [task for task in tasks.iterdir() if task.name != me]

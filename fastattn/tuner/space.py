@@ -1,7 +1,7 @@
 """What may be chosen: finite spaces of genes, and what their points mean.
 
-A point holds, for each gene, the index of its value.  Two ship: `study`, the 32 points of the
-study that fastattn grew from, and `kernel`, whatever the implementations expose.
+A point holds, for each gene, the index of its value.  There are two spaces: `study`, the 32 points
+of the study that fastattn grew from, and `kernel`, whatever the implementations expose.
 """
 
 from __future__ import annotations
@@ -48,12 +48,13 @@ _MEANINGS = {row.name: row.meaning for row in TUNABLES} | {
 _BLOCK_Q = (16, 32, 64, 128, 256, 512, 1024)
 _BLOCK_K = (32, 48, 64, 96, 128, 192, 256, 384, 512)
 _PARTS = (1, 2, 4, 8, 16)
-# So many rows of a key head keep the threads busy by themselves; shorter parts are all overhead.
+# More rows of a key head than this keep the threads busy by themselves; parts shorter than this
+# are all overhead.
 _SPLIT_ROWS = 256
 _PART_KEYS = 256
-# What is worse than the second-best instruction set cannot win.
+# An instruction set that is worse than the second-best cannot win.
 _ISAS = 2
-# A value so close to the default's measures the same.
+# A value within this factor of the default's measures the same.
 _APART = 1.2
 _NUMPY_BYTES = 256 * 1024 * 1024
 
@@ -69,7 +70,7 @@ class Gene:
     values : tuple
         Distinct; whole numbers above 0 in ascending order where `ordered`.
     ordered : bool
-        Values that stand side by side are expected to measure alike.
+        Whether values that stand side by side are expected to measure alike.
     meaning : str
         One phrase.
     """
@@ -127,7 +128,7 @@ class Space:
         Raises
         ------
         ConfigError
-            There is none.
+            There is no such point.
         """
         if set(values) == {gene.name for gene in self.genes}:
             places = [
@@ -147,11 +148,11 @@ class Space:
         )
 
     def nearest(self, values: Mapping[str, Value]) -> Point | None:
-        """The point that is closest to these values; None where no gene is named.
+        """The point that is closest to these values; None if they name no gene.
 
-        Unordered genes agree where that is possible; of the points where as many agree, the
-        closest by the sum of the ordered genes' distances, in octaves.  Genes that are not
-        named, and names that are no genes, do not count.
+        As many unordered genes as possible agree.  Of the points in which as many agree, it is the
+        one with the smallest sum of the ordered genes' distances, in octaves.  Genes that are not
+        named, and names that are not genes, do not count.
         """
         named = [(at, gene) for at, gene in enumerate(self.genes) if gene.name in values]
         if not named or not self.points:
@@ -223,7 +224,7 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
     Raises
     ------
     ConfigError
-        None of the names is left.
+        None of the names can be tuned for this problem.
     """
     if impls is None:
         impls = [name for name in REGISTRY if load(name).missing() is None]
@@ -240,7 +241,7 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
             )
         )
     default = _shipped(impls[0], geometry)
-    most, isa = caps()  # what wisdom may choose: a winner beyond would serve no call
+    most, isa = caps()  # limits of what wisdom may choose: a winner beyond would serve no call
     rows = max(1, geometry.length_q * geometry.group)
     keys = max(1, geometry.length_k)
     genes = [_gene("impl", impls)]
@@ -294,7 +295,7 @@ def default_point(space: Space, geometry: Geometry) -> Point:
     Raises
     ------
     ConfigError
-        The space is not one for this problem and machine.
+        The space does not belong to this problem and machine.
     """
     genes = {gene.name: gene for gene in space.genes}
     if "block" not in genes:
@@ -318,7 +319,7 @@ def _product(
     call: Callable[[dict[str, Value]], object] | None = None,
     default: Mapping[str, Value] | None = None,
 ) -> Space:
-    """All combinations; of those that are one `call`, the one that is most like `default`."""
+    """All combinations; of those that mean one `call`, only the one that is most like `default`."""
     everything = Space(
         name, tuple(genes), tuple(itertools.product(*(range(len(g.values)) for g in genes)))
     )
@@ -342,7 +343,7 @@ def _with(values: Sequence[Value], default: Value | None) -> tuple[Value, ...]:
 
 
 def _ladder(values: Sequence[int], extent: int, default: Value | None) -> list[int]:
-    """Values below `extent`, the default for what is close to it, and one that covers all."""
+    """Values cut to `extent`, with the default in place of those that are close to it."""
     kept = {min(value, extent) for value in values}
     if default is not None:
         middle = int(default)
@@ -358,6 +359,6 @@ def _shipped(impl: str, geometry: Geometry) -> dict[str, Value]:
 
 
 def _fits(impl: str, geometry: Geometry) -> bool:
-    """Whether the implementation's memory is bounded for this problem."""
+    """Whether the implementation's memory stays within bounds for this problem."""
     scores = math.prod(geometry.scores_shape) * geometry.dtype.compute.itemsize
     return impl != "numpy" or scores < _NUMPY_BYTES

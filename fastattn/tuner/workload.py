@@ -23,7 +23,7 @@ def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any]
     Parameters
     ----------
     shape : sequence of int
-        B, Hq, Hkv, Lq, Lk, D and, where it is another, Dv.
+        B, Hq, Hkv, Lq, Lk, D and, if it differs, Dv.
     dtype : str
         Name of a data type.
 
@@ -102,5 +102,5 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 
 
 def words_of(geometry: Geometry) -> str:
-    """The problem in the field's terms."""
+    """The problem's axes, data type and causal mask, in words."""
     return f"{geometry} causal" if geometry.causal else str(geometry)

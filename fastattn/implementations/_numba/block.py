@@ -4,8 +4,8 @@ Purpose: `key_block`, one step of the online softmax for all panels of a row blo
 Non-goals: queries and results (`panels`), what runs within a tile (`tiles`), a few rows
 alone (`few`).
 
-Hidden keys weigh exactly 0, and adding 0 changes nothing: a panel computes only from the
-first key of the block that one of its rows sees to the last.
+Hidden keys weigh exactly 0, and adding 0 changes nothing: of a block's keys, a panel computes
+only those from the first to the last that one of its rows sees.
 
 BEGIN, END      those keys, absolute; row 0 of a panel's scores is key BEGIN
 first, past     the same for the row block; row 0 of staged keys and values is key `first`
@@ -51,9 +51,9 @@ __all__ = ["add_non_finite", "all_finite", "key_block", "look_at_panel", "sees",
 
 @jitted
 def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh, alpha, beta):
-    """`multiply_tile` for any number of rows: those of `a` in groups, `a_group` apart.
+    """`multiply_tile` for any number of rows: `a` holds them in groups, `a_group` apart.
 
-    Writes up to a multiple of TILE_ROWS rows of ``c``.
+    Writes rows of ``c`` up to a multiple of TILE_ROWS.
     """
     group_bytes = TILE_ROWS * panel_width(like) * item_bytes(like)
     left = rows
@@ -76,7 +76,7 @@ def _multiply(like, vectors, c, rows, a, a_row, a_group, a_step, b, count, fresh
 
 @inlined
 def _stage_keys(like, table, arena, k, begin, keys, feature, count):
-    """Keys from `begin` on, `count` features from `feature` on, as rows of the arena."""
+    """Copy `count` features from `feature` on, of keys from `begin` on, to rows of the arena."""
     kind, stride = field(like, table, "KIND"), field(like, table, "K_E")
     k_r, key_bytes = field(like, table, "K_R"), field(like, table, "KEY_BYTES")
     staged = arena + field(like, table, "KEYS")
@@ -87,7 +87,7 @@ def _stage_keys(like, table, arena, k, begin, keys, feature, count):
 
 @jitted
 def value_row(like, table, arena, v, key, feature, count):
-    """Address of `count` features of a value at unit stride in the compute type."""
+    """Address of `count` features of a value, at unit stride and in the compute type."""
     stride = field(like, table, "V_E")
     source = v + key * field(like, table, "V_R") + feature * stride
     if field(like, table, "IN_PLACE") != 0 and stride == item_bytes(like):
@@ -99,7 +99,7 @@ def value_row(like, table, arena, v, key, feature, count):
 
 @jitted
 def all_finite(like, row, rows, stride, count):
-    """Whether no number of so many rows is NaN or infinite."""
+    """Whether no number of `rows` rows, `stride` apart, is NaN or infinite."""
     finite = True
     for j in range(rows):
         finite = finite and row_is_finite(like, row + j * stride, count) != 0
@@ -108,10 +108,10 @@ def all_finite(like, row, rows, stride, count):
 
 @inlined
 def _pack_values(like, table, arena, v, begin, keys, feature, count, hides):
-    """Values as groups of TILE_ROWS features, key after key in each.
+    """Pack values in groups of TILE_ROWS features, key after key in each.
 
-    Where a key is hidden from a row that meets it, a NaN or infinity is packed as 0:
-    `add_non_finite` adds it to the rows that see it.  Returns whether there was one.
+    If a key is hidden from a row that meets it (`hides`), NaN and infinities are packed as 0
+    and `add_non_finite` adds them to the rows that see them.  Returns whether there were any.
     """
     group_bytes = field(like, table, "VALUE_GROUP_BYTES")
     size = item_bytes(like)
@@ -152,10 +152,10 @@ def add_non_finite(
     like, table, arena, v, begin, keys, feature, count, first_row, rows, betas,
     weights, weight_row, weight_step, results, result_row, result_step,
 ):  # fmt: skip
-    """Add NaN and infinities, left out before as 0, to the rows that see them.
+    """Add NaN and infinities, for which 0 stood in the sums, to the rows that see them.
 
-    Weights lie `weight_row` bytes apart for each row and `weight_step` for each key, results
-    `result_row` for each row and `result_step` for each feature.
+    Weights lie `weight_row` bytes apart from row to row and `weight_step` from key to key,
+    results `result_row` from row to row and `result_step` from feature to feature.
     """
     size = item_bytes(like)
     for j in range(keys):
@@ -185,7 +185,7 @@ def _add_mask(like, table, arena, rows, panel, scores, begin, keys):
     for lane in range(used):
         source = load_word(like, mask_rows + 8 * lane) + begin * stride
         read_any(like, kind, staged + lane * row_bytes, source, stride, keys)
-    # Lanes past `used` take what lies there, and keep it to themselves.
+    # Lanes past `used` add whatever lies there, and keep it to themselves.
     for j in range(0, keys, lanes):
         for lane in range(0, used, lanes):
             tile = staged + lane * row_bytes + j * size
@@ -194,7 +194,7 @@ def _add_mask(like, table, arena, rows, panel, scores, begin, keys):
 
 @jitted
 def _band_hides(like, table, arena, panel, begin, end):
-    """Whether some row of a panel is too early or late for some of these keys."""
+    """Whether the band of some row of a panel leaves out some of these keys."""
     low_max = load_word(like, panel_cell(like, table, arena, panel, "LOW_MAX"))
     high_min = load_word(like, panel_cell(like, table, arena, panel, "HIGH_MIN"))
     return low_max > begin or high_min < end
@@ -202,10 +202,10 @@ def _band_hides(like, table, arena, panel, begin, end):
 
 @jitted
 def look_at_panel(like, table, arena, rows, panel, block):
-    """Settle which keys of the block a panel computes; whether any is hidden from a row.
+    """Settle which keys of the block a panel computes; return whether any is hidden from a row.
 
-    Fills BEGIN, END and FULL.  What a boolean mask leaves out at either end is left out; a
-    tile that it leaves whole is computed as without a mask.
+    Fills BEGIN, END and FULL.  Keys at either end that a boolean mask hides from all rows are
+    left out; a tile in which it hides none is computed as without a mask.
     """
     block_k, width = field(like, table, "BLOCK_K"), panel_width(like)
     low = load_word(like, panel_cell(like, table, arena, panel, "LOW_MIN"))
@@ -247,7 +247,7 @@ def _softmax(like, table, arena, rows, panel, scores, softcap):
             r = panel * width + lane
             low = clamp(like, load_word(like, lows + 8 * r) - begin, 0, keys)
             high = clamp(like, load_word(like, highs + 8 * r) - begin, 0, keys)
-            # Exact: block_k is at most 2**16.
+            # Exact in the compute type: block_k is at most 2**16.
             store_float(like, first + lane * size, float(low))
             store_float(like, past + lane * size, float(high))
     softmax_panel(
@@ -284,9 +284,9 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
     if first >= past:
         return
 
-    # Where a chunk holds all features, panels go through one after the other while their
-    # scores are in the nearest cache; else all panels meet each chunk of K and V in turn,
-    # and keys are staged, a chunk at a time.
+    # If one chunk holds all features, panels go through all steps one after the other while
+    # their scores are in the nearest cache; else all panels meet each chunk of K and V in turn,
+    # and keys are staged a chunk at a time.
     one_chunk = dim <= chunk and dim_v <= chunk
     together = 1 if one_chunk else panels
     keys_at, key_stride = k + first * field(like, table, "K_R"), field(like, table, "K_R")
@@ -295,7 +295,7 @@ def key_block(like, table, arena, rows, block, k, v, softcap):
     if staged:
         keys_at, key_step = arena + field(like, table, "KEYS"), size
         key_stride = field(like, table, "KEY_BYTES")
-    # A single panel meets each value once: packing would cost more than it saves.
+    # A single panel reads each value once: packing would cost more than it saves.
     stride = field(like, table, "V_R")
     in_place = panels == 1 and field(like, table, "IN_PLACE") != 0
     in_place = in_place and field(like, table, "V_E") == size

@@ -1,12 +1,12 @@
 """A few rows in Numba, as in decoding: keys and values are read where they lie, once.
 
-Purpose: `few_block`, one block of keys for up to `FEW_ROWS` rows, and `join_part`.  To the
-last bit what `panels` and `block` do: a row's result does not depend on how many others are
-computed with it.
+Purpose: `few_block`, one block of keys for up to `FEW_ROWS` rows, and `join_part`.  They do to
+the last bit what `panels` and `block` do: a row's result does not depend on how many others
+are computed with it.
 Non-goals: arithmetic (`strips`); queries in, results out (`panels`).
 
 A block's maximum, sum and weighted sum are its part of the result.  Parts are joined in the
-order of the blocks, at once or, where threads share an item's keys, by the last one.
+order of the blocks: at once or, if threads share an item's keys, by the last one to finish.
 
 part    of a block of keys: one maximum and one sum for each row, then the rows' results
 """
@@ -56,10 +56,10 @@ __all__ = ["few_block", "join_part"]
 
 @inlined
 def _score(like, table, arena, rows, k, begin, keys):
-    """Scores of all rows, in chunks of features as `key_block` has them.
+    """Scores of all rows, in chunks of features as in `key_block`.
 
-    Keys are read in place, a few at a time; what cannot be is staged.  Scores are written up
-    to a multiple of twice the lanes.
+    Keys are read in place, a few at a time; those that cannot be are staged.  Scores are
+    written up to a multiple of twice the lanes.
     """
     size, lanes = item_bytes(like), lane_count(like)
     dim, chunk = field(like, table, "DIM"), field(like, table, "CHUNK")
@@ -106,7 +106,7 @@ def _score(like, table, arena, rows, k, begin, keys):
 
 @inlined
 def _hide(like, table, arena, rows, begin, keys, softcap):
-    """Cap the scores, add the dense mask, hide by -inf what lies outside the rows' bands."""
+    """Cap the scores, add the dense mask, and set what lies outside the rows' bands to -inf."""
     size, lanes = item_bytes(like), lane_count(like)
     kind, stride = field(like, table, "MASK_KIND"), field(like, table, "MASK_E")
     masked = kind != NO_KIND and load_word(like, panel_cell(like, table, arena, 0, "FULL")) == 0
@@ -130,7 +130,7 @@ def _hide(like, table, arena, rows, begin, keys, softcap):
 
 @inlined
 def _stage_values(like, table, arena, v, begin, keys, feature, count, hides):
-    """Values as rows of the arena; `hides`: a NaN or infinity as 0, and whether there is one."""
+    """Stage values as rows of the arena, non-finite ones as 0 if `hides`; whether any was."""
     size = item_bytes(like)
     found = False
     for j in range(keys):

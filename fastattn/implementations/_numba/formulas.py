@@ -1,10 +1,10 @@
 """Formulas of the Numba kernel: exp, tanh, the 16-bit types, the transposition of a tile.
 
-Purpose: each function takes and gives `Num`, scalar or vector of float32 or float64 as
-it comes, and states its error bound.
+Purpose: each function takes and returns `Num`, a scalar or a vector of float32 or float64,
+and states its error bound.
 Non-goals: memory and loops.
 
-ULP = distance of neighbouring numbers at the result.
+ULP = distance between neighbouring numbers at the result.
 """
 
 from __future__ import annotations
@@ -98,7 +98,7 @@ def exp(x: Num) -> Num:
     ``e^x = 2^n e^r`` with ``n = round(x / ln 2)`` and ``|r| <= ln 2 / 2``.
     """
     f = _format(x)
-    # NaN and -inf become `lowest` here, for n only: r keeps them, and so does the result.
+    # NaN and -inf become `lowest` here, but for n only: r keeps them, and so does the result.
     shifted = x.at_least(f.lowest).times_plus(1 / math.log(2), f.round_magic)
     n = shifted - f.round_magic
     r = n.times_plus(-f.ln2_low, n.times_plus(-f.ln2_high, x))
@@ -108,15 +108,15 @@ def exp(x: Num) -> Num:
 
 
 def finite_shift(peak: Num) -> Num:
-    """What to take from scores whose maximum is `peak`: 0 where nothing is visible.
+    """What to subtract from scores whose maximum is `peak`: 0 if nothing is visible.
 
-    ``exp(-inf - 0) = 0`` for each hidden key.
+    Then ``exp(-inf - 0) = 0`` for each hidden key.
     """
     return peak.like(0.0).where(peak.equals(-math.inf), peak)
 
 
 def joined(before: Num, peak: Num) -> tuple[Num, Num, Num]:
-    """Maximum of two parts of a row, and the factors of their sums relative to it."""
+    """Maximum of two parts of a row, and the factors that make their sums relative to it."""
     now = peak.at_least(before)
     shift = finite_shift(now)
     return now, exp(before - shift), exp(peak - shift)
@@ -170,7 +170,7 @@ def float32_to_bfloat16(x: Num) -> Num:
 
 
 def float16_to_float32(half: Num) -> Num:
-    """uint16 bits of float16 as float32, exact, subnormal numbers too."""
+    """uint16 bits of float16 as float32, exact, also for subnormal numbers."""
     bits = half.widened(32)
     magnitude = (bits & 0x7FFF) << 13
     # The product shifts the exponent's bias by 127 - 15, and normalises subnormals.
@@ -197,7 +197,7 @@ def float32_to_float16(x: Num) -> Num:
 
 
 def transpose(rows: list[Num]) -> list[Num]:
-    """Rows of a square tile, as many as lanes, as its columns."""
+    """Columns of a square tile, given its rows: as many as there are lanes."""
     width, element_bytes = len(rows), itemsize(rows[0].element)
     block = min(width, _SUBLANE_BYTES // element_bytes)
     # Within 128 bits: 1, then 2, ... elements of two rows interleave.

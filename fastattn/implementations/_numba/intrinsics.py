@@ -69,19 +69,19 @@ jitted: Callable[..., Any] = functools.partial(
     no_cpython_wrapper=True,
     no_cfunc_wrapper=True,
 )
-"""Decorator of compiled functions that only compiled ones call: no test for division by 0."""
+"""Decorator of compiled functions that only compiled ones call; division by 0 is not tested for."""
 
 inlined: Callable[..., Any] = functools.partial(jitted, inline="always")
-"""The same for what is called in one place: not optimised by LLVM on its own first."""
+"""The same for what is called in one place only: LLVM does not optimise it on its own first."""
 
 
 def written_intrinsic(returns: str) -> Callable[[Callable[..., Num | None]], Any]:
-    """Make a Numba intrinsic of ``body(emit, element, *parameters)``.
+    """Make a Numba intrinsic from ``body(emit, element, *parameters)``.
 
     Parameters
     ----------
     returns : {"nothing", "word", "float"}
-        What `body` gives: None, an int64, or a number of the compute type.
+        What `body` returns: None, an int64, or a number of the compute type.
     """
 
     def decorate(body: Callable[..., Num | None]) -> Any:
@@ -143,7 +143,7 @@ def used_vectors(emit: Emitter, element: ir.Type, rows: Num, panel: Num) -> Num:
 
 @written_intrinsic("word")
 def clamp(emit: Emitter, element: ir.Type, value: Num, low: Num, high: Num) -> Num:
-    """The number of [low, high] nearest to `value`."""
+    """The number in [low, high] nearest to `value`."""
     return value.at_least(low).at_most(high)
 
 
@@ -181,7 +181,7 @@ def store_float(emit: Emitter, element: ir.Type, address: Num, value: Num) -> No
 def data_address(emit: Emitter, element: ir.Type, identity: Num) -> Num:
     """Address of the data of the ndarray whose ``id`` is given.
 
-    In NumPy's binary interface an array object is a Python object's header and then the
+    In NumPy's binary interface an array object is a Python object's header followed by the
     data pointer (``PyArrayObject_fields``, numpy/ndarraytypes.h).
     """
     return emit.load(identity + OBJECT_HEADER, _WORD)
@@ -189,9 +189,9 @@ def data_address(emit: Emitter, element: ir.Type, identity: Num) -> Num:
 
 @written_intrinsic("word")
 def claim(emit: Emitter, element: ir.Type, counter: Num) -> Num:
-    """Add 1 to the int64 at an address, atomically; its value before.
+    """Add 1 to the int64 at an address, atomically; return its value before.
 
-    Who reads a number sees what was written before it was claimed.
+    A thread that reads a number sees what was written before that number was claimed.
     """
     pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
     return emit.number(emit.builder.atomic_rmw("add", pointer, _WORD(1), "acq_rel"))
@@ -199,7 +199,7 @@ def claim(emit: Emitter, element: ir.Type, counter: Num) -> Num:
 
 @written_intrinsic("word")
 def peek(emit: Emitter, element: ir.Type, counter: Num) -> Num:
-    """What another thread's `claim` has made of the int64 at an address."""
+    """The int64 at an address, as other threads' `claim` has left it."""
     pointer = emit.builder.inttoptr(counter.ir, _WORD.as_pointer())
     return emit.number(emit.builder.load_atomic(pointer, "acquire", 8))
 
@@ -228,7 +228,7 @@ def batch_table(emit: Emitter, element: ir.Type, table: Num) -> Num:
 
 @written_intrinsic("word")
 def row_table(emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str) -> Num:
-    """Address of one of `ROW_TABLE`."""
+    """Address of one of the tables in `ROW_TABLE`."""
     skipped = _word(emit, table, "ROW_TABLE_BYTES") * shape.ROW_TABLE.index(name)
     return arena + _word(emit, table, "ROW_TABLES") + skipped
 
@@ -237,7 +237,7 @@ def row_table(emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str
 def state_row(
     emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str, panel: Num
 ) -> Num:
-    """Address of a panel's part of one of `STATE_ROW`."""
+    """Address of a panel's part of one of the rows in `STATE_ROW`."""
     skipped = _word(emit, table, "ROW_TABLE_BYTES") * shape.STATE_ROW.index(name)
     row = arena + _word(emit, table, "STATE") + skipped
     return row + panel * (TILE_VECTORS * LANES_BYTES)
@@ -245,7 +245,7 @@ def state_row(
 
 @written_intrinsic("word")
 def lane_row(emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str) -> Num:
-    """Address of one of `LANE_ROW`."""
+    """Address of one of the rows in `LANE_ROW`."""
     row = arena + _word(emit, table, "LANES")
     return row + shape.LANE_ROW.index(name) * TILE_VECTORS * LANES_BYTES
 
@@ -254,7 +254,7 @@ def lane_row(emit: Emitter, element: ir.Type, table: Num, arena: Num, name: str)
 def panel_cell(
     emit: Emitter, element: ir.Type, table: Num, arena: Num, panel: Num, name: str
 ) -> Num:
-    """Address of a panel's one of `PANEL_CELL`."""
+    """Address of one of a panel's cells in `PANEL_CELL`."""
     cells = shape.PANEL_CELL
     cell = panel * (8 * len(cells)) + 8 * cells.index(name)
     return arena + _word(emit, table, "PANEL_TABLE") + cell
@@ -262,7 +262,7 @@ def panel_cell(
 
 @written_intrinsic("nothing")
 def fill(emit: Emitter, element: ir.Type, address: Num, vectors: Num, value: Num) -> None:
-    """Set so many whole registers' worth of numbers to `value`."""
+    """Set `vectors` whole registers' worth of numbers to `value`."""
     count = lanes(element)
     spread = emit.spread(value, count)
     with emit.loop(vectors) as i:

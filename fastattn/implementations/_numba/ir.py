@@ -6,7 +6,7 @@ code is generated for (`LANES_BYTES`, `TILE_ROWS`).
 Non-goals: attention.  Nothing here knows about queries or keys.
 
 The same Python function emits the scalar and the vector form of a formula, since a
-constant takes the type of the value that it meets.  No fast-math flag is ever set:
+constant takes the type of the value that it is combined with.  No fast-math flag is ever set:
 infinities and NaN are data.
 """
 
@@ -49,7 +49,7 @@ TILE_VECTORS = 2
 TILE_ROWS: int = 8 if _WIDE or not _X86 else 6
 """Rows of a tile.  6 * 2 accumulators, 2 vectors and 1 broadcast fill 15 of AVX2's 16
 registers (Van Zee and van de Geijn, "BLIS", 2015, section 3: 6 x 16 on Haswell); 8 * 2 + 3
-are for 32 registers, of which 8 also have an address each in a general one."""
+fit 32 registers; the addresses of 8 rows take as many general ones."""
 
 _BYTE_BITS = 8
 _INDEX = ir.IntType(64)
@@ -75,8 +75,8 @@ def lanes(element: ir.Type) -> int:
 class Num:
     """A scalar or vector LLVM value; operators emit the instruction for its type.
 
-    Integers are unsigned in comparisons and right shifts, save for 64-bit scalars, which
-    are addresses and counts and compared as signed.
+    Integers are unsigned in comparisons and right shifts, except that 64-bit scalars, which
+    are addresses and counts, are compared as signed.
     """
 
     __slots__ = ("emit", "ir")
@@ -159,7 +159,7 @@ class Num:
         return self._compare(">=", other)
 
     def equals(self, other: Any) -> Num:
-        """Lanes that are equal (not NaN)."""
+        """Lanes that are equal; false for NaN."""
         return self._compare("==", other)
 
     def where(self, condition: Num, other: Any) -> Num:
@@ -167,17 +167,17 @@ class Num:
         return Num(self.emit, self.emit.builder.select(condition.ir, self.ir, self.like(other).ir))
 
     def at_least(self, other: Any) -> Num:
-        """The larger one; `other` where this is NaN (one ``maxps`` on x86)."""
+        """The larger of the two; `other` where this is NaN (one ``maxps`` on x86)."""
         right = self.like(other)
         return self.where(self > right, right)
 
     def at_most(self, other: Any) -> Num:
-        """The smaller one; `other` where this is NaN."""
+        """The smaller of the two; `other` where this is NaN."""
         right = self.like(other)
         return self.where(self < right, right)
 
     def times_plus(self, factor: Any, addend: Any) -> Num:
-        """``self * factor + addend``, rounded once where the processor can."""
+        """``self * factor + addend``, rounded only once where the processor can do that."""
         # llvm.fmuladd, not llvm.fma: the latter is a library call where there is no FMA.
         operands = [self.ir, self.like(factor).ir, self.like(addend).ir]
         return self.emit.call("llvm.fmuladd", operands)
@@ -192,15 +192,15 @@ class Num:
         return self._cast("bitcast", self.typed(element))
 
     def widened(self, bits: int) -> Num:
-        """Unsigned integers with zeros before them."""
+        """Unsigned integers, extended with zeros to `bits` bits."""
         return self._cast("zext", self.typed(ir.IntType(bits)))
 
     def narrowed(self, bits: int) -> Num:
-        """Unsigned integers, their low bits only."""
+        """The low `bits` bits of unsigned integers."""
         return self._cast("trunc", self.typed(ir.IntType(bits)))
 
     def extended(self, element: ir.Type) -> Num:
-        """Floats as floats of an at least as wide type."""
+        """Floats in a type that is at least as wide."""
         target = self.typed(element)
         return self if self.ir.type == target else self._cast("fpext", target)
 
@@ -212,22 +212,22 @@ class Num:
         return Num(self.emit, self.emit.builder.extract_element(self.ir, _INDEX(index)))
 
     def nonzero_lanes(self) -> Num:
-        """64-bit word with a bit for each lane (or the one number) that is not 0, lowest first."""
+        """64-bit word with a bit for each lane (or the one number) that is not 0, lane 0 lowest."""
         found = self.emit.builder.icmp_unsigned("!=", self.ir, self.like(0).ir)
         bits = self.emit.builder.bitcast(found, ir.IntType(self.count))
         return Num(self.emit, self.emit.builder.zext(bits, _INDEX))
 
     def trailing_zeros(self) -> Num:
-        """Zeros below the lowest bit of an integer other than 0."""
+        """Zeros below the lowest set bit of an integer other than 0."""
         return Num(self.emit, self.emit.builder.cttz(self.ir, ir.IntType(1)(1)))
 
     def significant_bits(self) -> Num:
-        """Bits up to the highest one of a 64-bit integer other than 0."""
+        """Bits up to the highest set one of a 64-bit integer other than 0."""
         zeros = self.emit.builder.ctlz(self.ir, ir.IntType(1)(1))
         return self.emit.index(64) - Num(self.emit, zeros)
 
     def shuffled(self, other: Num, order: list[int]) -> Num:
-        """Lanes of this vector and, from `count` on, of `other`, in that order."""
+        """Lanes of this vector and, numbered from `count` on, of `other`, in the order given."""
         mask = ir.Constant(ir.VectorType(ir.IntType(32), len(order)), order)
         return Num(self.emit, self.emit.builder.shuffle_vector(self.ir, other.ir, mask))
 
@@ -239,7 +239,7 @@ class Emitter:
         self.builder = builder
 
     def number(self, value: ir.Value) -> Num:
-        """An LLVM value that there is already."""
+        """An existing LLVM value."""
         return Num(self, value)
 
     def index(self, value: int) -> Num:
@@ -265,7 +265,7 @@ class Emitter:
         self.builder.store(value.ir, self._pointer(address, value.ir.type), align=1)
 
     def prefetch(self, address: Num) -> None:
-        """Ask for the cache line at an address, which need not be anyone's."""
+        """Ask for the cache line at an address, which need not be a valid one."""
         pointer = self.builder.inttoptr(address.ir, ir.IntType(8).as_pointer())
         word = ir.IntType(32)
         signature = ir.FunctionType(ir.VoidType(), [pointer.type, word, word, word])
@@ -325,7 +325,7 @@ class Variable:
         self.set(start)
 
     def get(self) -> Num:
-        """The value now."""
+        """The current value."""
         return Num(self._emit, self._emit.builder.load(self._slot))
 
     def set(self, value: Num) -> None:

@@ -14,8 +14,8 @@ a row's result does not depend on what the other lanes hold.
         O^T[feature, query] = O^T alpha + V^T P^T beta    [1]_ algorithm 3
 
 A block's weights are relative to its own maximum, so that blocks may be computed in any
-order, by several threads, and joined in one: the result has the same bits.  A few rows
-alone (decoding) are computed as they lie, keys or features along the lanes.
+order, by several threads, and then joined in one order: the result has the same bits.  A few
+rows alone (decoding) are computed as they lie, with keys or features along the lanes.
 
 The G query heads that share a key head are rows of one problem:
 row r is query ``r % Lq`` of head ``r // Lq``.
@@ -64,15 +64,16 @@ from fastattn.implementations._numba.shape import HEADER_BYTES
 __all__ = ["kernel"]
 
 _PATIENCE = 100_000
-"""Looks at the counter of finished units before the caller's thread goes to sleep: some 50
-microseconds."""
+"""Looks that the caller's thread takes at the counter of finished units before it goes to sleep:
+some 50 microseconds."""
 
 
 def _compiled(sources: int) -> Any:
-    """`kernel`, kept in Numba's cache on disk where there is a place for it.
+    """`kernel`, kept in Numba's cache on disk if that can be written.
 
-    Numba looks only at the file of the compiled function to tell whether what it has is
-    old.  `sources`, as a free variable, is part of the cache's key, and stands for the rest.
+    To tell whether what it has cached is old, Numba looks only at the file of the compiled
+    function.  `sources`, as a free variable, is part of the cache's key and stands for the
+    other files.
     """
 
     def kernel(
@@ -96,7 +97,7 @@ def _compiled(sources: int) -> Any:
             if unit >= units:
                 break
             item = unit // splits
-            # The last row block of a head sees most under a causal mask: it comes first.
+            # The last row block of a head sees most keys under a causal mask: it comes first.
             first = (row_blocks - 1 - item % row_blocks) * block_q
             head = (item // row_blocks) % heads_kv
             batch = item // (row_blocks * heads_kv)
@@ -159,7 +160,7 @@ def _compiled(sources: int) -> Any:
                     if splits == 1:
                         join_part(like, table, arena, rows, part)
                 if splits > 1:
-                    # Whoever is last finds all parts, and joins them as one thread would.
+                    # The last thread finds all parts, and joins them as one thread alone would.
                     if claim(like, scratch + HEADER_BYTES + 8 * item) + 1 < splits:
                         claim(like, finished)
                         continue
@@ -178,16 +179,16 @@ def _compiled(sources: int) -> Any:
 
     try:
         return jitted(cache=True, no_cpython_wrapper=False)(kernel)
-    except RuntimeError:  # neither the package's folder nor the user's can be written
+    except RuntimeError:  # neither the package's cache folder nor the user's can be written
         return jitted(kernel, no_cpython_wrapper=False)
 
 
 _SOURCES = sorted(Path(__file__).parent.glob("*.py"))
 
 kernel = _compiled(zlib.crc32(b"".join(path.read_bytes() for path in _SOURCES)))
-"""Take work items until there are none; one call for each thread, the same but for `worker`.
+"""Take work items until there are none; each thread makes one call, alike but for `worker`.
 
 ``kernel(like, worker, table, scratch, q, k, v, out, lse, mask, offsets, lengths, sinks,
 scale, softcap)``: `like` a NumPy scalar of the compute type, arrays as ``id(array)`` (0 for
-None), `softcap` 0 for none.  Returns whether all units are finished, other threads' too.
+None), `softcap` 0 for none.  Returns whether all units are finished, those of other threads too.
 """

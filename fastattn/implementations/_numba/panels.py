@@ -47,7 +47,7 @@ __all__ = ["lay_out_rows", "pack_queries", "prepare", "read_few_queries", "write
 
 @inlined
 def prepare(like, table, arena):
-    """Fill what all items of a thread share."""
+    """Fill the parts of a thread's arena that all its items share."""
     lanes = lane_count(like)
     stage = arena + field(like, table, "STAGE")
     stage_table = arena + field(like, table, "STAGE_TABLE")
@@ -60,13 +60,13 @@ def prepare(like, table, arena):
 
 @jitted
 def few_lanes(like, rows):
-    """Rows that are computed where `rows` are asked for: the last one is repeated."""
+    """Rows that are computed if `rows` are asked for: the last one is repeated."""
     return 1 if rows == 1 else (rows + TOGETHER - 1) // TOGETHER * TOGETHER
 
 
 @inlined
 def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offset, length):
-    """Fill the tables of a row block; the first key that it sees, and one past the last."""
+    """Fill the tables of a row block; return the first key that it sees and one past the last."""
     width = panel_width(like)
     group = field(like, table, "GROUP")
     length_q = field(like, table, "LENGTH_Q")
@@ -83,7 +83,7 @@ def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offse
     mask_rows = row_table(like, table, arena, "MASK")
     lows = row_table(like, table, arena, "LOW")
     highs = row_table(like, table, arena, "HIGH")
-    # Lanes past the last row repeat it, and write where nobody reads.
+    # Lanes past the last row repeat it, but write to a place that nobody reads.
     unread = arena + field(like, table, "STAGE")
     unread += lane_count(like) * field(like, table, "STAGE_BYTES")
     block_low, block_high = length_k, 0
@@ -116,7 +116,7 @@ def lay_out_rows(like, table, arena, first, rows, head, q, out, lse, mask, offse
 
 @inlined
 def pack_queries(like, table, arena, rows, scale):
-    """Q as panels, one panel row per feature, multiplied by `scale`."""
+    """Pack Q, multiplied by `scale`, as panels with one panel row per feature."""
     width, lanes, size = panel_width(like), lane_count(like), item_bytes(like)
     dim, kind = field(like, table, "DIM"), field(like, table, "KIND")
     stride = field(like, table, "Q_E")
@@ -143,7 +143,7 @@ def pack_queries(like, table, arena, rows, scale):
 
 @inlined
 def read_few_queries(like, table, arena, rows, scale):
-    """Q row by row, zeros up to whole registers, multiplied by `scale`."""
+    """Read Q row by row, multiplied by `scale`, with zeros up to whole registers."""
     kind, stride = field(like, table, "KIND"), field(like, table, "Q_E")
     row_bytes, size = field(like, table, "QUERY_ROW_BYTES"), item_bytes(like)
     vectors = row_bytes // (lane_count(like) * size)

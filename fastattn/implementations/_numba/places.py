@@ -1,11 +1,11 @@
 """Where helper threads wake: not on the CPU of the thread that wakes them.
 
-A system may put a helper behind the thread that wakes it, though another CPU is idle: a guest of
-a hypervisor takes a CPU that sleeps for one that it has lost.  The two then take turns, for many
-calls.  So helpers are kept off the CPU of the thread that shares its work with them, until that
-thread waits for them.
+A system may queue a helper behind the thread that wakes it although another CPU is idle: a guest
+of a hypervisor mistakes a CPU that sleeps for one that it has lost.  The two threads then take
+turns, for many calls.  So helpers are kept off the CPU of the thread that shares its work with
+them, until that thread waits for them.
 
-Non-goals: to bind threads, to know of other processes, anything but Linux.
+Non-goals: binding threads, considering other processes, anything but Linux.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ __all__ = ["Place", "current_cpu"]
 
 
 def _system() -> Callable[[], int] | None:
-    """Tells the CPU of the calling thread; None where the system does not."""
+    """Function that returns the CPU of the calling thread; None if the system has none."""
     if not hasattr(os, "sched_setaffinity"):
         return None
     try:
-        return ctypes.PyDLL(None).sched_getcpu  # PyDLL: Python's lock is kept for so short a call
+        return ctypes.PyDLL(None).sched_getcpu  # PyDLL keeps Python's lock for so short a call
     except (AttributeError, OSError):
         return None
 
@@ -32,7 +32,7 @@ current_cpu = _system()
 
 
 class Place:
-    """One helper's; its methods are called under one lock."""
+    """Where one helper may run; its methods are called under one lock."""
 
     __slots__ = ("_allowed", "_kept_off", "_left", "_thread")
 
@@ -40,13 +40,13 @@ class Place:
         self._thread = 0  # as the system numbers it; 0 before it has run
         self._kept_off: int | None = None
         self._allowed: set[int] = set()  # its CPUs before it was kept off one of them
-        self._left: set[int] = set()  # and then
+        self._left: set[int] = set()  # and those left to it since
 
     def begin(self) -> None:
-        """This thread is the helper.
+        """Make the calling thread the helper of this place.
 
         It was given the CPUs of the thread that made it, which may be bound to a few of the
-        process's: that call alone is to have those.
+        process's.  That limit is for that thread's call alone, so the helper gets them all.
         """
         self._thread = threading.get_native_id()
         if current_cpu is None:
@@ -59,12 +59,12 @@ class Place:
             pass
 
     def keep_off(self, cpu: int) -> None:
-        """The helper is not to be put on `cpu`, if it may use another; free of cost if it is so."""
+        """Keep the helper off `cpu` if it may use another; costs nothing if that is so already."""
         if cpu == self._kept_off or not self._thread:
             return
         try:
             now = os.sched_getaffinity(self._thread)
-            if self._kept_off is None or now != self._left:  # somebody else has changed it
+            if self._kept_off is None or now != self._left:  # somebody else has changed them
                 self._allowed = now
             self._left = self._allowed - {cpu}
             if self._left:
@@ -74,7 +74,7 @@ class Place:
             pass
 
     def release(self) -> None:
-        """The helper may use all of its CPUs again."""
+        """Let the helper use all of its CPUs again."""
         if self._kept_off is None:
             return
         self._kept_off = None

@@ -1,11 +1,11 @@
 """Helper threads of the Numba implementation.
 
 Purpose: run one function on several threads at once, the caller's among them.
-Non-goals: who does what; the function itself takes work from a shared counter, so that a
-thread which comes late finds nothing left and is not waited for.
+Non-goals: who does what.  The function itself takes work from a shared counter, so that a
+thread which comes late finds nothing left, and nobody waits for it.
 
 Numba's own threading layers are not used: the one that is always there (workqueue) ends
-the process if two threads enter it, and a caller's thread mask would bind us.
+the process if two threads enter it, and a thread mask set by the caller would bind us.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class _Job:
             self._running += 1
         try:
             self._function(worker)
-        except BaseException as error:  # it belongs to the caller's thread
+        except BaseException as error:  # to be raised in the caller's thread
             self.error = error
         finally:
             with self._lock:
@@ -50,16 +50,16 @@ class _Job:
                     self._done.set()
 
     def close(self) -> bool:
-        """Admit no more helpers; whether some are at work."""
+        """Admit no more helpers; return whether some are at work."""
         with self._lock:
             self._closed = True
             return self._running > 0
 
     def wait(self, first: Callable[[], None]) -> None:
-        """Wait, after `first`, for those that are at work, once the job is closed.
+        """Once the job is closed: call `first`, then wait for the helpers that are at work.
 
-        An interrupt (Ctrl-C) is raised after they have finished: they write into
-        arrays of the caller.
+        An interrupt (Ctrl-C) is raised only after they have finished, since they write
+        into arrays of the caller.
         """
         interrupt: BaseException | None = None
         while True:
@@ -74,7 +74,7 @@ class _Job:
 
 
 class _Pool:
-    """Threads that wait for jobs: as many as a job has asked for, where they can be had."""
+    """Threads that wait for jobs: as many as any job has asked for, if they can be had."""
 
     def __init__(self) -> None:
         self._queue: SimpleQueue[tuple[_Job, int]] = SimpleQueue()
@@ -116,7 +116,7 @@ class _Pool:
         while True:
             job, worker = self._queue.get()
             job.help(worker)
-            del job  # its function holds the caller's arrays
+            del job  # its function keeps the caller's arrays alive
 
 
 _pool = _Pool()
@@ -135,9 +135,9 @@ if hasattr(os, "register_at_fork"):
 def run_on_threads(function: Callable[[int], object], threads: int) -> None:
     """Run ``function(worker)`` on up to `threads` threads, with `worker` 0 on this one.
 
-    Returns when all that was begun is finished, or when ``function(0)`` tells by a true value
-    that all work is.  A worker that comes too late is left out, or finds nothing to do: the
-    function must do all work itself when it runs alone.
+    Returns when every worker that has begun is finished, or as soon as ``function(0)`` returns a
+    true value, which says that all work is done.  A worker that comes too late is left out, or
+    finds nothing to do, so the function must do all the work itself if it runs alone.
     """
     job = _Job(function)
     try:

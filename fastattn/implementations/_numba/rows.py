@@ -4,7 +4,7 @@ Purpose: whatever layout and type a caller's row has, make it a row of the compu
 at unit stride, or the reverse.
 Non-goals: tiles and panels (`tiles`).
 
-kind    what a row in memory holds; the numbers of `FLOAT32` ... `BOOL`
+kind    what a row in memory holds: one of the numbers `FLOAT32` ... `BOOL`
 """
 
 # mypy: allow-untyped-defs, allow-untyped-calls
@@ -55,7 +55,7 @@ def _written(number: Num, kind: int) -> Num:
 def _along(
     emit: Emitter, count: Num, width: int, dense: Num, body: Callable[[Num, int], None]
 ) -> None:
-    """``body(start, lanes)`` over a row: whole registers where it is dense, then singly."""
+    """Run ``body(start, lanes)`` over a row: whole registers if it is dense, then singly."""
     wholes = emit.variable(emit.index(0))
     with emit.when(dense):
         wholes.set(count >> (width.bit_length() - 1))
@@ -106,7 +106,7 @@ def row_is_finite(emit: Emitter, element: ir.Type, row: Num, count: Num) -> Num:
 
     def look(start: Num, n: int) -> None:
         number = emit.load(row + start * itemsize(element), element, n)
-        # x * 0 is 0, or NaN, which stays in the sum.
+        # x * 0 is 0 if x is finite, else NaN, which stays in the sum.
         poison[n].set(number.times_plus(0.0, poison[n].get()))
 
     _along(emit, count, width, count.equals(count), look)
@@ -120,7 +120,7 @@ def row_is_finite(emit: Emitter, element: ir.Type, row: Num, count: Num) -> Num:
 def find_seen(
     emit: Emitter, element: ir.Type, table: Num, rows: Num, offset: Num, keys: Num, found: Num
 ) -> None:
-    """What some boolean mask rows, at unit stride, let their rows see of so many keys.
+    """Find which of `keys` keys the boolean masks of `rows` rows, at unit stride, leave visible.
 
     `table` holds the rows' addresses, to which `offset` is added.  Writes three words to
     `found`: the first key that some row sees (`keys` if none), one past the last (0 if none),
@@ -144,7 +144,7 @@ def find_seen(
         full = emit.index((1 << width) - 1).equals(each.get().nonzero_lanes())
         every.set(every.get().where(full, 0))
 
-    # At most 32 keys at once: their bits are one positive word.
+    # At most 32 keys at once, so that their bits are one positive word.
     _along(emit, keys, min(32, LANES_BYTES), keys.equals(keys), look)
     for n, variable in enumerate((first, past, every)):
         emit.store(variable.get(), found + 8 * n)
@@ -169,7 +169,7 @@ def pack_row(
 
 @jitted
 def read_any(like, kind, row, source, stride, count):
-    """`read_row` for a kind that only the call tells."""
+    """`read_row` for a kind that is known only at run time."""
     if kind == FLOAT32:
         read_row(like, FLOAT32, row, source, stride, count)
     elif kind == FLOAT64:
@@ -184,7 +184,7 @@ def read_any(like, kind, row, source, stride, count):
 
 @jitted
 def write_any(like, kind, target, stride, row, count):
-    """`write_row` for a kind that only the call tells."""
+    """`write_row` for a kind that is known only at run time."""
     if kind == FLOAT32:
         write_row(like, FLOAT32, target, stride, row, count)
     elif kind == FLOAT64:

@@ -1,7 +1,7 @@
 """What a call tells the Numba kernel: a table of whole numbers, and the working memory.
 
-Purpose: the place of each number, once for the side that writes (`numba_`) and the side
-that reads (`kernel`).
+Purpose: the place of each number, stated once for the side that writes (`numba_`) and the
+side that reads (`kernel`).
 Non-goals: arrays.  The table holds what is the same for all calls of one geometry,
 configuration and set of strides; addresses travel beside it.
 
@@ -34,7 +34,7 @@ REGIONS: tuple[str, ...] = (
     "PANEL_TABLE",  # `PANEL_CELL` words of each panel
     "STAGE_TABLE",  # addresses of the staged rows
     "STATE",  # `STATE_ROW` numbers of each row
-    "LANES",  # `LANE_ROW` panel rows for passing use
+    "LANES",  # `LANE_ROW` panel rows for temporary use
     "QUERIES",
     "RESULT",
     "SCORES",
@@ -59,7 +59,7 @@ TABLE: tuple[str, ...] = (
     "BLOCK_Q",
     "BLOCK_K",
     "CHUNK",
-    # A few rows, and the runs of key blocks that an item's work is divided into.
+    # Whether rows are few, and the runs of key blocks that an item's work is divided into.
     "FEW",
     "SPLITS",
     "BLOCKS_PER_SPLIT",
@@ -69,7 +69,7 @@ TABLE: tuple[str, ...] = (
     "MASK_KIND",
     "SINK_KIND",
     "KIND",
-    "IN_PLACE",  # whether that is the compute type
+    "IN_PLACE",  # whether KIND is the compute type
     # Strides.
     *("Q_H", "Q_R", "Q_E", "K_H", "K_R", "K_E", "V_H", "V_R", "V_E"),
     *("OUT_H", "OUT_R", "OUT_E", "LSE_H", "LSE_R", "MASK_H", "MASK_R", "MASK_E", "SINK_E"),
@@ -83,12 +83,12 @@ TABLE: tuple[str, ...] = (
     "KEY_BYTES",  # a staged key; 0 where keys are read in place
     "VALUE_GROUP_BYTES",  # TILE_ROWS features of each value of a key block
     "STAGE_BYTES",  # a staged query or result
-    "QUERY_ROW_BYTES",  # rows of these where they are few
+    "QUERY_ROW_BYTES",  # single rows of these, if rows are few
     "RESULT_ROW_BYTES",
     "SCORE_ROW_BYTES",
     "PART_BYTES",  # maximum, sum and result of a block of keys for a few rows
     "ARENAS",  # where the first arena is, from the scratch's start
-    "PARTS",  # where those of all blocks are, from the scratch's start
+    "PARTS",  # where the parts of all blocks are, from the scratch's start
     "BLOCKS",
     "MASK_ROW_BYTES",
     "ZERO",
@@ -97,31 +97,31 @@ TABLE: tuple[str, ...] = (
 """Numbers of a call.  After them comes the batch table."""
 
 ROW_TABLE: tuple[str, ...] = ("Q", "OUT", "LSE", "MASK", "LOW", "HIGH")
-"""Of each row of a row block: addresses, the first key it sees and the one past the last."""
+"""For each row of a row block: addresses, the first key that it sees and one past the last."""
 
 PANEL_CELL: tuple[str, ...] = ("LOW_MIN", "LOW_MAX", "HIGH_MIN", "HIGH_MAX", "BEGIN", "END", "FULL")
-"""Bounds of LOW and HIGH of a panel's rows, the keys that it computes now, and whether the
-mask leaves them all.  `rows.find_seen` fills the last three."""
+"""Bounds of LOW and HIGH over a panel's rows, the keys that it computes now, and whether the
+mask leaves them all visible.  `rows.find_seen` fills the last three."""
 
 STATE_ROW: tuple[str, ...] = ("TOP", "TOTAL", "ALPHA", "BETA", "SINK")
-"""Running maximum and sum of each row, the factors of what came before and of what a block
-adds, its head's sink."""
+"""For each row: running maximum and sum, the factors for what came before and for what a block
+adds, and its head's sink."""
 
 LANE_ROW: tuple[str, ...] = ("ONES", "FIRST", "PAST", "FACTOR")
 
 BATCHED: tuple[str, ...] = ("q", "k", "v", "out", "lse", "mask", "offsets", "lengths")
-"""Arrays with batch axes.  Each batch axis, last first, has its length and then its stride
-in each of these, in this order."""
+"""Arrays with batch axes.  For each batch axis, the last one first, the batch table has its
+length and then its stride in each of these arrays, in this order."""
 
 UNLIMITED: Final = 2**52
-"""A band side without limit; positions stay below 2**49 (`_problem`)."""
+"""A side of a band without a limit; positions stay below 2**49 (`_problem`)."""
 
 HEADER_BYTES: Final = 64
-"""What precedes all else in the scratch: the counters of claimed and of finished units."""
+"""Bytes before all else in the scratch: the counters of claimed and of finished units."""
 
 FEW_ROWS: Final = 8
-"""Up to so many rows are computed row by row (`few`): a panel's lanes would be empty, and
-its packing of values would cost more than it saves."""
+"""Up to this many rows are computed row by row (`few`): lanes of a panel would be empty, and its
+packing of values would cost more than it saves."""
 
 TOGETHER: Final = 4
-"""Few rows that share each load of a key or value: their sums stay in registers."""
+"""How many of a few rows share each load of a key or value: their sums stay in registers."""

@@ -1,11 +1,11 @@
 """Numba intrinsics for a few rows that lie as in memory: keys or features along the lanes.
 
-Purpose: what `tiles` does for a panel, bit by bit, where a panel's lanes would be empty.
-Every sum has the order that it has there.
+Purpose: what `tiles` does for a panel, to the last bit, where lanes of a panel would be empty.
+Every sum is taken in the same order as there.
 Non-goals: which keys, and whose rows (`few`).
 
-rows    a compile-time number of rows, that many bytes apart, which share each read of a
-        key or value
+rows    a compile-time number of rows, which share each read of a key or value; `score_row`,
+        `query_row` and so on are the bytes from one row to the next
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def score_few(
 ) -> None:
     """Scores of keys `stride` apart, which are transposed as they are read.
 
-    `keys` is a multiple of twice the lanes, `count` one of the lanes.
+    `keys` is a multiple of twice the lanes, `count` a multiple of the lanes.
     """
     width, size = lanes(element), itemsize(element)
     per_round = 2 * width  # two chains of sums for each row hide each other's latency
@@ -55,7 +55,7 @@ def score_few(
         ahead = k + (first + per_round) * stride
         with emit.loop(count >> (width.bit_length() - 1)) as tile:
             start = tile * (width * size)
-            # Each tile asks for its part of the next round's lines.
+            # Each tile asks for its part of the cache lines of the next round.
             line = tile >> (tiles_per_line.bit_length() - 1)
             part = ahead + (tile & (tiles_per_line - 1)) * asked * stride + line * _LINE_BYTES
             for n in range(asked):
@@ -84,7 +84,7 @@ def add_mask_strip(emit: Emitter, element: ir.Type, scores: Num, mask: Num, vect
         place = scores + v * (width * size)
         added = emit.load(mask + v * (width * size), element, width)
         total = emit.load(place, element, width) + added
-        # A hidden score may be NaN or +inf, which no sum with -inf would hide.
+        # Adding -inf would not hide a score that is NaN or +inf, so -inf replaces it.
         emit.store(added.where(added.equals(-math.inf), total), place)
 
 
@@ -101,7 +101,7 @@ def softmax_few(
 ) -> None:
     """Scores become weights relative to their row's maximum.
 
-    `peaks` and `sums` take one number a row.  Scores are hidden by -inf up to the last lane.
+    `peaks` and `sums` get one number per row.  Hidden scores are -inf, up to the last lane.
     """
     width, size = lanes(element), itemsize(element)
     for r in range(rows):
@@ -142,7 +142,7 @@ def weigh_few(
     weight_row: Num,
     keys: Num,
 ) -> None:
-    """``result[r] = sum_t weights[r, t] * values[t]``, a run of values after the other."""
+    """``result[r] = sum_t weights[r, t] * values[t]``, one run of values after the other."""
     width, size = lanes(element), itemsize(element)
     with emit.loop((keys + (_RUN - 1)) >> (_RUN.bit_length() - 1)) as run:
         key = run * _RUN
@@ -190,7 +190,8 @@ def join_strips(
 ) -> None:
     """Join a part of a row's keys to what was summed before.
 
-    Addresses of the running maximum, sum and result, and of the part's own.
+    `top`, `total` and `result` are the addresses of the running maximum, sum and result; `peak`,
+    `added` and `part` are those of the part itself.
     """
     width, size = lanes(element), itemsize(element)
     now, old, new = joined(emit.load(top, element), emit.load(peak, element))
@@ -208,7 +209,7 @@ def join_strips(
 def scale_strip(
     emit: Emitter, element: ir.Type, target: Num, source: Num, factor: Num, vectors: Num
 ) -> None:
-    """Whole registers of ``target = source * factor``; -0 of an underflow becomes +0."""
+    """Whole registers of ``target = source * factor``; the -0 of an underflow becomes +0."""
     width, size = lanes(element), itemsize(element)
     spread = emit.spread(factor, width)
     with emit.loop(vectors) as v:

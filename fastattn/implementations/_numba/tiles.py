@@ -55,9 +55,10 @@ def multiply_tile(
     `c`, `b`, `alpha` and `beta` (1 if fresh) are panel rows (`vectors` registers of them),
     `a` holds numbers at ``a + min(r, used - 1) * a_row + t * a_step``: rows past `used` repeat
     the last one.
+
     Each sum is one chain in the order of t, whatever `rows` and `vectors` are, and is added
-    to `c` as a whole: the error grows with the length of a block and with their number, not
-    with the product.
+    to `c` as a whole: the error grows with the length of a block and with the number of blocks,
+    not with their product.
     """
     width, size = lanes(element), itemsize(element)
     step = TILE_VECTORS * width * size
@@ -76,7 +77,7 @@ def multiply_tile(
                 total = sums[r * vectors + v]
                 total.set(scalar.times_plus(columns[v], total.get()))
 
-    # Narrow tiles are met once in a while: unrolling them pays for no compile time.
+    # Narrow tiles are rare: unrolling them would not pay for the compile time.
     done = emit.index(0)
     if rows * vectors > 8:
         rounds = count >> (_UNROLL.bit_length() - 1)
@@ -124,7 +125,7 @@ def scatter_tile(
     width, size = lanes(element), itemsize(element)
     factor = emit.load(factors, element, width)
     columns = [
-        # Adding 0 makes -0 of an underflow +0, as it is where hidden keys were added to it.
+        # Adding 0 turns the -0 of an underflow into +0, as adding hidden keys does elsewhere.
         emit.load(panel + j * (TILE_VECTORS * width * size), element, width) * factor + 0.0
         for j in range(width)
     ]
@@ -140,7 +141,7 @@ def add_mask_tile(emit: Emitter, element: ir.Type, rows: Num, row_stride: Num, s
     for j, added in enumerate(transpose(tile)):
         place = scores + j * (TILE_VECTORS * width * size)
         total = emit.load(place, element, width) + added
-        # A hidden score may be NaN or +inf, which no sum with -inf would hide.
+        # Adding -inf would not hide a score that is NaN or +inf, so -inf replaces it.
         emit.store(added.where(added.equals(-_INFINITY), total), place)
 
 
@@ -173,10 +174,9 @@ def softmax_panel(
 ) -> None:
     """One step of the online softmax; scores become weights relative to their own maximum.
 
-    `low`, `high`, `top`, `total`, `alpha` and `beta` are panel rows: the first and one past
-    the last visible key (counted from the first row, read if `partial`), the running maximum,
-    the running sum, and the factors that what was summed before and what these weights sum
-    are to be multiplied by.
+    `low`, `high`, `top`, `total`, `alpha` and `beta` are panel rows: the first visible key and
+    one past the last (counted from the first row, read only if `partial`), the running maximum,
+    the running sum, and the factors for what was summed before and for what these weights sum.
     """
     width, size = lanes(element), itemsize(element)
     row = TILE_VECTORS * width * size

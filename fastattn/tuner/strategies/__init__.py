@@ -1,6 +1,6 @@
 """Strategies, one file each, and their registry.
 
-A strategy knows points and scores, not what they mean, nor clocks or kernels.
+A strategy knows points and scores, but not what they mean; it knows no clocks or kernels.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ __all__ = ["Books", "Strategy", "Trial"]
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A point, and the blocks that are to be measured for it in this race."""
+    """A point, and how many blocks are to be measured for it in this race."""
 
     point: Point
     blocks: int
@@ -25,15 +25,15 @@ class Trial:
 class Strategy(Protocol):
     """Decides what is measured next.
 
-    `ask` gives the next batch, whose points are raced together; each is told its score
-    before the next is asked for.  An empty batch ends the search.  The same seed and the same
-    scores give the same search.
+    `ask` gives the next batch, whose points are raced together; the score of each is told
+    (`tell`) before the next batch is asked for.  An empty batch ends the search.  The same seed
+    and the same scores give the same search.
 
     Parameters
     ----------
     space : Space
     budget : int
-        Evaluations: one is `blocks` blocks of one point.  Never exceeded.
+        Number of evaluations, each `blocks` blocks of one point.  Never exceeded.
     seed : int
     start : sequence of Point
         The default, then winners remembered from other problems; may be empty.
@@ -62,7 +62,7 @@ class Strategy(Protocol):
 
 
 class Books:
-    """A strategy but for its choice of points, `_propose`: no point is asked for twice."""
+    """All of a strategy but its choice of points, `_propose`; no point is proposed twice."""
 
     NAME: ClassVar[str]
     SUMMARY: ClassVar[str]
@@ -85,7 +85,7 @@ class Books:
         self.batches = 0
 
     def _better(self, ranked: Sequence[Point]) -> Point:
-        """The better of two that are drawn: a tournament."""
+        """The better of two points drawn at random: a tournament."""
         return ranked[min(self.random.randrange(len(ranked)) for _ in range(2))]
 
     @property
@@ -127,16 +127,16 @@ class Books:
         }
 
     def ranked(self) -> list[Point]:
-        """Points with a score, best first; equal ones as they were asked for."""
+        """Points with a score, best first; equal ones in the order in which they were asked for."""
         told = [point for point in self.asked if point in self.scores]
         return sorted(told, key=self.scores.__getitem__)
 
     def fresh(self, points: Iterable[Point]) -> list[Point]:
-        """Those that were not asked for, each once."""
+        """Those of `points` that were not asked for yet, each once."""
         return [point for point in dict.fromkeys(points) if point not in self.seen]
 
     def drawn(self, count: int, besides: Iterable[Point] = ()) -> list[Point]:
-        """So many points that were not asked for, at random; fewer where there are no more."""
+        """`count` random points that were not asked for yet; fewer if there are no more."""
         taken = self.seen.union(besides)
         pool = [point for point in self.space.points if point not in taken]
         return self.random.sample(pool, min(count, len(pool)))

@@ -4,7 +4,7 @@ A point's features belong to single genes, and to pairs of them as products.  Th
 their inner products, the kernel: for a handful of scores that is a handful of equations,
 however many features there are [1]_, section 2.2.  How smooth the genes' effects are, how much
 pairs weigh and how rugged the rest is differs from problem to problem, so several models are
-fitted and weighted by how well each foretells a score from the others.
+fitted and weighted by how well each predicts a score from the others.
 
 .. [1] Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006.
 """
@@ -24,7 +24,7 @@ __all__ = ["Model"]
 Array: TypeAlias = NDArray[np.float64]
 
 _OCTAVES = (None, 2.0)  # over which an ordered gene's effect bends; None: a parabola
-_JAGGED = 0.3  # share of an ordered gene's effect that its neighbours do not tell
+_JAGGED = 0.3  # share of an ordered gene's effect that neighbouring values do not tell
 _PAIRS = (0.1, 0.5)  # weight of a pair's products against a single gene's features
 _RIDGES = (0.001, 0.01, 0.1)  # noise and ruggedness against the features
 
@@ -47,7 +47,7 @@ class Model:
         places : sequence of int
             Indices of the measured points in `Space.points`.
         scores : sequence of float
-            Theirs.
+            Scores of these points.
 
         Returns
         -------
@@ -82,8 +82,8 @@ class Model:
     def _kernels(self, places: NDArray[np.intp]) -> tuple[Array, Array]:
         """Inner products of all points with those measured, and of each point with itself.
 
-        (kernels, points, measured) and (kernels, points); the measured points' own are 1 on
-        average.
+        Shapes (kernels, points, measured) and (kernels, points); the measured points' products
+        with themselves are 1 on average.
         """
         for place in places:
             if place not in self._crossed:
@@ -100,15 +100,15 @@ class Model:
         return kernels.reshape(-1, points, measured), (priors / scales).reshape(-1, points)
 
     def _genes(self) -> Iterator[list[tuple[Array, NDArray[np.intp]]]]:
-        """For each width: of each gene, its table and the value that each point has."""
+        """For each width, each gene's table and the value of the gene that each point has."""
         for tables in self._tables:
             yield list(zip(tables, self._columns, strict=True))
 
 
 def _sums(rows: Iterable[Sequence[Array]]) -> Array:
-    """A constant and the sum of the genes' parts, and the sum of all pairs' products.
+    """A constant plus the sum of the genes' parts, and the sum of all pairs' products.
 
-    (2, widths, points), of the genes' parts for each width.
+    Shape (2, widths, points), from the genes' parts for each width.
     """
     sums = []
     for parts in rows:

@@ -1,4 +1,4 @@
-"""The strategy for who does not choose one."""
+"""The strategy for those who do not choose one."""
 
 from __future__ import annotations
 

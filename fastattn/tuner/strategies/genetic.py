@@ -1,4 +1,4 @@
-"""The genetic algorithm that measures only the offspring of which a model expects most."""
+"""A genetic algorithm that measures only the offspring of which a model expects most."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from fastattn.tuner.strategies._model import Array, Model
 
 __all__ = ["Genetic"]
 
-_FIRST = 1.5  # the first population is so many times the budget's square root
+_FIRST = 1.5  # the first population's size over the square root of the budget
 _SPREAD_OVER = 24  # draws, of which the one farthest from the others is taken
-_UNLIKE = 0.7  # distance of unordered values, where that of an ordered gene's ends is 1
+_UNLIKE = 0.7  # distance between unordered values, if an ordered gene's ends are 1 apart
 _GENERATION = 4
 _PARENTS = 6
 _CHILDREN = 60  # bred in each generation, for the model to choose from
-_SCORES_LEAST = 3  # for a model
+_SCORES_LEAST = 3  # that a model needs
 
 
 class Genetic(Books):
     """A seeded population, bred over generations, its offspring screened by a model.
 
-    The first population is `start`, the first of it with each other value of each unordered
+    The first population is `start`, its first point with each other value of each unordered
     gene, and points spread over the space.  A later generation is, by the model's prediction:
 
     - the best step from the best point: elitism;
     - the best children of the best points, by tournament, uniform crossover and mutation,
       ordered genes by one step: half of the generation;
-    - wherever in the space most may be hoped for: mean less one standard deviation.
+    - the points of the whole space that promise most: mean less one standard deviation.
     """
 
     NAME = "genetic"
@@ -58,7 +58,7 @@ class Genetic(Books):
     def _first(self, count: int) -> list[Point]:
         size = min(count, max(len(self.start), round(_FIRST * math.sqrt(self.budget))))
         points = list(dict.fromkeys([*self.start, *self._alternatives()]))[:size]
-        apart = np.full(len(self.space), np.inf)  # of each point from the nearest that is taken
+        apart = np.full(len(self.space), np.inf)  # distance of each point from the nearest taken
         for point in points:
             np.minimum(apart, self._apart(point), out=apart)
         while len(points) < size:
@@ -68,7 +68,7 @@ class Genetic(Books):
         return points
 
     def _alternatives(self) -> list[Point]:
-        """The first of `start`, with each other value of one unordered gene."""
+        """The first point of `start`, with each other value of one unordered gene."""
         return [
             other
             for point in self.start[:1]
@@ -90,7 +90,7 @@ class Genetic(Books):
     def _next(self, size: int) -> list[Point]:
         places = [self.space.place(point) for point in self.asked if point in self.scores]
         scores = np.array([self.scores[self.space.points[place]] for place in places])
-        # How slow the slow ones are would drown what tells the fast ones apart.
+        # Without tanh, how slow the slow ones are would drown what tells the fast ones apart.
         excess = np.tanh(scores - scores.min())
         mean, deviation = self._model.fit(places, excess)
         parents = self.ranked()[:_PARENTS]

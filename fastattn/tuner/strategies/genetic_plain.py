@@ -9,15 +9,15 @@ from fastattn.tuner.strategies._base import Books
 
 __all__ = ["GeneticPlain"]
 
-_MUTATION = 0.1  # of each gene
-_TRIES = 50  # for a child that is new
+_MUTATION = 0.1  # probability for each gene
+_TRIES = 50  # to breed a child that is new
 
 
 class GeneticPlain(Books):
     """Random population, tournaments of two, uniform crossover, light mutation, generations.
 
-    `start` is not used and nothing is learned but the order of the scores.  A child that was
-    asked for before, or is not valid, is drawn anew.
+    `start` is not used, and nothing but the order of the scores is learned from.  A child that
+    was asked for before, or is not valid, is drawn anew.
     """
 
     NAME = "genetic-plain"

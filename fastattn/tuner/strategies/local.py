@@ -54,7 +54,7 @@ class Local(Books):
             genes = list(range(len(self.space.genes)))
             self.random.shuffle(genes)
         elif self.scores[best] < self.scores[self._here]:
-            # Along the gene that has just paid first, then the others again.
+            # The gene that has just paid off is tried first, then the others again.
             genes = [at for at in range(len(best)) if best[at] == self._here[at]]
             self.random.shuffle(genes)
             genes += [at for at in range(len(best)) if best[at] != self._here[at]]

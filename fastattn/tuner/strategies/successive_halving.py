@@ -14,8 +14,8 @@ __all__ = ["SuccessiveHalving"]
 class SuccessiveHalving(Books):
     """One block for each of many points, two for the better half of them, and so on.
 
-    All blocks together are those that other strategies spend: `budget` times `blocks`.  So
-    many points are taken that the last ones to be left get at least `blocks` blocks.
+    It spends as many blocks in all as other strategies: `budget` times `blocks`.  It starts with
+    as many points as still give the last ones left at least `blocks` blocks.
     """
 
     NAME = "successive-halving"
@@ -27,7 +27,7 @@ class SuccessiveHalving(Books):
         super().__init__(space, budget, seed, start, blocks)
         self._blocks_left = budget * blocks
         self._each = 1
-        self._rungs: dict[Point, int] = {}  # the last that a point took part in
+        self._rungs: dict[Point, int] = {}  # the last rung that a point took part in
 
     def ask(self) -> list[Trial]:
         if not self._rungs:
@@ -49,7 +49,7 @@ class SuccessiveHalving(Books):
         return [Trial(point, self._each) for point in points]
 
     def ranked(self) -> list[Point]:
-        """Who came further is better; then the score of the last race counts."""
+        """Points that came further are better; among equals the score of the last race counts."""
         return sorted(super().ranked(), key=lambda point: -self._rungs[point])
 
     def state(self) -> dict[str, Any]:
