@@ -36,7 +36,7 @@ $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
-# Numba's cache starts empty: coverage sees the code generators only while they generate.
+# Numba's cache starts empty, because coverage sees the code generators only while they generate.
 test: $(VENV)/.installed
 	rm -rf build/numba-cache
 	NUMBA_CACHE_DIR=$(CURDIR)/build/numba-cache $(BIN)/python -m pytest -n 2 --dist worksteal \
@@ -72,7 +72,7 @@ tuned: $(VENV)/.installed
 preview: $(VENV)/.bench
 	$(BIN)/python -P -m asv preview
 
-# PyTorch is compared with where `make peers` has installed it.
+# The report compares with PyTorch only if `make peers` has installed it.
 report: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.study $(ARGS)
 
@@ -94,7 +94,7 @@ $(VENV)/.rivals: $(VENV)/.installed
 replay: $(VENV)/.rivals
 	$(BIN)/python -m benchmarks.tuner_replay $(or $(ARGS),replay)
 
-# The system's Chromium where this user may install it, else playwright's own.
+# The system's Chromium if there is one or this user may install it, else playwright's own.
 browser: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[browser]"
 	command -v chromium >/dev/null || command -v google-chrome >/dev/null \
@@ -125,6 +125,6 @@ clean:
 		.asv/env .asv/html .asv/vendor .asv/paired/installed .asv/paired/rounds .asv/paired/wheels
 	find fastattn benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
 
-# What was measured cannot be made again in a minute: `clean` leaves it.
+# Measurements cannot be made again in a minute, so `clean` leaves them.
 distclean: clean
 	rm -rf .asv .peers report

@@ -1,6 +1,6 @@
-"""Build of the compiled extension: one Cython module, one object for each instruction set.
+"""Build the compiled extension: one Cython module, and one object for each instruction set.
 
-The metadata stands in pyproject.toml.  Here is `ISAS`, the table of instruction sets, and
+The metadata is in pyproject.toml.  This file has `ISAS`, the table of instruction sets, and
 the build_ext that compiles each row with its own flags.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
 
-try:  # setuptools >= 70.1 has them itself
+try:  # setuptools >= 70.1 has its own
     from setuptools.errors import CompileError
 except ImportError:
     from distutils.errors import CompileError
@@ -28,11 +28,11 @@ SOURCES = Path("src_cpp")
 
 @dataclass(frozen=True)
 class Isa:
-    """One instruction set: the flags its object is compiled with, and where that makes sense."""
+    """One instruction set: the flags for compiling its object, and where that makes sense."""
 
     name: str
     flags: tuple[str, ...] = ()
-    machines: tuple[str, ...] = ()  # of platform.machine(); () = any
+    machines: tuple[str, ...] = ()  # values of platform.machine(); () = any
 
 
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
@@ -51,7 +51,7 @@ COMMON_FLAGS = (
     "-O3",
     "-fvisibility=hidden",
     "-fno-lto",  # a link-time optimiser could inline ISA code where it must not run
-    "-g0",  # Python's own flags may ask for it, which takes time and most of the file's size
+    "-g0",  # Python's own flags may ask for debug data: slow, and most of the file's size
     "-Wall",
     "-Wextra",
 )
@@ -61,8 +61,9 @@ ISA_FLAGS = (
     "-fno-rtti",
     "-fno-math-errno",
     "-fno-trapping-math",
-    # A tile's loop that begins in the middle of a cache line takes a line more to fetch, which
-    # shows where a neighbour shares the core; whatever stands before it would decide.
+    # A tile's loop that begins in the middle of a cache line needs one more line to be fetched,
+    # which shows if a neighbour shares the core.  Unaligned, it begins wherever the code before
+    # it happens to end.
     "-falign-functions=64",
     "-falign-loops=64",
     "-Wno-psabi",  # vectors as arguments: all of these functions are inlined
@@ -78,7 +79,7 @@ class BuildExt(build_ext):
         generated.mkdir(parents=True, exist_ok=True)
         openmp = self._openmp_flags()
         extra = tuple(shlex.split(os.environ.get("FASTATTN_CXXFLAGS", "")))
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each waits for a compiler process
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for a compiler process
             compiled = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), ISAS))
         lines = []
         for isa, (objects, refusal) in zip(ISAS, compiled, strict=True):
@@ -94,13 +95,13 @@ class BuildExt(build_ext):
         ext.include_dirs.append(str(generated))
         ext.extra_compile_args = [*COMMON_FLAGS, "-pthread", *openmp, *extra]
         ext.extra_link_args = ["-pthread", *openmp, *extra]
-        self.force = True  # setuptools does not know what the objects were made of
+        self.force = True  # setuptools does not know what the objects were made from
         super().build_extension(ext)
 
     def _compile_isa(
         self, isa: Isa, ext: Extension, extra: tuple[str, ...]
     ) -> tuple[list[str], str | None]:
-        """Compile one row: its object, or the reason why there is none."""
+        """Compile one row; returns its object, or the reason why there is none."""
         if isa.machines and platform.machine() not in isa.machines:
             return [], f"only for {' and '.join(isa.machines)}"
         try:
@@ -117,7 +118,7 @@ class BuildExt(build_ext):
         return objects, None
 
     def _openmp_flags(self) -> list[str]:
-        """Flags for OpenMP, of the roofline's probes; none where the compiler has no OpenMP."""
+        """Flags for OpenMP, which the roofline's probes use; none if the compiler lacks it."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "openmp.cpp"
             source.write_text(
@@ -133,7 +134,7 @@ class BuildExt(build_ext):
 
 
 def extension() -> Extension:
-    """The compiled binding with the C++ that is built for any CPU."""
+    """The compiled binding, with the C++ that is built for any CPU."""
     import numpy
 
     headers = sorted(map(str, SOURCES.glob("**/*.hpp")))

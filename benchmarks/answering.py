@@ -1,4 +1,4 @@
-"""What processes have in common that measure, and answer in lines on standard output."""
+"""Helpers for processes that measure and answer line by line on standard output."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from typing import TextIO
 
 
 def own_output() -> TextIO:
-    """Standard output for ourselves; what libraries print goes to standard error."""
+    """Reserve standard output for our answers; what libraries print goes to standard error."""
     ours = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     return ours
 
 
 def one_line(error: BaseException) -> str:
-    """An error in a line."""
+    """An error as one line."""
     lines = str(error).strip().splitlines() or [""]
     return f"{type(error).__name__}: {lines[0]}"[:300]

@@ -6,9 +6,9 @@ from typing import Any
 
 
 def bar(**options: Any) -> Any:
-    """A `rich.progress.Progress`: share, time and description; it leaves no trace.
+    """A `rich.progress.Progress` with share, time and description; it disappears at its end.
 
-    rich is imported here and not above: asv imports every module of this folder.
+    rich is imported here, not at the top, because asv imports every module in this folder.
     """
     from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 

@@ -10,14 +10,14 @@ PROFILE = common.profile()
 
 
 class DimGrid(Compared):
-    """Q, k and v are dim x dim, one head: the grid of the study fastattn grew from."""
+    """Grid of the study that fastattn grew from: q, k and v are dim x dim, one head."""
 
     param_names = ("dim", "impl", "dtype")
     params = (PROFILE.dims, common.IMPLS, PROFILE.dtypes)
 
     @staticmethod
     def cases(profile: Profile) -> dict[tuple[int, str], Case]:
-        """What a profile has of the grid, by dim and data type."""
+        """The profile's part of the grid, by dim and data type."""
         return {
             (dim, dtype): common.dim_case(dim, dtype)
             for dim in profile.dims
@@ -38,7 +38,7 @@ class Workloads(Compared):
 
     @staticmethod
     def cases(profile: Profile) -> dict[tuple[str, str], Case]:
-        """What a profile has of the table, by name and data type."""
+        """The profile's part of the table, by name and data type."""
         return {
             (name, dtype): common.WORKLOADS[name].of(dtype)
             for name in profile.workloads

@@ -1,4 +1,4 @@
-"""Ratios for the history: steady enough for a step of a few per cent to be seen."""
+"""Ratios for the history, steady enough to show a step of a few per cent."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from benchmarks import common, controls, sampling
 from benchmarks.common import Case, Profile
 
 PROFILE = common.profile()
-IMPLS = ("cython",)  # append: a value is part of a result's name
+IMPLS = ("cython",)  # append only: a value is part of a result's name
 VERSION = "2"  # of the ratios
 Cells = dict[tuple[Any, str], sampling.Cell]
 
 
 class Ratios:
-    """A few regimes; see `controls` for what they are held against."""
+    """A few regimes; see `controls` for what they are compared with."""
 
     param_names = ("regime", "impl")
     params = (PROFILE.history, IMPLS)
 
     @staticmethod
     def cases(profile: Profile) -> dict[str, Case]:
-        """What a profile has of the table, by name."""
+        """The profile's part of the table, by name."""
         return {name: common.HISTORY[name] for name in profile.history}
 
     @common.benchmark(version="1", timeout=3600)
@@ -31,5 +31,5 @@ class Ratios:
 
     @common.benchmark(version=VERSION, unit="times NumPy's time for like work")
     def track_time_over_control(self, cells: Cells, regime: str, impl: str) -> float:
-        """Least time over the least of like operations by NumPy."""
+        """Least time over the least time of like work by NumPy."""
         return controls.track(cells[regime, impl])

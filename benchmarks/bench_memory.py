@@ -1,4 +1,4 @@
-"""Peak memory: of the whole process over the dim grid, beyond the arrays over workloads."""
+"""Peak memory: of the whole process for the dim grid, beyond the arrays for the workloads."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ PROFILE = common.profile()
 
 
 def warm() -> None:
-    """Let compilers fill their caches on disk: what they take is not the call's.
+    """Let compilers fill their caches on disk: the memory that they take is not the call's.
 
-    An implementation that fails here will fail in its own cells.
+    An implementation that fails here will also fail in its own cells.
     """
     for impl in common.IMPLS:
         for dtype in PROFILE.dtypes:
@@ -59,12 +59,12 @@ class Workloads:
 
     @common.benchmark(version="1", unit="bytes")
     def track_extra_memory(self, workload: str, impl: str) -> float:
-        """Growth of resident memory at its peak during one call, less the result."""
+        """Peak resident memory during one call, beyond what was resident before and the result."""
         case = (common.WORKLOADS | common.LONG)[workload]
         reason = common.missing(case, impl) or (None if _reset_peak() else "no peak to reset")
         if reason is not None:
             raise common.skip(reason)
-        common.bind(common.SMALLEST, impl)()  # code, thread pools and BLAS's buffers are there
+        common.bind(common.SMALLEST, impl)()  # loads code, thread pools and BLAS's buffers
         call = common.bind(case, impl)
         gc.collect()
         _reset_peak()
@@ -76,7 +76,7 @@ class Workloads:
 
 
 def _reset_peak() -> bool:
-    """Set the process's peak to what is resident now; False where the system cannot."""
+    """Reset the process's peak to what is resident now; False if the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:

@@ -33,12 +33,12 @@ print(time.perf_counter() - start)
 
 
 def run_seconds(code: str, **environment: str) -> float:
-    """Number that a fresh interpreter prints.
+    """Run code in a fresh interpreter and return the number that it prints.
 
     Raises
     ------
     RuntimeError
-        It failed; the end of what it said.
+        The interpreter failed; the message has the end of what it said.
     """
     command = [sys.executable, "-P", "-c", code]
     done = subprocess.run(
@@ -67,12 +67,12 @@ class Call:
 
     @common.benchmark(version="1", unit="seconds")
     def track_time(self, cells: dict[tuple[Any, str], sampling.Cell], impl: str) -> Any:
-        """Seconds of one call, median."""
+        """Median seconds of one call."""
         return sampling.track(cells["smallest call", impl], "time")
 
 
 class Import:
-    """Importing fastattn, and numpy alone, in turns of fresh interpreters."""
+    """Imports of fastattn, and of numpy alone, in turns, each in a fresh interpreter."""
 
     @common.benchmark(version="1", timeout=600)
     def setup_cache(self) -> Samples:
@@ -91,7 +91,7 @@ class Import:
 
     @common.benchmark(version="1", unit="times NumPy's time")
     def track_time_over_numpy(self, samples: Samples) -> float:
-        """The same over ``import numpy``, median of the ratio of a turn."""
+        """That time over the time of ``import numpy``: median of the ratios within a turn."""
         pairs = zip(samples["fastattn"], samples["numpy"], strict=True)
         return statistics.median(ours / numpy for ours, numpy in pairs)
 
@@ -104,7 +104,7 @@ class FirstCall:
 
     @common.benchmark(version="1", timeout=600)
     def setup_cache(self) -> dict[tuple[str, str], float]:
-        """Measure with an empty folder of compiled code, then with the same, filled."""
+        """Measure with an empty folder for compiled code, then with the same folder filled."""
         found: dict[tuple[str, str], float] = {}
         for dtype in PROFILE.compiled:
             with tempfile.TemporaryDirectory() as folder:
@@ -117,7 +117,7 @@ class FirstCall:
 
     @common.benchmark(version="1", unit="seconds")
     def track_time(self, found: dict[tuple[str, str], float], cache: str, dtype: str) -> float:
-        """Seconds of the call, the folder of compiled code being empty or filled."""
+        """Seconds of the call, with the folder for compiled code empty or filled."""
         if (cache, dtype) not in found:
             raise common.skip("numba cannot run here")
         return found[cache, dtype]

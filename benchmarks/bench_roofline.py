@@ -1,4 +1,4 @@
-"""Time over what the machine's limits allow, for each regime; see `roofline`."""
+"""Time over the least that the machine's limits allow, for each regime; see `roofline`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from benchmarks import common, roofline, sampling
 from benchmarks.common import Case, Profile
 
 PROFILE = common.profile()
-IMPLS = ("cython",)  # append: a value is part of a result's name
+IMPLS = ("cython",)  # append only: a value is part of a result's name
 Cells = dict[tuple[Any, str], sampling.Cell]
 
 
@@ -20,7 +20,7 @@ class Regimes:
 
     @staticmethod
     def cases(profile: Profile) -> dict[str, Case]:
-        """What a profile has of the table, by name."""
+        """The profile's part of the table, by name."""
         return {name: common.REGIMES[name] for name in profile.regimes}
 
     @common.benchmark(version="1", timeout=3600)
@@ -42,20 +42,20 @@ class Masked:
 
     @staticmethod
     def cases(profile: Profile) -> dict[str, Case]:
-        """What a profile has of the table, by name."""
+        """The profile's part of the table, by name."""
         return {name: common.MASKED[name] for name in profile.masked}
 
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> Cells:
-        """Measure in turns with the probe and the same call without a mask."""
+        """Measure in turns with the probe and with the same call without a mask."""
         return roofline.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
     @common.benchmark(version="1", unit="times the peak's time")
     def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:
-        """Inverse of the fraction of peak; the work is that of the keys that are seen."""
+        """Inverse of the fraction of peak; only the keys that are seen count as work."""
         return sampling.track(cells[regime, impl], "time_over_peak")
 
     @common.benchmark(version="1", unit="times the unmasked time")
     def track_time_over_unmasked(self, cells: Cells, regime: str, impl: str) -> Any:
-        """Time over that of the same call with every key seen."""
+        """Time over that of the same call when every key is seen."""
         return sampling.track(cells[regime, impl], "time_over_unmasked")

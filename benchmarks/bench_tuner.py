@@ -11,9 +11,9 @@ Found = dict[int, dict[str, Any]]
 
 
 class Genetic:
-    """Block of keys, threads and data type for q, k and v of dim x dim, in 18 evaluations.
+    """Search for key block, threads and data type in 18 evaluations; q, k, v are dim x dim.
 
-    All usable CPUs; the default is block 64, a thread for each of them, float32.
+    Runs on all usable CPUs; the default is block 64, one thread for each CPU, float32.
     """
 
     param_names = ("dim",)
@@ -21,7 +21,7 @@ class Genetic:
 
     @common.benchmark(version="2", timeout=3600)
     def setup_cache(self) -> Found:
-        """Tune each dim, and measure again."""
+        """Tune each dim, and measure its winner again."""
         return tuned.measure(self.params[0], PROFILE)
 
     @common.benchmark(version="2", unit="times the default's time")
@@ -31,17 +31,17 @@ class Genetic:
 
     @common.benchmark(version="2", unit="times the best's time")
     def track_time_over_best(self, found: Found, dim: int) -> Any:
-        """1 + regret: time of the winner over the best of all 32, in turns with them."""
+        """1 + regret: the winner's time over the best of all 32 points, in turns with them."""
         return tuned.track(found[dim], "time_over_best")
 
     @common.benchmark(version="2", unit="keys")
     def track_block(self, found: Found, dim: int) -> Any:
-        """Block of keys of the winner."""
+        """The winner's block of keys."""
         return tuned.track(found[dim], "winner", "block")
 
     @common.benchmark(version="1", unit="threads")
     def track_threads(self, found: Found, dim: int) -> Any:
-        """Threads of the winner."""
+        """The winner's number of threads."""
         return tuned.track(found[dim], "winner", "threads")
 
     @common.benchmark(version="1", unit="bits")
@@ -51,7 +51,7 @@ class Genetic:
 
     @common.benchmark(version="1", unit="evaluations")
     def track_evaluations(self, found: Found, dim: int) -> Any:
-        """Points that were measured before the final."""
+        """Number of points that were measured before the final."""
         return tuned.track(found[dim], "evaluations")
 
     @common.benchmark(version="1", unit="seconds")

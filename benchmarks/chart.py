@@ -15,12 +15,12 @@ from benchmarks import report
 from benchmarks.common import DIMS, IMPLS
 
 DTYPE = "float32"
-# Okabe and Ito's colours, told apart by colour-blind readers; markers tell them apart too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; the markers differ too.
 STYLE = {"numpy": ("#666666", "s"), "numba": ("#E69F00", "^"), "cython": ("#0072B2", "o")}
 
 
 def draw(results: report.Report, path: Path) -> None:
-    """Write the picture, in the format that the file's ending names."""
+    """Write the picture, in the format that the file's suffix names."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -49,7 +49,7 @@ def draw(results: report.Report, path: Path) -> None:
 
 
 def main() -> int:
-    """Run the command; 1 where nothing is stored for the commit."""
+    """Run the command; exit status 1 if nothing is stored for the commit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.chart", description=__doc__)
     parser.add_argument("file", type=Path, help="where to write it: .svg, .png, ...")
     file = parser.parse_args().file

@@ -1,8 +1,8 @@
 """What every benchmark shares: shape tables, profiles, seeded inputs, the forced call.
 
-The tables are append-only and the names in them are part of a result's name: a value
+The tables are append-only, and the names in them are part of a result's name: a value
 that is renamed or moved loses its history.  Only the public face of fastattn is used,
-and it is imported when first needed: the suite can be listed for every version.
+and it is imported only when needed, so that the suite can be listed for every version.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from typing import Any, TypeVar
 
 PROFILE_VARIABLE = "FASTATTN_BENCH_PROFILE"
 PROGRESS_VARIABLE = "FASTATTN_BENCH_PROGRESS"  # a file that `run` reads while asv works
-CPUS_VARIABLE = "FASTATTN_BENCH_CPUS"  # those that `run` may use, before asv pins benchmarks to one
+CPUS_VARIABLE = "FASTATTN_BENCH_CPUS"  # those `run` may use, before asv pins benchmarks to one
 
 IMPLS = ("numpy", "numba", "cython")
 DTYPES = ("float32", "float64")
 DIMS = (64, 128, 256, 400, 512, 768, 1024)
 
-# One thread against one thread: asv.conf.json gives BLAS one, `bind` the others.
+# One thread against one thread: asv.conf.json sets this for BLAS, `bind` for the others.
 THREADS = 1
 BLAS_VARIABLES = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
-# What was tuned on a machine steers no measurement.
+# Keeps what was tuned on this machine from steering a measurement.
 UNTUNED = {"FASTATTN_WISDOM": "off"}
 
 
@@ -37,12 +37,12 @@ class Case:
     Attributes
     ----------
     causal : bool
-        A query sees the keys up to its own place.
+        A query sees the keys up to its own position.
     window : int or None
-        It sees its own key and so many before it.
+        A query sees its own key and this many before it.
     blocks : int
-        Keys and queries are cut into so many equal blocks, and a query sees those of its
-        own, by a boolean mask.
+        Keys and queries are cut into this many equal blocks, and a boolean mask lets a query
+        see only the keys of its own block.
     """
 
     batch: int
@@ -65,7 +65,7 @@ class Case:
         return Case(**{**asdict(self), "causal": False, "window": None, "blocks": 1})
 
     def seen(self, rows: Any) -> Any:
-        """Keys that some queries see, as booleans (rows, Lk); None if they see all."""
+        """Keys that the queries `rows` see, as booleans (rows, Lk); None if they see all."""
         import numpy as np
 
         if self == self.without_masks():
@@ -78,7 +78,7 @@ class Case:
 
     @property
     def itemsize(self) -> int:
-        """Bytes of a number of q, k and v."""
+        """Bytes of one number of q, k or v."""
         return {"float64": 8, "float32": 4}.get(self.dtype, 2)
 
     @property
@@ -102,7 +102,7 @@ WORKLOADS = {
     "causal-4k": Case(1, 8, 8, 4096, 4096, 128, causal=True),
     "decode": Case(4, 32, 8, 1, 4096, 128),
 }
-# What is held against the roofline: a case and its data type under one name.
+# What is compared with the roofline: a case and its data type under one name.
 REGIMES = {
     "dim-256": dim_case(256, "float32"),
     "dim-512": dim_case(512, "float32"),
@@ -122,13 +122,13 @@ REGIMES = {
     "decode-bfloat16": WORKLOADS["decode"].of("bfloat16"),
     "decode-group-8": Case(2, 64, 8, 1, 4096, 128),
 }
-# Most keys hidden: held against the roofline, and against the same call without a mask.
+# Most keys hidden: compared with the roofline, and with the same call without a mask.
 MASKED = {
     "blocks-2k": Case(1, 8, 8, 2048, 2048, 64, blocks=8),
     "window-4k": Case(1, 8, 8, 4096, 4096, 64, window=255),
     "causal-2k": WORKLOADS["causal-2k"],
 }
-# Held against NumPy: calls so short that a process takes turns with it often.
+# Compared with NumPy: calls so short that one process can take many turns with it.
 HISTORY = {
     "dim-256": REGIMES["dim-256"],
     "dim-512": REGIMES["dim-512"],
@@ -136,7 +136,7 @@ HISTORY = {
     "prefill-head": Case(1, 1, 1, 512, 2048, 128),
     "decode": REGIMES["decode"],
 }
-LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory: its scores take 1 GiB
+LONG = {"long-16k": Case(1, 1, 1, 16384, 16384, 64)}  # for memory only: its scores take 1 GiB
 SMALLEST = Case(1, 1, 1, 1, 1, 1)
 
 
@@ -147,7 +147,7 @@ class Profile:
     Attributes
     ----------
     dims, dtypes, workloads, workload_dtypes, memory : tuple
-        Rows of the tables that are measured.
+        Which rows of the tables are measured.
     rounds : int
         Fresh processes for each case: the unit of the statistics.
     repetitions : int
@@ -155,17 +155,17 @@ class Profile:
     block_seconds : float
         Calls are repeated until a turn lasts this long.
     budget_seconds : float
-        Turns of a process end here, but after three of them at the earliest.
+        Time after which the turns of a process end, but not before three repetitions.
     regimes, masked : tuple of str
-        Rows that are held against the roofline.
+        Rows that are compared with the roofline.
     history : tuple of str
-        Rows that are held against NumPy.
+        Rows that are compared with NumPy.
     history_rounds : int
-        Processes for each of them: as many as a noise of 1 % takes.
+        Processes for each of these rows: as many as a noise of 1 % requires.
     tuned : tuple of int
         Dims that the tuner searches.
     imports : int
-        Fresh interpreters for each imported module.
+        Fresh interpreters for each module that is imported.
     compiled : tuple of str
         Data types for which Numba's compiler is timed.
     """
@@ -189,7 +189,7 @@ class Profile:
 
 
 _ALL = tuple(WORKLOADS)
-# Where the score matrix takes 512 MiB, NumPy alone takes half a minute.
+# Without causal-4k: its score matrix takes 512 MiB, and NumPy alone takes half a minute.
 _SHORT = tuple(name for name in WORKLOADS if name != "causal-4k")
 PROFILES = {
     "smoke": Profile(
@@ -250,7 +250,7 @@ PROFILES = {
 
 
 def profile() -> Profile:
-    """Profile that the environment names; "standard" where it names none."""
+    """Profile that the environment names, or "standard" if it names none."""
     name = os.environ.get(PROFILE_VARIABLE) or "standard"
     if name not in PROFILES:
         raise ValueError(f"{PROFILE_VARIABLE}={name!r}: accepted are {', '.join(PROFILES)}")
@@ -263,8 +263,8 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 def benchmark(**attributes: Hashable) -> Callable[[_F], _F]:
     """Give a benchmark its asv attributes; `version` is one of them.
 
-    Without a version asv hashes the source of the function, so that tidying it would
-    erase its history, and a change of method elsewhere would not.
+    Without a version, asv hashes the source of the function: tidying the function would then
+    erase its history, whereas a change of method elsewhere would not.
     """
     if "version" not in attributes:
         raise TypeError("a benchmark needs an explicit version")
@@ -329,14 +329,14 @@ def inputs(case: Case) -> tuple[Any, Any, Any]:
 
 
 def bind(case: Case, impl: str, threads: int = THREADS, **fields: Any) -> Callable[[], Any]:
-    """Make the public call of a case, implementation and thread count forced.
+    """Bind the public call of a case to an implementation and a number of threads.
 
-    `fields` are further ones of its `Config`.
+    `fields` are further fields of its `Config`.
 
     Raises
     ------
     RuntimeError
-        BLAS may use more threads than `THREADS`: its times would not compare.
+        BLAS may use more threads than `THREADS`, so its times would not be comparable.
     """
     import fastattn
 
@@ -353,7 +353,7 @@ def bind(case: Case, impl: str, threads: int = THREADS, **fields: Any) -> Callab
 
 
 def skip(reason: str) -> Exception:
-    """Word a skip: asv shows it and stores NaN.  To be raised from a benchmark."""
+    """Make a skip for a benchmark to raise; asv shows the reason and stores NaN."""
     from asv_runner.benchmarks.mark import SkipNotImplemented
 
     print(f"skipped: {reason}")
@@ -362,7 +362,7 @@ def skip(reason: str) -> Exception:
 
 
 def progress(text: str) -> None:
-    """Tell `run` what is being done; asv keeps a benchmark's own output to itself."""
+    """Tell `run` what is being done, since asv keeps a benchmark's own output to itself."""
     path = os.environ.get(PROGRESS_VARIABLE)
     if path:
         with open(path, "a", encoding="utf-8") as stream:

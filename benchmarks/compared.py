@@ -1,8 +1,8 @@
-"""Five benchmarks that share one measurement: what asv is told of a set of cases.
+"""Five benchmarks that share one measurement: what asv is told about a set of cases.
 
-A subclass gives `params`, whose last but one is always the implementation, and a
-`setup_cache` of its own: asv knows it by the line it stands on, so that an inherited
-one would be shared among subclasses.
+A subclass defines `params`, of which the last but one is always the implementation, and a
+`setup_cache` of its own: asv identifies a `setup_cache` by the line where it is defined, so
+subclasses would share an inherited one.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Cells = dict[tuple[Any, str], sampling.Cell]
 
 
 class Compared(ABC):
-    """Tracks of (case, impl, dtype); abstract, hence no benchmark by itself."""
+    """Tracks of (case, impl, dtype); abstract, so it is not itself a benchmark."""
 
     param_names: tuple[str, ...]
     params: tuple[tuple[Any, ...], ...]
@@ -28,17 +28,17 @@ class Compared(ABC):
 
     @benchmark(version="1", unit="seconds")
     def track_time(self, cells: Cells, case: Any, impl: str, dtype: str) -> Any:
-        """Seconds of one call, median."""
+        """Median seconds of one call."""
         return sampling.track(cells[(case, dtype), impl], "time")
 
     @benchmark(version="1", unit="times NumPy's speed")
     def track_speedup(self, cells: Cells, case: Any, impl: str, dtype: str) -> Any:
-        """NumPy's time over this one's, in turns of one process; more is better."""
+        """NumPy's time over this implementation's, in turns of one process; more is better."""
         return sampling.track(cells[(case, dtype), impl], "speedup")
 
     @benchmark(version="1", unit="times NumPy's time")
     def track_time_over_numpy(self, cells: Cells, case: Any, impl: str, dtype: str) -> Any:
-        """The inverse of the speed-up: asv looks for regressions here, more is worse."""
+        """Inverse of the speed-up: more is worse, and asv looks for regressions here."""
         return sampling.track(cells[(case, dtype), impl], "time_over_numpy")
 
     @benchmark(version="1", unit="of the mean")

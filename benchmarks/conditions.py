@@ -1,7 +1,7 @@
-"""Under what conditions numbers were taken: machine, libraries, threads, and disturbance.
+"""The conditions under which numbers were taken: machine, libraries, threads, disturbance.
 
-Stored with what is measured, and looked at before it is believed.  Everything here is a fact
-that is read, and None where the system does not tell it.
+They are stored with the results and looked at before those are believed.  Everything here is a
+fact that is read, or None if the system does not tell it.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from benchmarks.files import write_whole
 RECORD_VARIABLE = "FASTATTN_BENCH_CONDITIONS"  # a file to which measurements append theirs
 CASE_VARIABLE = "FASTATTN_BENCH_CASE"  # what is being measured, in words
 
-# Beyond these a measurement is disturbed.
+# Beyond these shares a measurement counts as disturbed.
 LOST_SHARE = 0.05
 STEAL_SHARE = 0.02
-DISTURBED_SHARE = 0.1  # of its measurements: beyond it a run is
+DISTURBED_SHARE = 0.1  # of a run's measurements: beyond it the run is disturbed
 
 VARIABLES = (
     *common.BLAS_VARIABLES,
@@ -36,7 +36,7 @@ VARIABLES = (
     "FASTATTN_WISDOM",
 )
 
-# Set outside, they make a library take other kernels than it would choose for this processor.
+# If set, these make a library use other kernels than it would choose for this processor.
 FORCING = (
     *("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE", "MKL_CBWR", "MKL_DEBUG_CPU_TYPE"),
     *("MKL_ENABLE_INSTRUCTIONS", "BLIS_ARCH_TYPE", "NVPL_BLAS_DEBUG_CPU_TYPE"),
@@ -47,7 +47,7 @@ FORCING = (
 
 
 def forced(variables: Mapping[str, str | None]) -> str | None:
-    """Say what of an environment forces a library's kernels; None where nothing does."""
+    """Name what in an environment forces a library's kernels; None if nothing does."""
     found = [f"{name}={variables[name]}" for name in FORCING if variables.get(name)]
     if not found:
         return None
@@ -91,7 +91,7 @@ def facts() -> dict[str, Any]:
 
 
 def pools() -> list[dict[str, Any]] | None:
-    """Thread pools of the loaded libraries; None where threadpoolctl is not installed."""
+    """Thread pools of the loaded libraries; None if threadpoolctl is not installed."""
     try:
         from threadpoolctl import threadpool_info
     except ImportError:
@@ -101,13 +101,13 @@ def pools() -> list[dict[str, Any]] | None:
 
 
 def _own_threads() -> int | None:
-    """Threads that this process has by now, OpenMP's and BLAS's included."""
+    """Number of threads that this process has now, OpenMP's and BLAS's included."""
     lines = (_read("/proc/self/status") or "").splitlines()
     return next((int(s.split()[1]) for s in lines if s.startswith("Threads:")), None)
 
 
 def steal_ticks(numbers: list[int], stat: str = "/proc/stat") -> int:
-    """Ticks since the start that a hypervisor gave these CPUs to others; 0 if it does not say."""
+    """Ticks since boot that a hypervisor gave these CPUs to others; 0 if it does not say."""
     names = {f"cpu{number}" for number in numbers}
     lines = [line.split() for line in (_read(stat) or "").splitlines()]
     return sum(int(line[8]) for line in lines if line and line[0] in names and len(line) > 8)
@@ -115,18 +115,18 @@ def steal_ticks(numbers: list[int], stat: str = "/proc/stat") -> int:
 
 @dataclass(frozen=True, slots=True)
 class Disturbance:
-    """What others took while something was measured.
+    """What others took during a measurement.
 
     Attributes
     ----------
     seconds : float
-        It lasted.
+        How long the measurement lasted.
     lost_share : float
-        Of the time in which this process did not run.  It never waits of its own will.
+        Share of that time in which this process did not run.  It never waits of its own accord.
     steal_share : float
-        Of the time of its CPUs that a hypervisor gave to others.
+        Share of its CPUs' time that a hypervisor gave to others.
     switches : int
-        Times that the process was made to leave a CPU.
+        Number of times that the process was made to leave a CPU.
     """
 
     seconds: float
@@ -136,19 +136,19 @@ class Disturbance:
 
     @property
     def disturbed(self) -> bool:
-        """Whether it is too much."""
+        """Whether either share is too large."""
         return self.lost_share > LOST_SHARE or self.steal_share > STEAL_SHARE
 
 
 class Watch:
-    """Looks at the disturbance of this process from its creation on."""
+    """Watches the disturbance of this process, from the watch's creation on."""
 
     def __init__(self) -> None:
         self._cpus = cpus()
         self._start = self._look()
 
     def stop(self) -> Disturbance:
-        """What there was since."""
+        """The disturbance since the start."""
         seconds, running, switches, ticks = (
             b - a for a, b in zip(self._start, self._look(), strict=True)
         )
@@ -175,12 +175,12 @@ def record(disturbance: Disturbance) -> None:
 
 
 def gather(lines: list[str]) -> dict[str, Any]:
-    """Put recorded lines together: the facts, once where all agree, and what was disturbed.
+    """Combine recorded lines: the facts, once if all agree, and what was disturbed.
 
     Returns
     -------
     dict
-        "facts": different ones, in order; "measurements": case, seconds, shares and whether
+        "facts": the distinct ones, in order; "measurements": case, seconds, shares and whether
         it was disturbed; "disturbed": whether more than `DISTURBED_SHARE` of them were.
     """
     different: list[dict[str, Any]] = []
@@ -200,7 +200,7 @@ def gather(lines: list[str]) -> dict[str, Any]:
 
 
 def path_of(results: Path, machine: str, commit: str) -> Path:
-    """Where the conditions of a commit's results are: beside them.  Not .json: asv's are that."""
+    """File of a commit's conditions, beside its results; not .json, because asv's files are."""
     return results / machine / f"{commit[:8]}.conditions"
 
 
@@ -213,14 +213,14 @@ def store(found: dict[str, Any], results: Path, machine: str, commit: str) -> Pa
 
 
 def load(results: Path, machine: str, commit: str) -> list[dict[str, Any]]:
-    """Conditions of the runs that a commit's results are of; [] where nobody recorded them."""
+    """Conditions of the runs that a commit's results come from; [] if none were recorded."""
     text = _read(str(path_of(results, machine, commit)))
     runs: list[dict[str, Any]] = json.loads(text)["runs"] if text else []
     return runs
 
 
 def warning(found: dict[str, Any]) -> str | None:
-    """Say that a run was disturbed; None where it was not."""
+    """Say that a run was disturbed; None if it was not."""
     if not found["disturbed"]:
         return None
     bad = [m for m in found["measurements"] if m["disturbed"]]

@@ -1,12 +1,13 @@
-"""The same work by NumPy alone: what history's ratios are taken to.
+"""The same work by NumPy alone, which the history's ratios are relative to.
 
-A kernel's time changes with the machine's clock; so does that of a control in the same process, a
-moment before or after.  Its code is a pinned wheel's, so that over the commits only the kernel
-changes.  A neighbour on the same core slows the two unequally, and only ever slows them: the least
-of many short samples is what remains where medians of the same build lie 3 to 8 % apart.
+A kernel's time changes with the machine's clock, and so does that of a control in the same
+process, a moment before or after.  The control's code comes from a pinned wheel, so that over the
+commits only the kernel changes.  A neighbour on the same core slows the two unequally, but only
+ever slows them, so the least of many short samples stays steady where medians of the same build
+lie 3 to 8 % apart.
 
-    compute     two matrix products and exponentials of the scores between them, by blocks that
-                fit into the L2 cache: a call's multiplications and additions, and exponentials
+    compute     two matrix products, and the exponentials of the scores between them, in blocks
+                that fit into the L2 cache: a call's multiplications, additions and exponentials
     stream      one pass over as many bytes as keys and values have
 """
 
@@ -28,7 +29,7 @@ BUDGET_SECONDS = 0.5
 
 
 def control(case: Case) -> tuple[Callable[[], Any], float]:
-    """A call of NumPy's, and how many of it are the work of one call of the case."""
+    """A call of NumPy, and how many such calls are the work of one call of the case."""
     return _stream(case) if case.length_q == 1 else _compute(case)
 
 
@@ -70,7 +71,7 @@ def measure(
 
 
 def track(cell: sampling.Cell) -> float:
-    """Least time over the control's least, of all processes.
+    """Least time over the control's least, over all processes.
 
     Raises
     ------
@@ -84,7 +85,7 @@ def track(cell: sampling.Cell) -> float:
 def child(request_json: str) -> None:
     """Answer one request of `sampling.measure` on standard output.
 
-    Turns are timed by the process's own clock: others' use of the CPU is no work of ours.
+    Turns are timed by the process's own CPU time, which leaves out what others use of the CPU.
     """
     request = json.loads(request_json)
     case, profile = Case(**request["case"]), Profile(**request["profile"])

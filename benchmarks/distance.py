@@ -1,8 +1,8 @@
 """How far apart two CPUs are: how long a word takes from one to the other and back.
 
-CPUs that share a cache hand a word over in tens of nanoseconds, others in hundreds.  A hypervisor
-moves the CPUs of its guest from one second to the next, and says nothing of it; what two threads
-compute together may then take half as long again, each library in its own measure.
+CPUs that share a cache hand over a word in tens of nanoseconds, others in hundreds.  A hypervisor
+may move its guest's CPUs from one second to the next without saying so; what two threads compute
+together may then take half as long again, to a degree that depends on the library.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import time
 from collections.abc import Sequence
 from types import TracebackType
 
-WORDS, TRIES = 400, 5  # there and back, in each of a few tries: the least counts
-LOOKS = 1_000_000  # for a word, before it is given up: a fraction of a second
-ASKED, ANSWERED = 0, 1024  # where the words lie, in lines of their own
+WORDS, TRIES = 400, 5  # words there and back in a try, and tries, of which the least counts
+LOOKS = 1_000_000  # for a word before giving up: a fraction of a second
+ASKED, ANSWERED = 0, 1024  # where the words are stored, in separate cache lines
 
 
 class Distance:
-    """Measures whenever it is asked, with a process of its own on the other CPU.
+    """Measures whenever it is asked, with a helper process on the other CPU.
 
-    A context manager; the process is forked, so begin before threads are started.
+    A context manager.  The helper is forked, so enter it before any thread is started.
 
     Parameters
     ----------
     cpus : sequence of int
-        CPUs that this process may use: the first and the last are meant.
+        CPUs that this process may use; the first and the last are measured.
     """
 
     def __init__(self, cpus: Sequence[int]) -> None:
@@ -35,7 +35,7 @@ class Distance:
         self._child: int | None = None
 
     def __enter__(self) -> Distance:
-        """Start the process, if there is another CPU and the system lets us choose."""
+        """Start the helper, if there is another CPU and the system lets us choose."""
         if self._here == self._there or not hasattr(os, "sched_setaffinity"):
             return self
         self._memory = mmap.mmap(-1, mmap.PAGESIZE)
@@ -53,7 +53,7 @@ class Distance:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        """End the process."""
+        """End the helper."""
         if self._child is None:
             return
         os.close(self._ask)
@@ -63,7 +63,7 @@ class Distance:
         self._child = None
 
     def seconds(self) -> float | None:
-        """Least time there and back, the interpreter's included; None if it cannot be told."""
+        """Least time there and back, the interpreter's included; None if it is unknown."""
         if self._child is None:
             return None
         allowed = os.sched_getaffinity(0)
@@ -77,7 +77,7 @@ class Distance:
 
 
 def _to_and_fro(memory: mmap.mmap) -> float | None:
-    """One try.  A word differs from the one before, the last of an earlier try included."""
+    """One try.  Each word differs from the one before, even from the last of an earlier try."""
     start = time.perf_counter()
     for number in range(WORDS):
         memory[ASKED] = word = 1 + number % 250
@@ -90,9 +90,9 @@ def _to_and_fro(memory: mmap.mmap) -> float | None:
 
 
 def _answer(memory: mmap.mmap, asked: int, cpu: int) -> None:
-    """What the other process does until it is ended; it never returns."""
+    """What the helper does until it is killed; it never returns."""
     try:
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the other decides
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides
         os.sched_setaffinity(0, {cpu})
         seen = 0
         while os.read(asked, 1):
@@ -101,7 +101,7 @@ def _answer(memory: mmap.mmap, asked: int, cpu: int) -> None:
                     if (word := memory[ASKED]) != seen:
                         break
                 else:
-                    break  # who asked has given up, or is gone
+                    break  # the parent has given up, or is gone
                 memory[ANSWERED] = seen = word
     finally:
         os._exit(0)

@@ -1,4 +1,4 @@
-"""Exact statistics of signs and counts: binomial tails, no distribution assumed.
+"""Exact statistics of signs and counts, from binomial tails: no distribution is assumed.
 
 Sources: Conover, Practical Nonparametric Statistics, 3.1 and 3.2; Clopper and Pearson,
 Biometrika 26 (1934); Holm, Scandinavian Journal of Statistics 6 (1979).
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """Where a median lies, at least as often as `coverage` says."""
+    """Interval that holds a median at least as often as `coverage` says."""
 
     low: float
     high: float
@@ -25,7 +25,7 @@ class Interval:
 
 
 def tail(most: int, trials: int) -> float:
-    """Probability of at most `most` heads in so many tosses of a fair coin."""
+    """Probability of at most `most` heads in `trials` tosses of a fair coin."""
     ways = sum(math.comb(trials, k) for k in range(most + 1))
     return float(ways / 2**trials)
 
@@ -33,8 +33,8 @@ def tail(most: int, trials: int) -> float:
 def sign_interval(values: Sequence[float], confidence: float) -> Interval:
     """Shortest interval between order statistics that covers the median often enough.
 
-    Where there are too few values for the confidence it is their range, and `coverage` is
-    what that has.
+    If there are too few values for that confidence, the interval is their range, and `coverage`
+    is the coverage of the range.
     """
     ordered, count = sorted(values), len(values)
     if not ordered:
@@ -46,14 +46,14 @@ def sign_interval(values: Sequence[float], confidence: float) -> Interval:
 
 
 def sign_p(values: Sequence[float]) -> float:
-    """Two-sided p-value of the sign test of median 0; a zero speaks for neither side."""
+    """Two-sided p-value of the sign test of median 0; a zero counts for neither side."""
     above, below = sum(v > 0 for v in values), sum(v < 0 for v in values)
     count = len(values)
     return min(1.0, 2 * tail(count - max(above, below), count))
 
 
 def holm(p_values: Sequence[float], family: int) -> list[float]:
-    """Adjusted p-values of some members of a family; the others count as 1."""
+    """Holm-adjusted p-values of some members of a family; the others count as 1."""
     adjusted, least = [0.0] * len(p_values), 0.0
     order = sorted(range(len(p_values)), key=p_values.__getitem__)
     for rank, index in enumerate(order):
@@ -63,7 +63,7 @@ def holm(p_values: Sequence[float], family: int) -> list[float]:
 
 
 def clopper_pearson(found: int, trials: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Bounds of a probability of which `found` in `trials` were seen."""
+    """Bounds of the probability of an event that was seen `found` times in `trials`."""
     half = (1 - confidence) / 2
     low = 0.0 if found == 0 else _root(lambda p: 1 - _at_most(found - 1, trials, p) - half)
     high = 1.0 if found == trials else _root(lambda p: half - _at_most(found, trials, p))
@@ -71,7 +71,7 @@ def clopper_pearson(found: int, trials: int, confidence: float = 0.95) -> tuple[
 
 
 def _at_most(most: int, trials: int, p: float) -> float:
-    """Probability of at most `most` in so many trials; by logarithms, for counts are large."""
+    """Probability of at most `most` successes in `trials`; by logarithms, as counts are large."""
     if not 0 < p < 1:
         return float(p <= 0 or most >= trials)
     log_p, log_q, all_ = math.log(p), math.log1p(-p), math.lgamma(trials + 1)

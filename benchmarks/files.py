@@ -1,4 +1,4 @@
-"""Files that are whole or not there: an interruption leaves the old one or the new."""
+"""Files that are whole or absent: an interruption leaves either the old file or the new one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a text file, and its folder where that is not there."""
+    """Write a text file, and make its folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f"{path.name}.part")
     part.write_text(text, encoding="utf-8")

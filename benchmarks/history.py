@@ -1,7 +1,7 @@
-"""The last commits that change code, by today's benchmarks: ``make history STEPS=20``.
+"""Measure the last commits that change code by today's benchmarks: ``make history STEPS=20``.
 
 Measures the ratio tracks of `bench_history` on each, oldest first, publishes the pages and
-prints the series.  What is measured already is not measured again.  A commit that does not
+prints the series.  What has been measured already is not measured again.  A commit that does not
 build is named and passed over.  Exit status: 0, or 2 where some commit or cell has no value.
 """
 
@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import common, conditions, report, run
 
 BENCHMARK = "bench_history.Ratios.track_time_over_control"
-MARKED = 0.05  # changes beyond it stand out in the table; the regressions page decides
+MARKED = 0.05  # larger changes stand out in the table; the regressions page decides
 
 Series = Mapping[str, Mapping[str, float | None]]  # commit -> regime -> value
 
@@ -26,7 +26,7 @@ Series = Mapping[str, Mapping[str, float | None]]  # commit -> regime -> value
 def commits(steps: int, branch: str = "main", folder: Path = run.ROOT) -> list[str]:
     """Hashes of the last commits of a branch that change code, oldest first.
 
-    Only first parents: on what was merged asv draws no graph.
+    Only first parents, because asv draws no graph for commits that were merged in.
 
     Raises
     ------
@@ -47,9 +47,9 @@ def subject(commit: str) -> str:
 
 
 def values(commit: str, machine: str, results: Path = report.RESULTS) -> dict[str, float | None]:
-    """Stored values of a commit by regime and implementation; None where one failed.
+    """Stored values of a commit by regime and implementation; None for one that failed.
 
-    Values of another version of the benchmark mean something else, and are none.
+    Values of another version of the benchmark mean something else, and are left out.
     """
     from benchmarks.bench_history import VERSION
 
@@ -60,7 +60,7 @@ def values(commit: str, machine: str, results: Path = report.RESULTS) -> dict[st
 
 
 def expected() -> list[str]:
-    """Names of the values that a commit has when all of it is measured."""
+    """Names of the values that a commit has when all of it has been measured."""
     from benchmarks.bench_history import Ratios
 
     return [" ".join(key) for key in itertools.product(*Ratios.params)]
@@ -72,12 +72,12 @@ def lacking(cells: Mapping[str, float | None]) -> bool:
 
 
 def unbuilt(cells: Mapping[str, float | None]) -> bool:
-    """Whether there is no value: asv stores a failure of every cell of such a commit."""
+    """Whether there is no value: if a commit does not build, asv stores every cell as failed."""
     return all(value is None for value in cells.values())
 
 
 def table(series: Series, subjects: Mapping[str, str]) -> str:
-    """A row a commit: values, and in brackets the change since the last one if it is large."""
+    """One row per commit: values, and in brackets a large change since the last value."""
     names = list(dict.fromkeys(name for cells in series.values() for name in cells))
     width = max((len(name) for name in names), default=0) + 2
     lines = ["commit   " + "".join(f"{name:>{width}}" for name in names)]

@@ -1,7 +1,7 @@
 """Agreement with a wider type, checked before anything is timed.
 
-Few rows of few heads are enough to tell a wrong kernel from a right one, and cost less
-than the call itself; the tests of the package hold it to its error bound everywhere.
+A few rows of a few heads are enough to tell a wrong kernel from a right one, and cost less
+than the call itself; the package's own tests check the error bound everywhere.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.common import Case, dtype_of
 
-HEADS, ROWS = 4, 64  # compared at most, drawn with a fixed seed
+HEADS, ROWS = 4, 64  # compared at most; drawn with a fixed seed
 LIMIT = 8.0  # times the naive error: beyond it a result is wrong, not rounded
 
 
@@ -22,22 +22,22 @@ def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | N
     q : ndarray, (B, Hq, Lq, D)
     k, v : ndarray, (B, Hkv, Lk, D)
     result : ndarray, (B, Hq, Lq, D)
-        What the implementation gave.
+        What the implementation returned.
 
     Returns
     -------
     float or None
-        Over the compared rows; None where this machine has no type wider than float64.
+        Over the compared rows; None if this machine has no type wider than float64.
 
     Raises
     ------
     ArithmeticError
-        The result is not finite, or its error is beyond `LIMIT`.
+        The result is not finite, or its error exceeds `LIMIT`.
 
     Notes
     -----
-    The oracle computes in float64, and in extended precision for float64.  The plain three
-    steps of the 16-bit types are taken in float32, and their result is rounded.
+    The oracle computes in float64, or in extended precision if the data type is float64.  For the
+    16-bit types, the plain three steps are taken in float32 and their result is rounded.
     """
     import numpy as np
 
@@ -57,7 +57,7 @@ def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | N
         errors.append(np.abs(result[b, h, rows].astype(wide) - exact).max())
         naive_errors.append(np.abs(naive - exact).max())
         sizes.append(np.abs(exact).max())
-    # Where the naive result happens to be exact (one key), half a unit in the last place.
+    # The naive result may happen to be exact (one key): then half a unit in the last place counts.
     unit = float(np.spacing(np.ones((), dtype)))
     half_unit = np.max(sizes) * unit / 2
     relative = float(np.max(errors) / max(np.max(naive_errors), half_unit))

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 RESULTS = Path(".asv/results")
-WIDTH = 110  # columns, where the output is no terminal
+WIDTH = 110  # columns, if the output is not a terminal
 
-Values = dict[tuple[Any, ...], float | None]  # parameters -> value; NaN skipped, None failed
+Values = dict[tuple[Any, ...], float | None]  # parameters -> value; NaN if skipped, None if failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +40,9 @@ class Report:
     values : mapping
         Cells by benchmark.
     versions : mapping
-        Of the benchmarks whose numbers these are.
+        Versions of the benchmarks that these numbers come from.
     warning : str or None
-        That the commit's last run was disturbed.
+        Says that the commit's last run was disturbed, if it was.
     """
 
     commit: str
@@ -53,11 +53,11 @@ class Report:
     warning: str | None = None
 
     def get(self, name: str, *parameters: Any) -> float | None:
-        """Value of one cell; NaN where it was not measured, None where it failed."""
+        """Value of one cell; NaN if it was not measured, None if it failed."""
         return self.values.get(name, {}).get(parameters, math.nan)
 
     def rows(self, name: str) -> list[tuple[Any, ...]]:
-        """Parameters of a benchmark in their order, without the implementation."""
+        """Parameters of a benchmark's cells in order, without the implementation."""
         return list(dict.fromkeys((key[0], *key[2:]) for key in self.values.get(name, {})))
 
     def failed(self) -> list[str]:
@@ -90,7 +90,7 @@ def _cells(result: list[float | None] | None, params: list[list[str]]) -> Values
 
 
 def attention_table(report: Report, name: str, title: str, first: str) -> Table:
-    """Time, speed-up and variation: a row a case and data type, a column an implementation."""
+    """Time, speed-up, variation: a row for each case and data type, columns by implementation."""
     from rich import box
     from rich.table import Table
 
@@ -120,7 +120,7 @@ def attention_table(report: Report, name: str, title: str, first: str) -> Table:
 
 
 def summary_table(report: Report) -> Table:
-    """What is one number for each implementation."""
+    """What comes to one number for each implementation."""
     from rich import box
     from rich.table import Table
 
@@ -154,7 +154,7 @@ def summary_table(report: Report) -> Table:
 
 
 def roofline_table(report: Report) -> Table:
-    """Fraction of peak, and time over the unmasked time: a row a regime."""
+    """Fraction of peak, and time over the unmasked time: one row per regime."""
     from rich import box
     from rich.table import Table
 
@@ -180,7 +180,7 @@ def roofline_table(report: Report) -> Table:
 
 
 def tuner_table(report: Report) -> Table:
-    """What the tuner found: a row a dim."""
+    """What the tuner found: one row per dim."""
     from rich import box
     from rich.table import Table
 
@@ -205,14 +205,14 @@ def tuner_table(report: Report) -> Table:
 
 
 def show(value: float | None, words: Any) -> str:
-    """Words for a value; a dash where it was skipped or not measured."""
+    """A value as text; a dash if it was skipped or not measured."""
     if value is None:
         return "[bold red]failed[/]"
     return "-" if math.isnan(value) else str(words(value))
 
 
 def seconds(value: float) -> str:
-    """Three digits and a unit."""
+    """A time with three digits and a unit."""
     exponent = min(0, max(-3, math.floor(math.log10(value) / 3))) if value > 0 else 0
     scaled = value / 1000.0**exponent
     digits = 0 if scaled >= 100 else 1 if scaled >= 10 else 2
@@ -220,27 +220,27 @@ def seconds(value: float) -> str:
 
 
 def speedup(value: float) -> str:
-    """Times, green from 1 up."""
+    """A speed-up, green from 1 up."""
     return f"[{'green' if value >= 1 else 'red'}]{value:.2f}x[/]"
 
 
 def ratio(value: float) -> str:
-    """Times, without a verdict."""
+    """A ratio, without a verdict."""
     return f"{value:.2f}x"
 
 
 def inverse(value: float) -> str:
-    """Per cent of the peak, from time over the peak's."""
+    """Percentage of the peak, from the time over the peak's."""
     return percent(1 / value)
 
 
 def percent(value: float) -> str:
-    """One decimal."""
+    """A percentage with one decimal."""
     return f"{100 * value:.1f} %"
 
 
 def mebibytes(value: float) -> str:
-    """One decimal."""
+    """A size in MiB with one decimal."""
     return f"{value / 2**20:.1f} MiB"
 
 
@@ -261,7 +261,7 @@ def _worst(values: Iterable[float | None]) -> float | None:
 
 
 def render(report: Report) -> int:
-    """Print a report; the exit status of the command."""
+    """Print a report, and return the exit status of the command."""
     console = _console()
     dims = attention_table(
         report, "bench_attention.DimGrid", "Attention, q, k and v dim x dim, one thread", "dim"

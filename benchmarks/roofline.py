@@ -1,13 +1,13 @@
-"""Fraction of peak: time that the machine's limits allow, over the time that a call takes.
+"""Fraction of peak: the time that the machine's limits allow over the time that a call takes.
 
     python -m benchmarks.roofline --threads 2
 
-A call cannot take less time than its useful multiplications and additions at the machine's
-FMA peak, nor than reading K and V once at its streaming rate; the longer of the two is the
-peak's time.  Both limits are `fastattn.roofline`'s, probed in turn with the calls of each
-repetition: the machine's clock is not the same a second later.
+A call cannot be faster than its useful multiplications and additions at the machine's FMA peak,
+nor faster than reading K and V once at its streaming rate; the longer of the two times is the
+peak's time.  Both limits come from `fastattn.roofline` and are probed in turn with the calls of
+each repetition, because the machine's clock is not the same a second later.
 
-asv looks for growing numbers, so `bench_roofline` tracks the inverse, time over the peak's.
+asv looks for numbers that grow, so `bench_roofline` tracks the inverse: time over the peak's.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any
 from benchmarks import common, sampling
 from benchmarks.common import Case, Profile
 
-# The probe reads through all caches: a block of calls is to be much longer than it takes to
+# The probe reads through all caches, so a block of calls must last much longer than it takes to
 # fill them again.
 BLOCK_SECONDS = 0.02
 PROBE_SECONDS = 0.04
@@ -32,7 +32,7 @@ BUDGET_SHARE = 0.75
 
 
 def work(case: Case) -> int:
-    """Useful multiplications and additions of a case: those of keys that are seen."""
+    """Useful multiplications and additions of a case: those for keys that are seen."""
     if case == case.without_masks():
         seen = case.length_q * case.length_k
     elif case.blocks > 1:
@@ -61,7 +61,7 @@ def peak_of(
     threads: int = common.THREADS,
     seconds: float = PROBE_SECONDS,
 ) -> float:
-    """Least time of a case, probed now."""
+    """Least time of a case, by limits that are probed now."""
     import fastattn
 
     return peak_seconds(case, fastattn.roofline(isa, threads, seconds=seconds))
@@ -137,7 +137,7 @@ def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:
 
 
 def main() -> int:
-    """Run the command; 2 where a call is wrong or dies, 130 if stopped."""
+    """Run the command; exit status 2 if a call is wrong or dies, 130 if stopped."""
     cases = common.REGIMES | common.MASKED
     parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__)
     parser.add_argument("regimes", nargs="*", help=f"of {', '.join(cases)}; default all")

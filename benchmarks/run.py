@@ -2,7 +2,7 @@
 
 Names the machine, lets asv build and measure the commit, publishes the pages and prints
 the table of `report`, with progress while it works.  The full output of asv goes to a
-log.  Exit status: 0, or asv's where something failed, after the table.
+log.  Exit status: 0; 2 if something failed, after the table; else asv's, after the log's end.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ from benchmarks.bar import bar
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
-CODE = ("fastattn", "src_cpp", "setup.py", "pyproject.toml")  # what a commit's build is made of
+CODE = ("fastattn", "src_cpp", "setup.py", "pyproject.toml")  # what a commit's build depends on
 PAUSE_SECONDS = 0.25
 REMARKS = 10  # shown at most; all are in the log
 
-# What asv says: steps, tables of values (which `report` prints better) and remarks.
+# What asv prints: steps, tables of values (which `report` prints better) and remarks.
 STEP = re.compile(r"^(?:\[\s*(?P<percent>[\d.]+)%\] )?·+ (?P<text>.*?)\s*$")
 DETAIL = re.compile(r"=====|For parameters|Traceback|Running |Benchmarking\b|For \S+ commit ")
 ENVIRONMENT = re.compile(r"(?: for| from| into|) virtualenv-\S+")
@@ -45,7 +45,7 @@ REMARK = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line of asv's, or as much of it as there is."""
+    """A line of asv's output, or as much of it as has arrived."""
 
     text: str
     ended: bool
@@ -54,8 +54,8 @@ class Line:
 def register_machine(name: str | None) -> str:
     """Make the machine known to asv and return its name.
 
-    The name tells the processor, not the host, and the description leaves out what a
-    kernel update changes: asv draws a new graph for each different description.
+    The name describes the processor, not the host, and the description leaves out what a
+    kernel update changes, because asv draws a new graph for each different description.
     """
     from asv.machine import Machine, MachineCollection
 
@@ -70,7 +70,7 @@ def register_machine(name: str | None) -> str:
 
 
 def ensure_home() -> None:
-    """Point HOME at a folder of our own where it names none to write to: asv needs one."""
+    """Point HOME at a folder of our own if it names no writable one: asv needs one."""
     home = Path(os.path.expanduser("~"))
     if not os.environ.get("HOME") or not os.access(home, os.W_OK):
         substitute = ROOT / ".asv/home"
@@ -79,7 +79,7 @@ def ensure_home() -> None:
 
 
 def usable_cpus() -> list[int]:
-    """CPUs that this process may use; none where the system does not tell."""
+    """CPUs that this process may use; empty if the system does not tell."""
     return sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
 
 
@@ -90,19 +90,19 @@ def affinity() -> list[str]:
 
 
 def uncommitted() -> list[str]:
-    """Changed and new files of the package, which asv, building the commit, does not see."""
+    """Changed and new files of the package; asv builds the commit, so it does not see them."""
     command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *CODE]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     return [line[3:] for line in done.stdout.splitlines()]
 
 
 def asv(*arguments: str, log: IO[str], environment: Mapping[str, str]) -> Iterator[Line]:
-    """Run asv: what it says, as it says it, and a pause's worth of nothing now and then.
+    """Run asv and yield its lines as they come; after each pause, the unfinished line so far.
 
     Raises
     ------
     subprocess.CalledProcessError
-        With asv's exit status, after the last line.
+        asv failed; raised after the last line, with asv's exit status.
     """
     command = [sys.executable, "-P", "-m", "asv", *arguments]
     chunks: queue.SimpleQueue[str] = queue.SimpleQueue()
@@ -113,7 +113,7 @@ def asv(*arguments: str, log: IO[str], environment: Mapping[str, str]) -> Iterat
         stream = io.TextIOWrapper(process.stdout, encoding="utf-8", errors="replace")
 
         def read() -> None:
-            # asv ends a line when the next one begins: what it does now has no end yet.
+            # asv ends a line only when the next one begins: the current step has no end yet.
             with contextlib.suppress(ValueError):  # closed by an interrupt
                 while text := stream.read(1):
                     chunks.put(text)
@@ -141,7 +141,7 @@ def asv(*arguments: str, log: IO[str], environment: Mapping[str, str]) -> Iterat
 
 
 def measure(arguments: list[str], log: IO[str], environment: Mapping[str, str]) -> int:
-    """Run asv behind a progress bar; its exit status."""
+    """Run asv behind a progress bar, and return its exit status."""
     note = Path(environment[common.PROGRESS_VARIABLE])
     remarks: dict[str, None] = {}
     status = 0
@@ -154,7 +154,7 @@ def measure(arguments: list[str], log: IO[str], environment: Mapping[str, str]) 
                 text = "" if step is None else " ".join(ENVIRONMENT.sub("", step["text"]).split())
                 if step and not DETAIL.match(text):
                     percent = float(step["percent"] or 0)
-                    if percent > under_way:  # asv counts the step that it begins
+                    if percent > under_way:  # asv already counts the step that begins
                         done, under_way = under_way, percent
                     description = f"{text} {_last_line(note)}"
                     progress.update(task, completed=done, description=description)
@@ -181,18 +181,18 @@ def _last_line(path: Path) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """Where asv runs, and as what machine.
+    """Where asv runs, and under which machine's name.
 
     Attributes
     ----------
     machine : str
-        Name in the results.
+        The machine's name in the results.
     log : text stream
         Gets all that asv says.
     environment : mapping
-        Of asv.
+        Environment of the asv process.
     conditions : Path
-        What measurements append their conditions to.
+        File to which measurements append their conditions.
     """
 
     machine: str
@@ -201,12 +201,12 @@ class Session:
     conditions: Path
 
     def measure(self, commit: str, arguments: list[str]) -> int:
-        """Build and measure a commit, store its results' conditions; asv's exit status."""
+        """Build and measure a commit, store the conditions, and return asv's exit status."""
         self.conditions.write_text("")
         selected = [f"{commit}^!", "--machine", self.machine, "--show-stderr", *affinity()]
         status = measure([*selected, *arguments], self.log, self.environment)
         lines = self.conditions.read_text(encoding="utf-8").splitlines()
-        if status in (0, 2) and lines:  # 2: some benchmark failed, the others are stored
+        if status in (0, 2) and lines:  # 2: some benchmark failed, but the others are stored
             self._keep(commit, lines)
         return status
 
@@ -218,7 +218,7 @@ class Session:
                 print(words)
 
     def publish(self) -> int:
-        """Make the pages; asv's exit status."""
+        """Publish the pages, and return asv's exit status."""
         try:
             for _ in asv("publish", log=self.log, environment=self.environment):
                 pass
@@ -233,7 +233,7 @@ class Session:
 
 @contextmanager
 def session(machine: str | None) -> Iterator[Session]:
-    """Ready to run asv in the project's folder."""
+    """Prepare for running asv in the project's folder."""
     os.chdir(ROOT)
     ensure_home()
     name = register_machine(machine)
@@ -241,7 +241,7 @@ def session(machine: str | None) -> Iterator[Session]:
     with LOG.open("w", encoding="utf-8") as log, tempfile.TemporaryDirectory() as folder:
         note, noted = Path(folder, "progress"), Path(folder, "conditions")
         note.touch()
-        # The interpreter that runs this is the one that asv looks up by version.
+        # asv looks up an interpreter by its version: make it find the one that runs this.
         path = os.pathsep.join((str(Path(sys.executable).parent), os.environ.get("PATH", "")))
         environment = os.environ | {
             "PATH": path,

@@ -4,9 +4,9 @@
     repetition  one turn of each implementation, in randomised balanced order
     block       the calls of one turn; a sample is a block's mean time per call
 
-Slow changes of the machine (frequency, neighbours) meet all implementations alike and
-cancel in ratios of one repetition.  What a process fixes at its start (addresses,
-layout) does not; hence the rounds.
+Slow changes of the machine (frequency, neighbours) affect all implementations alike and
+cancel in the ratios of one repetition.  What a process fixes at its start (addresses,
+layout) does not cancel; hence the rounds.
 
 A sample covers the public call and nothing else: inputs, compilation, the check
 against the oracle and the choice of the block's length come before.
@@ -42,7 +42,7 @@ ROUND_TIMEOUT_SECONDS = 300.0
 
 @dataclass(slots=True)
 class Cell:
-    """What was measured of one implementation in one case: a value a round.
+    """What was measured of one implementation in one case: one value per round.
 
     Attributes
     ----------
@@ -55,12 +55,12 @@ class Cell:
     error : list of float
         Maximum error against the oracle, over the naive one.
     time_over_peak, time_over_unmasked : list of float
-        Median of a repetition's ratio to the roofline, and to the same call without masks
+        Median of a repetition's ratio to the roofline, and to the same call without a mask
         (`roofline.measure` only).
     best, best_of_control : list of float
         Least of the samples, and of those of like work by NumPy (`controls.measure` only).
     skipped, failed : str or None
-        Why there is nothing.
+        Why there are no values.
     """
 
     time: list[float] = field(default_factory=list)
@@ -77,7 +77,7 @@ class Cell:
 
 
 def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[list[str]]:
-    """Orders of turns without end: random, and in each ``len(names)`` every place once."""
+    """Endless random orders of turns: in each ``len(names)``, every name has every place once."""
     while True:
         base = rng.sample(list(names), len(names))
         for shift in rng.sample(range(len(names)), len(names)):
@@ -94,7 +94,7 @@ def block_seconds(call: Callable[[], Any], calls: int, clock: Callable[[], float
 
 
 def calls_per_block(call: Callable[[], Any], seconds: float, clock: Callable[[], float]) -> int:
-    """Calls that last `seconds`, at least one; warms up on the way."""
+    """Number of calls that last `seconds`, at least one; warms up on the way."""
     calls, end = 1, clock() + WARM_UP_SECONDS
     while True:
         each = block_seconds(call, calls, clock)
@@ -108,14 +108,14 @@ def repetitions(
     seed: int = 0,
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[dict[str, float]]:
-    """Take turns without end; each repetition has one sample of every name.
+    """Take turns endlessly; each repetition has one sample for every name.
 
     Parameters
     ----------
     turns : mapping
         Each takes its turn and returns the sample.
     around : callable
-        Gives what a turn runs inside of; entering and leaving are not timed.
+        Gives the context in which a turn runs; entering and leaving it are not timed.
     """
     for order in balanced_orders(tuple(turns), random.Random(seed)):
         samples = {}
@@ -157,10 +157,10 @@ def take_turns(
     probes: Mapping[str, Callable[[], float]] | None = None,
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> dict[str, list[float]]:
-    """Sample calls in turn; sample i of every name is of repetition i.
+    """Sample calls in turn; sample i of every name belongs to repetition i.
 
-    `probes` take turns with the calls; their samples are what they return.  `around` is that
-    of `repetitions`.
+    `probes` take turns with the calls; what they return are their samples.  `around` is as in
+    `repetitions`.
     """
     if not calls:
         return {}
@@ -176,10 +176,10 @@ def take_turns(
         for done, repetition in enumerate(taken, start=1):
             for name, sample in repetition.items():
                 samples[name].append(sample)
-            # Only whole squares of orders are balanced.
+            # Orders are balanced only in whole squares of `len(turns)` repetitions.
             if done >= LEAST_REPETITIONS and done % len(turns) == 0 and clock() >= end:
                 break
-    if around is nullcontext:  # who waits between turns lost nothing to others
+    if around is nullcontext:  # otherwise waiting between turns would look like time lost
         conditions.record(watch.stop())
     return samples
 
@@ -193,7 +193,7 @@ def measure(
 ) -> dict[tuple[Any, str], Cell]:
     """Measure every case in every implementation; keys are (key of the case, impl).
 
-    A round is answered by the function `child` of a module of this folder.
+    The function `child` of a module in this folder answers for a round.
     """
     cells = {(key, impl): Cell() for key in cases for impl in impls}
     for turn in range(profile.rounds):
@@ -206,7 +206,7 @@ def measure(
 
 
 def track(cell: Cell, quantity: str) -> float | dict[str, Any]:
-    """Value of a tracked benchmark, or its samples, of which asv takes the statistics.
+    """Value of a tracked benchmark, or the samples from which asv takes the statistics.
 
     Raises
     ------
@@ -222,7 +222,7 @@ def track(cell: Cell, quantity: str) -> float | dict[str, Any]:
     samples = getattr(cell, quantity)
     if not samples:
         raise common.skip(f"there is nothing to take {quantity} from")
-    # asv 0.6 treats this as it does the samples of a timing: median, quartiles, interval.
+    # asv 0.6 treats this like the samples of a timing: median, quartiles, interval.
     return {"samples": samples, "number": 1}
 
 
@@ -238,8 +238,8 @@ def _add(cell: Cell, values: dict[str, Any]) -> None:
             getattr(cell, name).append(value)
 
 
-# A round's process runs `child` of a module of this folder.  The package is put together by
-# hand, for on `sys.path` its parent folder would let the source tree hide the installed
+# A round's process runs `child` of a module in this folder.  The package is put together by
+# hand, because with its parent folder on `sys.path` the source tree would hide the installed
 # fastattn.
 CHILD = """
 import sys, types
@@ -282,14 +282,14 @@ def ask(
     label: str = "",
     environment: Mapping[str, str] | None = None,
 ) -> Any:
-    """What the function `child` of a module of this folder answers, in a fresh process.
+    """What the function `child` of a module in this folder answers, in a fresh process.
 
     `environment` is added to this one's.
 
     Raises
     ------
     RuntimeError
-        It failed, or took too long.
+        The process failed, or took too long.
     """
     folder = str(Path(__file__).parent)
     command = [sys.executable, "-c", CHILD, folder, module, json.dumps(request)]
@@ -323,7 +323,7 @@ def child(request_json: str) -> None:
 def checked(
     case: Case, impls: Sequence[str], threads: int
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, dict[str, Any]]]:
-    """Calls that agree with the oracle, by implementation; and what there is to say of each."""
+    """Calls that agree with the oracle, by implementation, and what there is to say about each."""
     answer: dict[str, dict[str, Any]] = {}
     calls: dict[str, Callable[[], Any]] = {}
     for impl in impls:
@@ -342,12 +342,12 @@ def checked(
 
 
 def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
-    """Median of the ratio within a repetition."""
+    """Median of the ratios within a repetition."""
     return statistics.median(s / o for s, o in zip(samples, others, strict=True))
 
 
 def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[str, float]:
-    """Reduce the samples of one process; `control` are the numpy implementation's."""
+    """Summarise the samples of one process; `control` are the numpy implementation's."""
     values = {
         "time": statistics.median(samples),
         "variation": statistics.stdev(samples) / statistics.mean(samples),

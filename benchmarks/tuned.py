@@ -1,11 +1,11 @@
 """What the tuner is worth: a search, and its winner measured again.
 
-    search      a fresh process: the genetic tuner on the study's space; then every point of
-                the space in turns, the winner over the best of which is its regret
-    afresh      another one: the winner in turns with the default
+    search      in a fresh process: the genetic tuner on the study's space; then all points of
+                the space take turns, and the winner's time over the best's gives its regret
+    afresh      in another process: the winner in turns with the default
 
-Only what `fastattn.tune` returns is used, and public calls.  Turns are those of `sampling`, but
-the first call of several, in which threads start or stop, is not timed.
+Only public calls are used, and what `fastattn.tune` returns.  Turns are those of `sampling`, but
+in a turn of several calls the first one, in which threads start or stop, is not timed.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from benchmarks import common, oracle, sampling
 from benchmarks.common import Profile
 
 SPACE, STRATEGY, BUDGET = "study", "genetic", 18
-BLOCKS, THREADS = (8, 16, 32, 64), (1, 2, 4, 8)  # and data types: the space's points
+BLOCKS, THREADS = (8, 16, 32, 64), (1, 2, 4, 8)  # with the data types, the space's points
 TIMEOUT_SECONDS = 300.0
 
 Values = dict[str, Any]  # block, threads, dtype
 
 
 def measure(dims: Sequence[int], profile: Profile) -> dict[int, dict[str, Any]]:
-    """By dim, what was found; or ``skipped`` or ``failed``, and why."""
+    """What was found, by dim; or ``skipped`` or ``failed``, and why."""
     if (reason := _missing()) is not None:
         return {dim: {"skipped": reason} for dim in dims}
     found: dict[int, dict[str, Any]] = {}
@@ -62,7 +62,7 @@ def child(request_json: str) -> None:
 
 
 def searched(dim: int, profile: Profile) -> dict[str, Any]:
-    """Tune, and hold the winner against every point."""
+    """Tune, and compare the winner with every point."""
     import fastattn
 
     result = fastattn.tune(
@@ -99,7 +99,7 @@ def searched(dim: int, profile: Profile) -> dict[str, Any]:
 
 
 def afresh(dim: int, winner: Values, default: Values, profile: Profile) -> dict[str, Any]:
-    """Hold the winner against the default."""
+    """Compare the winner with the default."""
     if winner == default:
         return {"time_over_default": 1.0}
     (ratio,) = over(dim, [winner], default, profile)
@@ -134,7 +134,7 @@ def over(
 
 
 def bound(dim: int, point: Values) -> Callable[[], Any]:
-    """The call of a point, which agrees with the oracle."""
+    """The call of a point, after its result agreed with the oracle."""
     case = common.dim_case(dim, point["dtype"])
     call = common.bind(case, "cython", point["threads"], block_k=point["block"])
     oracle.relative_error(case, *common.inputs(case), call())
@@ -142,14 +142,14 @@ def bound(dim: int, point: Values) -> Callable[[], Any]:
 
 
 def track(found: Mapping[str, Any], *path: str) -> Any:
-    """Value of a tracked benchmark, by its names from the outside in.
+    """Value of a tracked benchmark; `path` names it from the outside in.
 
     Raises
     ------
     SkipNotImplemented
         There is no tuner, or no kernel.
     RuntimeError
-        It failed.
+        The measurement failed.
     """
     if "failed" in found:
         raise RuntimeError(found["failed"])
@@ -177,7 +177,7 @@ def _missing() -> str | None:
 
 
 def _use_all_cpus() -> None:
-    """Those of `run`: asv pins benchmarks to one, and threads are what is tuned."""
+    """Use the CPUs of `run`: asv pins benchmarks to one, but threads are what is tuned."""
     cpus = os.environ.get(common.CPUS_VARIABLE)
     if cpus and hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, map(int, cpus.split(",")))

@@ -2,13 +2,13 @@
 
     python -m benchmarks.tuned_calls
 
-    tune        a fresh process: `fastattn.tune` as it comes, which remembers its winner in a
+    tune        in a fresh process: `fastattn.tune` as it comes, which remembers its winner in a
                 folder that is thrown away
-    rounds      fresh processes: calls that find it there, in turns with calls that look for
-                nothing (``Config(deterministic=True)``)
+    rounds      in fresh processes: calls that find the winner there, in turns with calls that
+                look nothing up (``Config(deterministic=True)``)
 
-So what is measured is what a user gets who tunes once: look-up included, and the default where
-the tuner kept it or would not remember.
+So this measures what a user gets from tuning once: the look-up is included, and so is the
+default where the tuner kept it or would not remember its winner.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ CASES = {
     "dim-512": common.dim_case(512, "float32"),
     "vit-float64": common.WORKLOADS["vit"].of("float64"),
 }
-MOST = 1.02  # of the default's time, that a tuned call may take
+MOST = 1.02  # the most that a tuned call may take, over the default's time
 TIMEOUT_SECONDS = 300.0
 
 
@@ -50,7 +50,7 @@ def child(request_json: str) -> None:
 
 
 def tuned(case: Case, seed: int) -> dict[str, Any]:
-    """Tune, and tell what came of it."""
+    """Tune, and return what came of it."""
     import fastattn
 
     shape = [case.batch, case.heads_q, case.heads_kv, case.length_q, case.length_k, case.dim]
@@ -64,7 +64,7 @@ def tuned(case: Case, seed: int) -> dict[str, Any]:
 
 
 def compared(case: Case, profile: Profile, seed: int) -> dict[str, float]:
-    """Calls with wisdom in turns with calls without, both right."""
+    """Time calls with wisdom in turns with calls without; both must agree with the oracle."""
     import fastattn
 
     inputs = common.inputs(case)
@@ -120,7 +120,7 @@ def row(name: str, found: Mapping[str, Any]) -> str:
 
 
 def main() -> int:
-    """Run the command; 1 where a tuned call is slower, 2 where one fails, 130 if stopped."""
+    """Run the command; exit status 1 if a tuned call is slower, 2 if one fails, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.tuned_calls", description=__doc__)
     parser.add_argument("workloads", nargs="*", help=f"of {', '.join(CASES)}; default all")
     parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")

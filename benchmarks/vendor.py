@@ -1,9 +1,9 @@
 """Published pages that need no network: ``python -m benchmarks.vendor``.
 
-asv's pages load their scripts and a stylesheet from public networks.  Here the same files come
-from the npm registry, by the machine's own ``npm``, whose settings say where that is; they
-are held to a hash, kept in ``.asv/vendor`` and copied beside the pages, whose references
-are rewritten.
+asv's pages load their scripts and a stylesheet from public networks.  Here we get the same files
+from the npm registry, through the machine's own ``npm``, whose settings say where that is,
+check them against a hash, keep them in ``.asv/vendor``, copy them beside the pages, and
+rewrite the pages' references.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TIMEOUT_SECONDS = 120
 
 
 class VendorError(Exception):
-    """The pages cannot be made to need no network; the message says why."""
+    """The pages still need a network; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +39,9 @@ class Package:
     Attributes
     ----------
     name : str
-        With the version, as ``npm`` takes it.
+        Name with the version, as ``npm`` takes it.
     sha512 : str
-        Of the whole package, base64.
+        Hash of the whole package, in base64.
     files : dict of str to str
         Path in the package -> path beside the pages.
     """
@@ -94,8 +94,8 @@ PACKAGES = (
         },
     ),
 )
-# File that asv's page asks for -> the one beside the pages.  Those that the packages hold only
-# in a readable form, or in a later version, are not the same; the others are, to the byte.
+# File that asv's page asks for -> the one beside the pages.  Where a package holds only a readable
+# form or a later version, the two files differ; the others are the same, to the byte.
 REFERENCES = {
     "jquery-3.3.1.min.js": "jquery.min.js",
     "jquery.flot.min.js": "jquery.flot.js",
@@ -109,7 +109,7 @@ REFERENCES = {
     "bootstrap.min.css": "bootstrap/css/bootstrap.min.css",
 }
 
-# An element with a reference to another host, and what only makes sense with one.
+# Elements that may refer to another host, such a reference, and what only makes sense with one.
 _ELEMENT = re.compile(r"<(?:script|link|img|iframe|source)\b[^>]*>")
 _ADDRESS = re.compile(r"""\b(src|href)=["']((?:https?:)?//[^"']+)["']""")
 _REMOTE_ONLY = re.compile(r"""\s+(?:integrity|crossorigin|referrerpolicy)="[^"]*\"""")
@@ -117,12 +117,12 @@ _STYLE_ADDRESS = re.compile(r"""(?:url\(|@import\s)\s*["']?([^"')\s]+)""")
 
 
 def pack(package: Package) -> bytes:
-    """A package as the registry gives it.
+    """Get a package from the registry.
 
     Raises
     ------
     VendorError
-        There is no npm, or it does not give the package.
+        There is no npm, or it does not deliver the package.
     """
     npm = shutil.which("npm")
     if npm is None:
@@ -148,12 +148,12 @@ def pack(package: Package) -> bytes:
 
 
 def fetch(cache: Path = CACHE, download: Callable[[Package], bytes] = pack) -> None:
-    """Bring what is not there yet into `cache`.
+    """Download into `cache` what is not there yet.
 
     Raises
     ------
     VendorError
-        A package cannot be had, or is not the one whose hash is known.
+        A package cannot be had, or its hash is not the known one.
     """
     for package in PACKAGES:
         if all((cache / package.name / path).is_file() for path in package.files):
@@ -172,12 +172,12 @@ def fetch(cache: Path = CACHE, download: Callable[[Package], bytes] = pack) -> N
 
 
 def rewrite(page: str) -> str:
-    """The page with references to files beside it instead of other hosts.
+    """The page, referring to files beside it instead of to other hosts.
 
     Raises
     ------
     VendorError
-        It asks for a file that is not known.
+        The page asks for a file that is not known.
     """
 
     def local(element: re.Match[str]) -> str:
@@ -194,7 +194,7 @@ def rewrite(page: str) -> str:
 
 
 def outside(pages: Path) -> list[str]:
-    """What pages and stylesheets would load from other hosts, or is not there."""
+    """What pages and stylesheets would load from other hosts, or what does not exist."""
     found = []
     for path in sorted(pages.rglob("*.html")):
         for element in _ELEMENT.findall(path.read_text(encoding="utf-8")):
@@ -209,12 +209,12 @@ def outside(pages: Path) -> list[str]:
 
 
 def localise(pages: Path = PAGES, cache: Path = CACHE) -> None:
-    """Make published pages need no network; a second time does no harm.
+    """Make published pages need no network; doing so twice does no harm.
 
     Raises
     ------
     VendorError
-        They still do.
+        They still need one.
     """
     index = pages / "index.html"
     page = rewrite(index.read_text(encoding="utf-8"))
@@ -230,7 +230,7 @@ def localise(pages: Path = PAGES, cache: Path = CACHE) -> None:
 
 
 def main() -> int:
-    """Run the command; 1 where the pages still need a network."""
+    """Run the command; exit status 1 if the pages still need a network."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.vendor", description=__doc__)
     parser.add_argument("--pages", type=Path, default=PAGES, help="default %(default)s")
     parser.add_argument("--cache", type=Path, default=CACHE, help="default %(default)s")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Machine", "cgroup_cpus", "default_threads", "machine", "native"]
+__all__ = ["Machine", "cgroup_cpus", "check_runnable", "default_threads", "machine", "native"]
 
 
 @dataclass(frozen=True, slots=True)

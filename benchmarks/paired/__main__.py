@@ -1,7 +1,7 @@
 """Compare two revisions: ``python -m benchmarks.paired BASE [HEAD]``, behind ``make compare``.
 
-Builds both, lets a live process of each take turns on one CPU, and says of every benchmark
-whether it became worse, better, stayed the same, or cannot be told.  Exit status: 0 nothing
+Builds both, lets a live process of each take turns on one CPU, and says for every benchmark
+whether it became worse or better, stayed the same, or cannot be told.  Exit status: 0 nothing
 worse, 1 something worse, 2 could not measure; 130 after Ctrl-C, which keeps and shows what
 there is.
 """
@@ -101,7 +101,7 @@ def _builds(options: argparse.Namespace, progress: Progress) -> tuple[Build, Bui
 
 
 def conclude(found: Comparison, about: Mapping[str, Any], stem: Path) -> int:
-    """Show and keep what was found; the exit status."""
+    """Show and keep what was found, and return the exit status."""
     text = table.markdown(found, about)
     kept = json.dumps(table.record(found, about), indent=1)
     write_whole(stem.with_name(f"{stem.name}.json"), kept + "\n")

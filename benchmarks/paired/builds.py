@@ -1,8 +1,8 @@
-"""Both revisions, installed: in one environment of asv's, each in a folder of its own.
+"""Both revisions, installed: in one asv environment, each in a folder of its own.
 
-One environment and not two: interpreter, NumPy and Numba are then the same files for both
-sides, down to the pages in the file cache, and only the place that PYTHONPATH names differs.
-Environment, checkout, build command and cache of wheels are asv's: what `make bench` has
+There is one environment, not two: interpreter, NumPy and Numba are then the same files for both
+sides, down to the pages in the file cache, and only the folder that PYTHONPATH names differs.
+Environment, checkout, build command and wheel cache are asv's, so that what `make bench` has
 built is not built again.
 """
 
@@ -36,13 +36,13 @@ class Build:
     Attributes
     ----------
     commit : str
-        All of its hash.
+        Full hash.
     flags : str
-        More flags of the compiler than usual.
+        Compiler flags beyond the usual ones.
     python : str
         Interpreter of the environment.
     folder : Path
-        Holds the package.
+        Folder that holds the package.
     """
 
     commit: str
@@ -52,7 +52,7 @@ class Build:
 
 
 class Builder:
-    """The environment, made when first needed; the folder of asv.conf.json is the current one."""
+    """The environment, made when first needed; asv.conf.json must be in the current folder."""
 
     def __init__(self, log: Path, say: Callable[[str], None] = lambda text: None) -> None:
         from asv import environment
@@ -61,7 +61,7 @@ class Builder:
 
         self._say, self._log = say, log
         self._configuration = Config.load("asv.conf.json")
-        # The interpreter that runs this is the one that asv looks up by version.
+        # asv looks up an interpreter by its version: make it find the one that runs this.
         path = os.environ.get("PATH", "")
         os.environ["PATH"] = os.pathsep.join((str(Path(sys.executable).parent), path))
         with self._logged():
@@ -74,7 +74,7 @@ class Builder:
         Raises
         ------
         BuildError
-            There is none.
+            There is no such commit.
         """
         command = ["git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -83,7 +83,7 @@ class Builder:
         return done.stdout.strip()
 
     def install(self, commit: str, name: str, flags: str = "") -> Build:
-        """Build a commit, or find it built, and put the package into a folder of its own.
+        """Build a commit, unless it is built already, and put the package into its own folder.
 
         Raises
         ------
@@ -118,7 +118,7 @@ class Builder:
         return _only_wheel(Path(found))
 
     def _flagged(self, commit: str, flags: str) -> Path:
-        """A wheel that asv's cache, which knows nothing of flags, must never hold."""
+        """A wheel built with flags, which must never enter asv's cache: that ignores flags."""
         slug = "".join(c if c.isalnum() else "-" for c in flags)
         folder = (FOLDER / "wheels" / f"{commit}{slug}").resolve()
         if not list(folder.glob("*.whl")):
@@ -128,7 +128,7 @@ class Builder:
         return _only_wheel(folder)
 
     def _build(self, commit: str, folder: Path, flags: str = "") -> None:
-        """Run asv.conf.json's build command; flags that the shell holds are not for us."""
+        """Run asv.conf.json's build command, without any flags from the shell."""
         one: Any = self._environment
         one.checkout_project(self._repository, commit)
         one._set_build_dirs(one._build_root, str(folder))
@@ -144,7 +144,7 @@ class Builder:
 
     @contextlib.contextmanager
     def _logged(self) -> Iterator[None]:
-        """What asv says goes to the log, after the fact if it fails."""
+        """Write what asv says to the log afterwards, even if asv fails."""
         from asv.console import log
 
         log.enable()
@@ -159,7 +159,7 @@ class Builder:
 
 
 def unpack(wheel: Path, folder: Path) -> None:
-    """Install a wheel without its dependencies, compiled to byte code: nothing is left to do."""
+    """Install a wheel without its dependencies, and compile it so that no import has to."""
     shutil.rmtree(folder, ignore_errors=True)
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(folder)

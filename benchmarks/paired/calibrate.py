@@ -2,9 +2,9 @@
 
 Compares a commit with itself, installed twice, and with builds of it that are slower by a
 known share (``-DFASTATTN_SLOWDOWN_PERCENT``, see src_cpp/driver.cpp), as `make compare` would.
-Each comparison is a line of the log in .asv; runs add up.  What all of them say goes to
-calibration.json beside this file and, as Markdown, to standard output.  Ctrl-C, and later
-the same command, goes on.
+Each comparison is one line of the log in .asv, so runs add up.  The rates over all of them go to
+calibration.json beside this file and, as Markdown, to standard output.  After Ctrl-C, the same
+command goes on.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ from benchmarks.paired.workers import SIDES, Side
 LOG = FOLDER / "calibration.jsonl"
 RESULT = Path(__file__).with_name("calibration.json")
 MARK = b"fastattn is slowed down on purpose"
-UNIT = 1e-5  # of the log ratios that are kept
+UNIT = 1e-5  # unit of the log ratios that are kept
 
 
 def flags(percent: float) -> str:
-    """What the compiler is told; nothing where nothing is to be slower."""
+    """Compiler flags for a slowdown; empty if nothing is to be slower."""
     return f"-DFASTATTN_SLOWDOWN_PERCENT={percent:g}" if percent else ""
 
 
@@ -49,7 +49,7 @@ def marked(folder: Path) -> bool:
 
 
 def line(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
-    """What is kept of one comparison."""
+    """What is kept from one comparison."""
 
     def rounds(name: str) -> dict[str, list[int | None]]:
         stages = (("screening", found.screening), ("confirming", found.confirming))
@@ -72,7 +72,7 @@ def line(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def lines(path: Path, suite: str, threads: int) -> list[dict[str, Any]]:
-    """Comparisons of a suite that are done."""
+    """Finished comparisons of a suite."""
     if not path.exists():
         return []
     every = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
@@ -80,7 +80,7 @@ def lines(path: Path, suite: str, threads: int) -> list[dict[str, Any]]:
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> None:
-    """So many comparisons of each kind, in random order; each is kept when it is done."""
+    """Run the comparisons of each kind in random order, and keep each when it is done."""
     builder = Builder(BUILD_LOG, progress.say)
     commit = builder.commit(options.revision)
     chosen = cells(SUITES[options.suite], options.impl, options.bench)
@@ -99,7 +99,7 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
         found, _ = measure(
             sides, chosen, Rule(), progress, seconds_of(options), options.threads, seed
         )
-        if found.stopped == INTERRUPTED:  # what somebody ends says nothing of the rates
+        if found.stopped == INTERRUPTED:  # a stopped comparison says nothing about the rates
             raise KeyboardInterrupt
         about = {
             "percent": percent,

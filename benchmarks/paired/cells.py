@@ -1,4 +1,4 @@
-"""What is compared: the cases of the asv benchmarks, read off their classes."""
+"""What is compared: the cases of the asv benchmarks, taken from their classes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from benchmarks import bench_attention, bench_overhead, bench_roofline, common
 from benchmarks.common import Case
 
-# A case that several of them have is compared once, under the first one's name.
+# A case that several of these have is compared once, under the first one's name.
 BENCHMARKS = (
     bench_overhead.Call,
     bench_attention.DimGrid,
@@ -21,18 +21,18 @@ BENCHMARKS = (
 
 @dataclass(frozen=True, slots=True)
 class Suite:
-    """Some cells.
+    """A selection of cells.
 
     Attributes
     ----------
     profile : str
-        Whose cases they are.
+        Profile that the cases come from.
     impls : tuple of str
         Implementations, if the command names none.
     cells : tuple of str
-        Names without the implementation; () is all of the profile's.
+        Names without the implementation; () means all of the profile's.
     seconds : float or None
-        Rounds end here, if the command sets no limit.
+        Time limit of the rounds, if the command sets none.
     """
 
     profile: str
@@ -73,14 +73,14 @@ class Cell:
 
     @property
     def name(self) -> str:
-        """Class, parameters and implementation, as asv orders them in words."""
+        """Class, parameters and implementation, in asv's order, in words."""
         return f"{self.benchmark} {self.impl}"
 
 
 def cells(
     suite: Suite, impls: Sequence[str] | None = None, pattern: str | None = None
 ) -> dict[str, Cell]:
-    """Cells of a suite by name; `pattern` is a regular expression to be found in the name."""
+    """Cells of a suite by name; `pattern` is a regular expression to search for in the name."""
     profile = common.PROFILES[suite.profile]
     cases: dict[str, Case] = {}
     for benchmark in BENCHMARKS:

@@ -1,7 +1,7 @@
-"""A comparison: screening, fresh rounds for what it does not clear, verdicts.
+"""A comparison: screening, fresh rounds for what the screening does not clear, verdicts.
 
-Where the rounds come from is the source's affair: live processes (`workers`), recorded rounds
-(`simulate`), a test.
+The source decides where the rounds come from: live processes (`workers`), recorded rounds
+(`simulate`), or a test.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Trouble:
     Attributes
     ----------
     kind : str
-        "cannot": the base cannot run it, as where the head brings something new; "failed": a
+        "cannot": the base cannot run it, for example because it is new in the head; "failed": a
         process ended, or the head cannot run what the base can; "wrong": a side disagrees with
         the oracle.
     words : str
@@ -37,12 +37,12 @@ class Trouble:
 
 
 class Source(Protocol):
-    """Gives rounds, or a `SourceError`; a cell in `troubles` is asked for no more."""
+    """Gives rounds, or raises `SourceError`; cells in `troubles` are not asked for again."""
 
     troubles: dict[str, Trouble]
 
     def round(self, names: Sequence[str]) -> dict[str, Round]:
-        """One fresh round of these cells; what is in trouble is left out."""
+        """One fresh round of these cells; those in trouble are left out."""
 
 
 @dataclass(slots=True)
@@ -55,14 +55,14 @@ class Comparison:
     confirming: dict[str, list[Round]] = field(default_factory=dict)
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     troubles: dict[str, Trouble] = field(default_factory=dict)
-    stopped: str | None = None  # why it ended before its time
+    stopped: str | None = None  # why it ended early
 
     def rounds(self, name: str) -> list[Round]:
-        """Rounds that the verdict rests on, or would."""
+        """Rounds that the verdict rests on, or would rest on."""
         return self.confirming.get(name) or self.screening.get(name, [])
 
     def discarded(self, name: str) -> float | None:
-        """Share of the pairs, of all rounds."""
+        """Share of the pairs of all rounds that was discarded."""
         rounds = self.screening.get(name, []) + self.confirming.get(name, [])
         pairs = sum(r.pairs for r in rounds)
         return sum(r.discarded for r in rounds) / pairs if pairs else None
@@ -74,7 +74,7 @@ class Comparison:
         return statistics.median(shares) if shares else 0.0
 
     def count(self, word: str) -> int:
-        """Cells with this verdict."""
+        """Number of cells with this verdict."""
         return sum(verdict.word == word for verdict in self.verdicts.values())
 
     @property
@@ -90,7 +90,7 @@ class Comparison:
 
 
 class SourceError(RuntimeError):
-    """There are no more rounds to be had."""
+    """The source can give no more rounds."""
 
 
 def compare(
@@ -101,19 +101,19 @@ def compare(
     on_round: Callable[[str, int, int], None] = lambda stage, done, wanted: None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Comparison:
-    """Compare the cells; interrupted or out of time, say what there is to say.
+    """Compare the cells; if interrupted or out of time, say what there is to say.
 
     Parameters
     ----------
     end : float or None
-        On `clock`; no round begins later than this.
+        Time on `clock` from which on no round begins.
     on_round : callable
-        Told the stage, the rounds done in it and the rounds wanted, after each round.
+        Called after each round with the stage, its rounds done, and its rounds wanted.
     """
     found = Comparison(tuple(names), rule, troubles=source.troubles)
 
     def gather(stage: str, kept: dict[str, list[Round]], open_: Sequence[str], wanted: int) -> None:
-        """Rounds until each open cell has so many that count, or patience ends."""
+        """Take rounds until enough of them count for each open cell, or patience ends."""
         for name in open_:
             kept.setdefault(name, [])
         most = round(rule.patience * wanted)
@@ -151,7 +151,7 @@ def compare(
 
 
 def _values(rounds: Sequence[Round]) -> list[float]:
-    """What the rounds that count say."""
+    """Log ratios of the rounds that count."""
     return [one.log_ratio for one in rounds if one.log_ratio is not None]
 
 
@@ -160,7 +160,7 @@ def _resolved(found: Comparison, name: str) -> bool:
 
 
 def _clear(found: Comparison) -> list[str]:
-    """Verdicts on what the screening shows to be the same; the names of all the others."""
+    """Give verdicts on cells that the screening shows to be the same; return all other names."""
     open_ = []
     for name in found.names:
         if name in found.troubles:
@@ -175,7 +175,7 @@ def _clear(found: Comparison) -> list[str]:
 
 
 def _decide(found: Comparison, open_: Sequence[str], family: int, wanted: int) -> list[str]:
-    """One look at the fresh rounds; the names of what stays unresolved."""
+    """Look once at the fresh rounds; return the names of cells that stay unresolved."""
     rule = found.rule
     names = [name for name in open_ if name not in found.troubles]
     values = {name: _values(found.confirming[name]) for name in names}
@@ -185,7 +185,7 @@ def _decide(found: Comparison, open_: Sequence[str], family: int, wanted: int) -
         begun, counted = len(found.confirming[name]), len(values[name])
         reason = "" if counted >= wanted else f"disturbed: {counted} of {begun} rounds count"
         verdict = judge(values[name], min(1.0, rule.looks * p), rule, reason=reason)
-        if counted < wanted:  # the number of rounds is part of the rule
+        if counted < wanted:  # the rule fixes the number of rounds
             verdict = replace(verdict, word="unresolved", reason=reason)
         found.verdicts[name] = verdict
         if verdict.word == "unresolved":

@@ -1,4 +1,4 @@
-"""A comparison of two installed sides on this machine, and the arguments that say how."""
+"""A comparison of two installed sides on this machine, and the arguments that control it."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ LOG = FOLDER / "build.log"
 
 
 def places(threads: int) -> tuple[list[int] | None, list[int] | None]:
-    """CPUs of the workers, and of this process: the last ones, and the rest.
+    """CPUs for the workers (the last ones) and for this process (the rest).
 
-    None where the system cannot bind.
+    None if the system cannot bind processes to CPUs.
     """
     if not hasattr(os, "sched_setaffinity"):
         return None, None
@@ -43,7 +43,7 @@ def measure(
     pace: Pace = Pace(),  # noqa: B008
     folder: Path = FOLDER / "rounds",
 ) -> tuple[Comparison, dict[str, Any]]:
-    """Compare two installed sides; the conditions of the processes beside it."""
+    """Compare two installed sides; also return the conditions of the processes."""
     theirs, ours = places(threads)
     before = conditions.cpus()
     if ours is not None:
@@ -71,7 +71,7 @@ def measure(
 
 
 def settings(arguments: argparse.ArgumentParser) -> None:
-    """Arguments that calibration has too."""
+    """Add the arguments that comparison and calibration share."""
     arguments.add_argument("--suite", choices=SUITES, default="smoke", help="default %(default)s")
     arguments.add_argument("--bench", metavar="REGEX", help="only benchmarks whose names match")
     arguments.add_argument("--impl", nargs="+", choices=common.IMPLS, help="default: the suite's")
@@ -80,7 +80,7 @@ def settings(arguments: argparse.ArgumentParser) -> None:
 
 
 def seconds_of(options: argparse.Namespace) -> float | None:
-    """Limit of the rounds."""
+    """Time limit of the rounds, if there is one."""
     if options.minutes is not None:
         return 60 * float(options.minutes)
     return SUITES[options.suite].seconds

@@ -1,4 +1,4 @@
-"""Progress on standard error: a bar where rich is installed and somebody watches, else lines."""
+"""Progress on standard error: a bar if rich is installed and somebody watches, else lines."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Progress:
 
     def __init__(self, rich: bool | None = None) -> None:
         self._bar: Any = None
-        self._stream = sys.stderr  # that of now: asv's is led away while it builds
+        self._stream = sys.stderr  # the present one: it is redirected while asv builds
         self._started = time.monotonic()
         self._said = -LINE_SECONDS
         if sys.stderr.isatty() if rich is None else rich:
@@ -38,14 +38,14 @@ class Progress:
             self._bar.stop()
 
     def say(self, text: str) -> None:
-        """A step that takes long."""
+        """Announce a step that takes long."""
         if self._bar is not None:
             self._bar.update(self._task, description=text, total=None)
         else:
             self._line(text)
 
     def round(self, stage: str, done: int, wanted: int) -> None:
-        """Rounds of a stage; lines do not come closer than some seconds."""
+        """Report the rounds of a stage; lines are some seconds apart, except a stage's last."""
         text = f"{stage}: round {done} of {wanted}"
         if self._bar is not None:
             self._bar.update(self._task, description=text, completed=done, total=wanted)
@@ -53,7 +53,7 @@ class Progress:
             self._line(text)
 
     def cell(self, name: str) -> None:
-        """The cell in hand; lines do not tell it."""
+        """Name the cell in hand, on the bar only."""
         if self._bar is not None:
             self._bar.update(self._task, cell=name)
 

@@ -1,4 +1,4 @@
-"""What many comparisons say of the driver: rates with exact bounds, real and simulated apart."""
+"""What many comparisons say about the driver: rates with exact bounds, real and simulated apart."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from benchmarks.exact import clopper_pearson, sign_interval
 from benchmarks.paired import simulate
 from benchmarks.paired.rule import Rule
 
-# Their time is the call's, not the kernel's, to which the slowdown is done.
+# Their time is that of the call, not of the kernel, and only the kernel is slowed down.
 NOT_SLOWED = ("Call ",)
-LEAST_RECORDED = 12  # rounds of equal sides before a cell is simulated
+LEAST_RECORDED = 12  # rounds of equal sides that a cell needs to be simulated
 
 Lines = Sequence[Mapping[str, Any]]
 
@@ -28,9 +28,9 @@ def summary(lines: Lines, rule: Rule, times: int, unit: float) -> dict[str, Any]
     lines : sequence of mapping
         Comparisons, as `calibrate` keeps them.
     times : int
-        Simulated comparisons of equal sides; for each cell and effect a tenth.
+        Simulated comparisons of equal sides; a tenth as many for each cell and effect.
     unit : float
-        Of the kept log ratios.
+        Unit of the log ratios that are kept.
     """
     equal = [one for one in lines if one["percent"] == 0]
     recorded = {
@@ -56,7 +56,7 @@ def _names(lines: Lines) -> list[str]:
 
 
 def _rounds(lines: Lines, name: str) -> list[int | None]:
-    """Rounds of a cell in all stages: which stage is no matter to their noise."""
+    """Rounds of a cell from all stages: the stage makes no difference to their noise."""
     cells = [one["cells"][name] for one in lines if name in one["cells"]]
     return [v for c in cells for stage in ("screening", "confirming") for v in c.get(stage, [])]
 
@@ -67,7 +67,7 @@ def _rate(found: int, of: int) -> dict[str, Any]:
 
 
 def _real(lines: Lines, rule: Rule, unit: float) -> dict[str, Any]:
-    """By slowdown: whole comparisons with an alarm, and cells found."""
+    """By slowdown: whole comparisons that raised an alarm, and cells that were found."""
     answer = {}
     for percent in sorted({one["percent"] for one in lines}):
         these = [one for one in lines if one["percent"] == percent]

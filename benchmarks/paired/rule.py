@@ -1,4 +1,4 @@
-"""The rule of decision: which pairs count, what a round says, what a verdict takes."""
+"""The decision rule: which pairs count, what a round says, what a verdict requires."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ from dataclasses import dataclass, field
 
 from benchmarks import exact
 
-OUTLIER_DEVIATIONS = 5.0  # of a pair's sum from their median, in robust standard deviations
-OUTLIER_LEAST = 0.03  # but never a sum that is nearer to the median than this
+OUTLIER_DEVIATIONS = 5.0  # of a pair's sum above the median sum, in robust standard deviations
+OUTLIER_LEAST = 0.03  # but a sum nearer to the median than this share of it is no outlier
 LEAST_PAIRS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """Some calls of one side.
+    """Some calls of one side, in a row.
 
     Attributes
     ----------
     seconds : float
-        Mean of a call: of CPU time on one thread, else of the clock on the wall.
+        Mean time of a call: CPU time on one thread, otherwise wall-clock time.
     wall_seconds : float
-        Time of the turn.
+        Wall-clock time of the turn.
     lost_seconds : float
-        Of it, the process did not run.
+        Part of that time in which the process did not run.
     switches : int
-        Times that the process was made to leave its CPU.
+        Number of times that the process was made to leave its CPU.
     steal_ticks : int
         Ticks that the hypervisor gave the CPU to others.
     by_wall : bool
-        `seconds` has in it what others took.
+        Whether `seconds` includes time that others took.
     """
 
     seconds: float
@@ -44,18 +44,18 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """What one round says of one cell.
+    """What one round says about one cell.
 
     Attributes
     ----------
     log_ratio : float or None
         Median over the pairs of log(head / base); None where too few pairs are left.
     base_seconds, head_seconds : float
-        Medians of a call.
+        Median times of a call.
     pairs, discarded : int
-        Taken, and not counted.
+        Pairs that were taken, and those of them that do not count.
     lost_share : float
-        Of all turns' time, others had the CPU.
+        Share of all turns' time in which others had the CPU.
     steal_ticks : int
         Ticks of the system's clock that the hypervisor took.
     """
@@ -71,25 +71,25 @@ class Round:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Settings of the decision.
+    """Settings of the decision rule.
 
     Attributes
     ----------
     band : float
         Ratios that nobody minds: 1 - band to 1 + band.
     alpha : float
-        Probability that a comparison of two equal revisions calls any cell worse or better,
-        at most.
+        Largest probability that a comparison of two equal revisions calls any cell worse or
+        better.
     confidence : float
-        Of the intervals.
+        Confidence of the intervals.
     screening : int
-        Rounds of all cells; they clear what they show to be the same, and nothing else.
+        Rounds of all cells; they only clear what they show to be the same.
     looks : int
-        Times that the verdict is tried on the fresh rounds; alpha is shared among them.
+        How often the fresh rounds are tried for a verdict; these looks share alpha.
     most_discarded : float
-        Share of a round's pairs; a round that loses more says nothing.
+        Share of a round's pairs; a round that loses more than that says nothing.
     patience : float
-        Rounds that are begun at most, over those wanted: some may say nothing.
+        Most rounds that are begun, over those wanted, since some may say nothing.
     """
 
     band: float = 0.02
@@ -101,7 +101,7 @@ class Rule:
     patience: float = 1.5
 
     def confirming(self, family: int) -> int:
-        """Fresh rounds for each look: with one of them to the contrary there is a verdict."""
+        """Fresh rounds for each look: a verdict is possible even if one of them disagrees."""
         rounds = 1
         while 2 * exact.tail(1, rounds) * family * self.looks > self.alpha:
             rounds += 1
@@ -112,9 +112,9 @@ def disturbed(pairs: Sequence[tuple[Turn, Turn]]) -> list[bool]:
     """Which pairs do not count.
 
     The rule cannot see the ratio: each of its questions has the same answer when base and
-    head change places.  It asks for stolen time; for a process that had to wait, where the
-    turn's time has the wait in it; and whether both together took far longer than most pairs.
-    Sums, for they have one peak however far apart the sides are.
+    head change places.  It asks whether time was stolen; whether a process had to wait, if the
+    turn's time includes the wait; and whether both turns together took far longer than those of
+    most pairs.  It looks at sums, because they have one peak however far apart the sides are.
     """
     sums = [a.seconds + b.seconds for a, b in pairs]
     middle = statistics.median(sums)
@@ -129,7 +129,7 @@ def disturbed(pairs: Sequence[tuple[Turn, Turn]]) -> list[bool]:
 
 
 def summarise(pairs: Sequence[tuple[Turn, Turn]], rule: Rule) -> Round:
-    """Reduce the pairs (base, head) of one cell in one round."""
+    """Summarise the pairs (base, head) of one cell in one round."""
     marks = disturbed(pairs)
     kept = [pair for pair, mark in zip(pairs, marks, strict=True) if not mark]
     enough = len(kept) >= max(LEAST_PAIRS, (1 - rule.most_discarded) * len(pairs))
@@ -148,24 +148,24 @@ def summarise(pairs: Sequence[tuple[Turn, Turn]], rule: Rule) -> Round:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is said of one cell.
+    """What is said about one cell.
 
     Attributes
     ----------
     word : str
         "worse", "better", "same", "unresolved".
     ratio, low, high : float or None
-        Head over base: median over the rounds of the verdict, and its interval.
+        Head over base: the median over the verdict's rounds, and its interval.
     coverage : float or None
-        Of the interval.
+        Coverage of the interval.
     p : float or None
-        Adjusted for all cells that were confirmed and for the looks.
+        The p-value, adjusted for all cells that had fresh rounds and for the looks.
     rounds : int
-        That the verdict rests on.
+        Number of rounds that the verdict rests on.
     screened : bool
-        It rests on the screening.
+        Whether it rests on the screening.
     reason : str
-        Why there is no better word, where there is none.
+        Why there is no clearer word, if the word is "unresolved".
     """
 
     word: str

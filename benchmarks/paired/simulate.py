@@ -1,9 +1,9 @@
-"""Comparisons of recorded rounds: the rates of the rule at counts that no clock allows.
+"""Comparisons of recorded rounds: the rule's rates at counts that would take too long to measure.
 
 A simulated round of a cell is one of its recorded rounds of equal sides, drawn with
 replacement, its sign at random, and a planted effect added.  So the noise is real, and the
-rest is assumed: that rounds do not depend on each other, and that equal sides are as often
-the one's as the other's.  Whether that holds is for real comparisons to tell, and the two
+rest is assumed: that rounds do not depend on each other, and that of two equal sides either
+is the faster one equally often.  Only real comparisons can tell whether that holds, so the two
 kinds of rates are never added.
 """
 
@@ -18,11 +18,11 @@ from benchmarks.paired.engine import Comparison, Trouble, compare
 from benchmarks.paired.rule import Round, Rule
 
 EFFECTS = (0.01, 0.015, 0.02, 0.025, 0.03, 0.04, 0.05, 0.07, 0.10, 0.15, 0.20, 0.30)
-DETECTED = 0.95  # of the comparisons: what the smallest detectable effect is for
+DETECTED = 0.95  # of the comparisons, for an effect to count as detectable
 
 
 class Recorded:
-    """A source of rounds.
+    """A source of simulated rounds.
 
     Parameters
     ----------
@@ -55,21 +55,21 @@ class Recorded:
 
 @dataclass(frozen=True, slots=True)
 class Count:
-    """So many of so many."""
+    """How many of how many."""
 
     found: int
     of: int
 
     @property
     def share(self) -> float:
-        """As a fraction."""
+        """The count as a fraction."""
         return self.found / self.of if self.of else math.nan
 
 
 def alarms(
     log_ratios: Mapping[str, Sequence[float | None]], rule: Rule, times: int, seed: int = 0
 ) -> Count:
-    """Comparisons of equal sides in which any cell is called worse or better."""
+    """Count comparisons of equal sides in which any cell is called worse or better."""
     rng, found = random.Random(seed), 0
     for _ in range(times):
         one = _compare(log_ratios, {}, rule, rng)
@@ -85,7 +85,7 @@ def detections(
     times: int,
     seed: int = 0,
 ) -> Count:
-    """Comparisons in which a cell, the only one that is slower, is called worse."""
+    """Count comparisons in which a cell, the only slower one, is called worse."""
     rng, found = random.Random(f"{seed} {name} {effect}"), 0
     for _ in range(times):
         one = _compare(log_ratios, {name: effect}, rule, rng)
@@ -94,7 +94,7 @@ def detections(
 
 
 def smallest(shares: Mapping[float, Count]) -> float | None:
-    """Smallest effect from which on all are found often enough; None if there is none."""
+    """Smallest effect that, like all larger ones, is found often enough; None if there is none."""
     answer = None
     for effect in sorted(shares, reverse=True):
         if shares[effect].share < DETECTED:

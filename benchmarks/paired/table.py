@@ -73,7 +73,7 @@ def _row(name: str, verdict: Verdict, found: Comparison) -> str:
 
 
 def record(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
-    """All of it, for JSON: no infinity in it, and ratios as logarithms of each round."""
+    """The whole comparison for JSON: no infinities, and the log ratio of each round."""
     return {
         **about,
         "rule": asdict(found.rule),

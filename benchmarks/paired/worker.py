@@ -1,6 +1,6 @@
 """A process of one side: it prepares a cell when asked, and takes turns when asked.
 
-It reads orders and writes answers, a line of JSON each, and knows nothing of the other side.
+It reads orders and writes answers, one line of JSON each, and knows nothing about the other side.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ class Worker:
         self._cpus = conditions.cpus()
 
     def facts(self) -> dict[str, Any]:
-        """Conditions of this process, after one call."""
+        """Conditions of this process."""
         return conditions.facts()
 
     def bind(self, case: dict[str, Any], impl: str, threads: int, check: bool) -> dict[str, Any]:
-        """Prepare a cell and, if asked, hold its result to the oracle.
+        """Prepare a cell and, if asked, check its result against the oracle.
 
-        "cannot" and "wrong" say why there is nothing to time.
+        In the answer, "cannot" or "wrong" says why there is nothing to time.
         """
         self._call = None
         common.inputs.cache_clear()
@@ -57,20 +57,20 @@ class Worker:
         if check:
             try:
                 found["error"] = oracle.relative_error(it, *common.inputs(it), result)
-            except Exception as error:  # of another shape, too, is wrong
+            except Exception as error:  # a result of another shape is wrong, too
                 return {"wrong": one_line(error)}
-        # On one thread, time that others take of the CPU can be told from the call's own.
+        # On one thread, the process's CPU time leaves out what others take of the CPU.
         self._clock = time.process_time if threads == 1 else time.perf_counter
         self._call = call
         return found
 
     def rate(self, seconds: float) -> dict[str, Any]:
-        """Calls that last so long; warms up."""
+        """Number of calls that last `seconds`; warms up on the way."""
         assert self._call is not None
         return {"calls": sampling.calls_per_block(self._call, seconds, self._clock)}
 
     def turn(self, calls: int) -> dict[str, Any]:
-        """Time so many calls."""
+        """Time a turn of `calls` calls."""
         assert self._call is not None
         ticks = conditions.steal_ticks(self._cpus)
         before = self._look()

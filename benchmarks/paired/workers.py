@@ -1,4 +1,4 @@
-"""Rounds of live processes: one of each side, on the same CPU, in turns of milliseconds."""
+"""Rounds of live processes: one process of each side, on the same CPU, in millisecond turns."""
 
 from __future__ import annotations
 
@@ -36,9 +36,9 @@ class Side:
     name : str
         "base" or "head".
     python : str
-        Interpreter, the same for both.
+        Interpreter, the same for both sides.
     folder : Path
-        Holds the package fastattn.
+        Folder that holds the package fastattn.
     """
 
     name: str
@@ -48,16 +48,16 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How much is measured of a cell in a round.
+    """How much of a cell is measured in a round.
 
     Attributes
     ----------
     turn_seconds : float
         Calls are repeated until a turn lasts this long on the slower side.
     pairs, least_pairs : int
-        Pairs of turns at most, and in any case.
+        Number of pairs of turns: at most, and in any case.
     cell_seconds : float
-        More than the least end here.
+        Time after which no more pairs than the least are taken.
     """
 
     turn_seconds: float = 0.003
@@ -71,7 +71,7 @@ class WorkerError(RuntimeError):
 
 
 class Process:
-    """The near end of a worker."""
+    """This process's end of a worker."""
 
     def __init__(self, side: Side, cpus: Sequence[int] | None, seed: int) -> None:
         self.side = side
@@ -107,7 +107,7 @@ class Process:
         Raises
         ------
         WorkerError
-            It has ended.
+            The worker has ended.
         """
         assert self._process.stdin is not None
         try:
@@ -121,7 +121,7 @@ class Process:
         Raises
         ------
         WorkerError
-            It has ended, or says nothing for so long.
+            The worker has ended, or says nothing for `seconds`.
         """
         assert self._process.stdout is not None
         line = b""
@@ -136,7 +136,7 @@ class Process:
         return found
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Order and answer."""
+        """Give an order and wait for the answer."""
         self.send(do, **arguments)
         return self.answer()
 
@@ -149,9 +149,9 @@ class Process:
 
 
 def environment(side: Side, seed: int) -> dict[str, str]:
-    """Environment of a worker: all of it the same on both sides but the package's place.
+    """Environment of a worker: the same on both sides, except for where the package is.
 
-    Hash seeds differ from round to round, as addresses do, and not within one.
+    The hash seed differs from round to round, as addresses do, but not within a round.
     """
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PYTHON", "FASTATTN_"))}
     return kept | {
@@ -165,21 +165,21 @@ def environment(side: Side, seed: int) -> dict[str, str]:
 
 
 class Workers:
-    """A source of rounds: two processes for each.
+    """A source of rounds, with two processes for each.
 
     Parameters
     ----------
     sides : sequence of Side
-        Base and head.  Each round runs from fresh copies of their folders: the file cache's
-        pages, of which the code consists, would else be the same in all rounds.
+        Base and head.  Each round runs from fresh copies of their folders; otherwise the code
+        would lie in the same pages of the file cache in all rounds.
     cells : mapping
-        By name.
+        Cells by name.
     cpus : sequence of int or None
-        What both sides are bound to; None leaves it to the system.
+        CPUs that both sides are bound to; None leaves the choice to the system.
     on_cell : callable
-        Told the cell that is begun.
+        Called with the name of each cell when it begins.
     end : float or None
-        On the monotonic clock: what is not begun by then is left out.
+        Time on the monotonic clock: what has not begun by then is left out.
     """
 
     def __init__(
@@ -198,13 +198,13 @@ class Workers:
         self._sides, self._cells, self._rule, self._pace = sides, cells, rule, pace
         self._folder, self._cpus, self._threads, self._end = folder, cpus, threads, end
         self._random, self._on_cell = random.Random(seed), on_cell
-        self._calls: dict[str, int] = {}  # shared by the sides and kept over the rounds
+        self._calls: dict[str, int] = {}  # the same for both sides and for all rounds
         self._deaths: dict[str, int] = {}
         self.troubles: dict[str, Trouble] = {}
         self.facts: dict[str, Any] = {}
 
     def round(self, names: Sequence[str]) -> dict[str, Round]:
-        """One round; a cell in which a process ends twice is in trouble.
+        """Measure one round; a cell in which a process ends a second time is given up.
 
         Raises
         ------
@@ -236,17 +236,17 @@ class Workers:
         return self._end is not None and time.monotonic() >= self._end
 
     def _died(self, left: list[str], error: WorkerError) -> None:
-        """Give up the cell in hand if this was not its first time."""
+        """Give up the cell in hand if a process has ended in it before."""
         self._deaths[left[-1]] = self._deaths.get(left[-1], 0) + 1
         if self._deaths[left[-1]] > 1:
             self.troubles[left.pop()] = Trouble("failed", str(error))
 
     def _start(self, stack: ExitStack) -> dict[str, Process]:
-        """Both processes, from fresh copies, in random order."""
+        """Start both processes from fresh copies, in random order."""
         seed = self._random.getrandbits(32)
         fresh = []
         for index, side in enumerate(self._sides):
-            folder = self._folder / str(index)  # places of equal length
+            folder = self._folder / str(index)  # paths of equal length
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(side.folder, folder)
             fresh.append(Side(side.name, side.python, folder))
@@ -261,7 +261,7 @@ class Workers:
         return processes
 
     def _cell(self, name: str, processes: Mapping[str, Process]) -> Round | None:
-        """Both sides in turns; None where one cannot."""
+        """Measure both sides in turns; None if one of them cannot run or is wrong."""
         cell, first = self._cells[name], name not in self._calls
         order = {
             "case": asdict(cell.case),
@@ -269,7 +269,7 @@ class Workers:
             "threads": self._threads,
             "check": first,
         }
-        for side in SIDES:  # one after the other: they share a CPU; the base first
+        for side in SIDES:  # one after the other, as they share a CPU; the base first
             answer = processes[side].ask("bind", **order)
             if "wrong" in answer:
                 self.troubles[name] = Trouble("wrong", f"{side}: {answer['wrong']}")
@@ -290,7 +290,7 @@ class Workers:
             base, head = self._pair(processes, next(orders), self._calls[name])
             pairs.append((base, head))
             spent += base.wall_seconds + head.wall_seconds
-            # Only whole ABBA are balanced.
+            # Orders are balanced only in whole groups of ABBA.
             enough = len(pairs) >= self._pace.least_pairs and len(pairs) % 2 == 0
             if enough and spent >= self._pace.cell_seconds:
                 break

@@ -1,13 +1,13 @@
 """fastattn beside other libraries: ``python -m benchmarks.peers``, behind ``make peers``.
 
     cells      what is computed: rows of the table
-    peer       what a peer is; a file each for those there are
+    peer       what a peer is; each library has a file of its own
     timing     agreement, then turns: one process for each number of threads
     results    samples, their ratios, and the file they are kept in
-    tables     the tables; chart the picture
+    tables     the tables; chart: the picture
 
-Adding a peer is one file with `PEERS` and its name in `FILES`.  Libraries are imported
-inside functions: asv imports these files too, and the tests run without any of them.
+A new peer takes one file with `PEERS`, and its name in `FILES`.  Libraries are imported inside
+functions, because asv imports these files too and the tests run without any of the libraries.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import importlib
 from benchmarks.peers.peer import Peer
 
 FILES = ("ours", "torch_", "onnxruntime_", "openvino_", "jax_", "mlx_")
-OURS = "cython"  # ratios are taken to it
+OURS = "cython"  # ratios are relative to it
 
 
 def registry() -> dict[str, Peer]:

@@ -14,7 +14,7 @@ from benchmarks.peers.results import Results
 FOLDER = command.ROOT / ".peers"
 SECONDS = 8.0
 BLOG_PEERS = ("numpy", "torch-sdpa", "torch-hand", "torch-mha")
-# A cell takes longer than its turns: checks, first calls, and five turns at least.
+# A cell takes longer than its turns: there are checks, first calls, and at least five turns.
 OVERHEAD = 1.8
 PAUSE_SECONDS = 0.5
 
@@ -68,7 +68,7 @@ def _names(
 
 
 def listing() -> None:
-    """Print the cells, and the peers with the reason why one cannot run."""
+    """Print the cells and the peers, with the reason if a peer cannot run."""
     print("cells:", *CELLS)
     case = CELLS["small"].case
     for peer in registry().values():
@@ -78,9 +78,9 @@ def listing() -> None:
 
 
 def measure(known: argparse.Namespace) -> tuple[Results, bool]:
-    """Measure behind a progress bar; also whether it came to its end.
+    """Measure behind a progress bar; also return whether it ran to the end.
 
-    The bar is drawn only when a process speaks: between turns, when nothing is timed.
+    The bar is drawn only when a process reports: between turns, when nothing is timed.
     """
     from rich.progress import Progress
 
@@ -95,7 +95,7 @@ def measure(known: argparse.Namespace) -> tuple[Results, bool]:
             if not doing:
                 state["done"] += 1
                 state["began"] = now
-                results.write(known.json)  # what is measured survives
+                results.write(known.json)  # so that what has been measured survives
             elif now < state["drawn"] + PAUSE_SECONDS:
                 return
             state["drawn"] = now
@@ -136,7 +136,7 @@ def main() -> int:
 
 
 def _short(path: Path) -> str:
-    """Path below this folder, where it is."""
+    """Path relative to the current folder, if it is inside."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

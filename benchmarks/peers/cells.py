@@ -1,4 +1,4 @@
-"""What is computed: one row a cell."""
+"""What is computed: one row per cell."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Cell:
     uniform : bool
         Inputs are uniform over [0, 1), not standard normal.
     agreement : float or None
-        Every result is within this of ours; None holds them to the oracle alone.
+        Every result must be this close to ours; None checks it against the oracle alone.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Cell:
 
     @property
     def operations(self) -> int:
-        """Useful floating-point operations: both products, of the keys that are seen."""
+        """Useful floating-point operations: both products, for the keys that are seen."""
         return roofline.work(self.case)
 
     @property

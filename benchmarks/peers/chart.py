@@ -1,4 +1,4 @@
-"""The picture of a run: a map of ratios, a row a cell, a column a peer."""
+"""The picture of a run: a map of ratios, with one row per cell and one column per peer."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from benchmarks.peers import OURS
 from benchmarks.peers.results import Results
 from benchmarks.peers.tables import shown
 
-LARGEST = 4.0  # times: beyond it the colour does not deepen
+LARGEST = 4.0  # ratio beyond which the colour does not deepen
 
 
 def draw(results: Results, path: Path) -> None:
-    """Write the picture, in the format that the file's ending names."""
+    """Write the picture, in the format that the file's suffix names."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -41,7 +41,7 @@ def draw(results: Results, path: Path) -> None:
         for y, line in enumerate(values):
             for x, value in enumerate(line):
                 if math.isfinite(value):
-                    # Slower is told by colour, by weight and by the number itself.
+                    # Colour, weight and the number itself all show where we are slower.
                     axes.text(
                         *(x, y, f"{value:.2f}" if value < 9.95 else f"{value:.0f}"),
                         ha="center",

@@ -1,4 +1,4 @@
-"""Runs the processes of `timing`, one for each number of threads, and gathers what they say."""
+"""Run the processes of `timing`, one for each number of threads, and gather what they report."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DISTRIBUTIONS = (
     *("fastattn", "numpy", "numba", "ml_dtypes", "torch"),
     *("onnxruntime", "onnx", "openvino", "jax", "jaxlib", "mlx", "mlx-cpu"),
 )
-# What changes speeds and may be set outside.
+# Variables that change speeds and may be set from outside.
 VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "XLA_", "JAX_", "ONEDNN_", "DNNL_"),
     *("ATEN_", "TORCH_", "ORT_", "OV_", "FASTATTN_", "NUMBA_", "MALLOC_", "LD_PRELOAD"),
@@ -34,7 +34,7 @@ Tell = Callable[[str, int, str], None]  # cell, threads, what is being done; "" 
 
 
 def about(seconds: float) -> dict[str, Any]:
-    """What a reader of the numbers wants to know of the run."""
+    """What a reader of the numbers wants to know about the run."""
     import fastattn
 
     versions = {"python": platform.python_version()}
@@ -56,7 +56,7 @@ def about(seconds: float) -> dict[str, Any]:
 
 
 def _commit() -> str:
-    """Commit of the working tree, with a mark where it has changes."""
+    """Commit of the working tree, marked if the tree has changes."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=8"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     return done.stdout.strip() or "unknown"
@@ -65,7 +65,7 @@ def _commit() -> str:
 def run(
     results: Results, cells: Sequence[str], threads: Sequence[int], seconds: float, tell: Tell
 ) -> None:
-    """Measure, cell by cell, into `results`: an interruption leaves what there is."""
+    """Measure into `results`, cell by cell, so that an interruption leaves what there is."""
     for count in threads:
         pending = {cell: list(results.peers) for cell in cells}
         while pending:
@@ -75,7 +75,7 @@ def run(
 def _process(
     results: Results, pending: dict[str, list[str]], threads: int, seconds: float, tell: Tell
 ) -> None:
-    """One process.  What it finished leaves `pending`, and so does a peer that killed it."""
+    """Run one process.  What it finished leaves `pending`, and so does a peer that killed it."""
     cell = doing = ""
     entries: dict[str, Entry] = {}
     for message in _messages(pending, threads, seconds):
@@ -105,7 +105,7 @@ def _process(
         else:  # it ended too early
             reason = message["ended"]
             if doing and doing in pending.get(cell, ()):
-                # Those that are left begin anew; who killed an earlier process does not.
+                # The cell's other peers begin anew; one that killed an earlier process does not.
                 again = [(cell, threads, name) for name in pending[cell]]
                 kept = [e for e in results.entries if (e.cell, e.threads, e.peer) not in again]
                 results.entries[:] = [*kept, Entry(cell, threads, doing, failed=reason)]
@@ -117,7 +117,7 @@ def _process(
 def _messages(
     cells: Mapping[str, Sequence[str]], threads: int, seconds: float
 ) -> Iterator[dict[str, Any]]:
-    """What a process says, and how it ended if it did before the end."""
+    """What a process says, and how it ended if it failed."""
     request = json.dumps({"cells": cells, "threads": threads, "seconds": seconds})
     command = [sys.executable, "-m", "benchmarks.peers.timing", request]
     with (

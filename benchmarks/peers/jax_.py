@@ -1,8 +1,8 @@
 """JAX: ``jax.nn.dot_product_attention``, jitted, on the CPU.
 
-Arrays are in its own layout (B, L, H, D) from the start.  XLA has a thread for each CPU
-that the process may use, and no other setting: it is timed where that is the wanted number.
-Version 0.10 computes the scores of float64 in float32, so that it fails the agreement there.
+Arrays are in JAX's own layout (B, L, H, D) from the start.  XLA uses one thread for each CPU
+that the process may use, and has no other setting, so it is timed where that is the wanted number.
+Version 0.10 computes the scores of float64 in float32, so it fails the agreement check there.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def _attention(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
     import numpy as np
 
     jax.config.update("jax_platforms", "cpu")
-    jax.config.update("jax_enable_x64", True)  # for float64; types of other inputs stay
+    jax.config.update("jax_enable_x64", True)  # for float64; other inputs keep their types
     q, k, v = (jax.device_put(np.ascontiguousarray(x.swapaxes(1, 2))) for x in (q, k, v))
 
     attention = jax.jit(functools.partial(jax.nn.dot_product_attention, is_causal=case.causal))

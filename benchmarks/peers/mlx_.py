@@ -1,4 +1,4 @@
-"""MLX: ``mlx.core.fast.scaled_dot_product_attention``, where MLX is there."""
+"""MLX: ``mlx.core.fast.scaled_dot_product_attention``, where MLX is installed."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _attention(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
 
     def call() -> Any:
         result = mx.fast.scaled_dot_product_attention(q, k, v, scale=scale, mask=mask)
-        mx.eval(result)  # MLX computes when it is asked to
+        mx.eval(result)  # MLX computes only when it is asked to
         return result
 
     return Bound(call, read=lambda result: np.array(result.astype(mx.float32)))
@@ -31,7 +31,7 @@ PEERS = (
         ("mlx.core",),
         ("float32", "float16", "bfloat16"),
         _attention,
-        install="pip install 'mlx[cpu]'",  # not in the extra: its wheels want a recent Linux
+        install="pip install 'mlx[cpu]'",  # not in the extra: its wheels need a recent Linux
         refuses=owns_its_cpus,
     ),
 )

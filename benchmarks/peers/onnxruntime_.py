@@ -1,12 +1,13 @@
-"""ONNX Runtime: the standard operator `Attention`, and its own two for transformers.
+"""ONNX Runtime: the standard operator `Attention`, and its own two operators for transformers.
 
-One session of one node.  Inputs are bound once and ONNX Runtime allocates the result, which
-is faster than ``run`` on small inputs.  Threads spin between calls, its default and its
-fastest: `timing.settle` waits until they sleep.
+Each session runs one node.  Inputs are bound once, and ONNX Runtime allocates the result, which
+is faster than ``run`` on small inputs.  Threads spin between calls, which is its default and its
+fastest setting; `timing.settle` waits until they sleep.
 
-`ort-mha` takes keys in its first layout, (B, L, H * D), `ort-mha4d` in (B, H, L, D): now
-the one is faster, now the other.  `ort-gqa` is what its language models run: always causal,
-and for one new query it writes the new key into the cache and reads the cache.
+`ort-mha` takes keys in the operator's first layout, (B, L, H * D), and `ort-mha4d` in
+(B, H, L, D): sometimes the one is faster, sometimes the other.  `ort-gqa` is what ONNX Runtime's
+language models run: it is always causal, and for one new query it writes the new key into the
+cache and reads the cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 from benchmarks.common import Case
 from benchmarks.peers.peer import Bound, Peer, fold
 
-OPSET, CONTRIB = 23, "com.microsoft"  # the first with Attention; where the others live
+OPSET, CONTRIB = 23, "com.microsoft"  # the first opset with Attention; the domain of the others
 MODULES = ("onnxruntime", "onnx")
 
 
@@ -25,7 +26,7 @@ def _attention(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
     from onnx import helper
 
     node = helper.make_node("Attention", ["q", "k", "v"], ["o"], is_causal=int(case.causal))
-    arrays = {"q": q, "k": k, "v": v}  # (B, H, L, D); groups show in the shapes
+    arrays = {"q": q, "k": k, "v": v}  # (B, H, L, D); the shapes show the groups
     return _session(node, arrays, threads, lambda result: result)
 
 
@@ -71,7 +72,7 @@ def _grouped_query(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
         "q": _rows(q),
         "k": _rows(k[:, :, new]),
         "v": _rows(v[:, :, new]),
-        # The cache is written to: a copy.
+        # A copy, because the cache is written to.
         "past_k": k.copy() if decodes else k[:, :, :0],
         "past_v": v.copy() if decodes else v[:, :, :0],
         "last_key": np.full(case.batch, case.length_k - 1, np.int32),
@@ -104,14 +105,14 @@ def _session(
     kept: dict[str, Any] | None = None,
     in_place: dict[str, str] | None = None,
 ) -> Bound:
-    """Session of one node.
+    """Make a session of one node.
 
     Parameters
     ----------
     kept : dict
-        Results beside "o", each with an array of its shape.
+        Results other than "o", each with an array of its shape.
     in_place : dict
-        Those of them that are written over an input, with its name.
+        Those of them that are written over an input, with the input's name.
     """
     import numpy as np
     import onnxruntime

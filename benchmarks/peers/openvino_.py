@@ -1,7 +1,7 @@
 """OpenVINO: `scaled_dot_product_attention` on the CPU device, compiled for latency.
 
 Inputs are tensors over the arrays' memory, and one request computes into a result that
-it keeps: nothing is copied.  Its operator wants as many key heads as query heads.
+it keeps, so nothing is copied.  The operator needs as many key heads as query heads.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _attention(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
         "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": TYPES[case.dtype],
-        "ENABLE_CPU_PINNING": False,  # the process has its CPUs already
+        "ENABLE_CPU_PINNING": False,  # the process is already bound to its CPUs
     }
     compiled = openvino.Core().compile_model(openvino.Model([result], parameters), "CPU", settings)
     request = compiled.create_infer_request()
@@ -52,7 +52,7 @@ def _tensor(openvino: Any, array: Any, kind: Any) -> Any:
     """Tensor over an array's memory."""
     import numpy as np
 
-    if array.dtype.name == "bfloat16":  # unknown to its NumPy side
+    if array.dtype.name == "bfloat16":  # a type that its NumPy interface does not know
         return openvino.Tensor(array.view(np.uint16), array.shape, kind)
     return openvino.Tensor(array, shared_memory=True)
 

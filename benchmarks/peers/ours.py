@@ -1,4 +1,4 @@
-"""The implementations of fastattn, by the public call, which allocates its result."""
+"""The implementations of fastattn, through the public call, which allocates its result."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def _peer(impl: str) -> Peer:
     def bind(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
         import fastattn
 
-        # BLAS's threads are set where the process starts.
+        # BLAS's threads are set when the process starts.
         config = None if impl == "numpy" else fastattn.Config(threads=threads)
         call = functools.partial(
             fastattn.attention, q, k, v, causal=case.causal, impl=impl, config=config

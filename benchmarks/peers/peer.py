@@ -1,4 +1,4 @@
-"""What a peer is: a row that describes itself, and helps its file to stay small."""
+"""What a peer is: a row that describes itself, and helpers that keep its file small."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Bound:
     Attributes
     ----------
     call : callable
-        Computes the whole result anew, into memory that the peer finds for itself.
+        Computes the whole result anew, into memory that the peer provides.
     read : callable
         What `call` gave -> ndarray (B, Hq, Lq, D); never timed.
     around : callable
-        Gives what a turn of calls runs inside of, such as a choice of backend.
+        Gives the context in which a turn of calls runs, such as a choice of backend.
     """
 
     call: Callable[[], Any]
@@ -54,13 +54,13 @@ class Peer:
     bind : callable
         ``(case, q, k, v, threads) -> Bound``: everything that a user would do once.
     grouped : bool
-        Groups of heads share keys natively; if not, `fold` does it.
+        Whether groups of heads share keys natively; if not, `fold` does it.
     ours : bool
-        An implementation of fastattn.
+        Whether it is an implementation of fastattn.
     install : str
-        How one gets the modules.
+        How to get the modules.
     refuses : callable
-        ``(case, threads) -> str | None``: a reason of its own not to run.
+        ``(case, threads) -> str | None``: the peer's own reason not to run.
     """
 
     name: str
@@ -93,10 +93,10 @@ class Peer:
 
 
 def fold(q: Any, k: Any) -> Any:
-    """Queries with the heads of a group as rows of one head: a view, and no copy of keys.
+    """Queries with the heads of a group as rows of one head: a view, without a copy of keys.
 
-    Without a causal mask a group of heads that share keys is one head with more queries.
-    Peers that cannot share keys get this: it costs them nothing, and repeating keys much.
+    Without a causal mask, a group of heads that share keys is one head with more queries.
+    Peers that cannot share keys get this: it costs nothing, whereas repeating keys costs much.
     """
     batch, heads, _, dim = q.shape
     if heads == k.shape[1]:
@@ -105,7 +105,7 @@ def fold(q: Any, k: Any) -> Any:
 
 
 def owns_its_cpus(case: Case, threads: int) -> str | None:
-    """Reason not to run where a peer counts CPUs for itself and would count others."""
+    """Why a peer that counts CPUs for itself cannot run here: it would use another number."""
     if not hasattr(os, "sched_getaffinity"):
         return "its number of threads cannot be set on this system"
     usable = len(os.sched_getaffinity(0))

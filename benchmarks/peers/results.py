@@ -23,17 +23,17 @@ class Entry:
     Attributes
     ----------
     samples : list of float
-        Seconds of a call; sample i of every peer of the cell is of repetition i.
+        Seconds of a call; sample i of every peer of the cell belongs to repetition i.
     calls : int
-        Calls in a turn, of which a sample is the mean.
+        Calls in a turn; a sample is their mean.
     alone : bool
-        Too slow to take turns: one sample, of one call.
+        Whether it is too slow to take turns: one sample, of one call.
     error : float or None
         Maximum error against a wider type, over the naive one.
     difference : float or None
-        Maximum difference from our result, where the cell asks for it.
+        Maximum difference from our result, if the cell asks for it.
     restless : int
-        Turns before which this process did not become quiet.
+        Number of turns before which this process did not become quiet.
     skipped, failed : str or None
         Why there are no samples.
     """
@@ -61,16 +61,16 @@ class Ratio:
 
 
 def ratio(peer: Entry, ours: Entry) -> Ratio | None:
-    """Peer's time over ours: above 1 we are faster.  None where there are no samples.
+    """Peer's time over ours: above 1 we are faster.  None if there are no samples.
 
-    Samples of one repetition are divided: what disturbs a repetition, disturbs both.
+    Samples of the same repetition are divided, because what disturbs a repetition disturbs both.
     """
     if not peer.samples or not ours.samples:
         return None
     if peer.alone or ours.alone:
         only = statistics.median(peer.samples) / statistics.median(ours.samples)
         return Ratio(only, only, only)
-    # An interrupted repetition is not kept; lengths are those of whole ones.
+    # An interrupted repetition is not kept, so both have one sample for each whole repetition.
     pairs = zip(peer.samples, ours.samples, strict=True)
     return spread([theirs / ours for theirs, ours in pairs])
 
@@ -97,7 +97,7 @@ class Results:
     others : dict
         Number of threads -> cell -> fraction of the CPUs' time that others took.
     peers : list of str
-        Columns.
+        Columns of the tables.
     """
 
     about: dict[str, Any]
@@ -107,7 +107,7 @@ class Results:
     entries: list[Entry] = field(default_factory=list)
 
     def get(self, cell: str, threads: int, peer: str) -> Entry | None:
-        """Entry of a peer; None where it was not measured."""
+        """Entry of a peer; None if it was not measured."""
         wanted = (cell, threads, peer)
         return next((e for e in self.entries if (e.cell, e.threads, e.peer) == wanted), None)
 
@@ -144,16 +144,16 @@ class Results:
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Results:
-        """What `asdict` made of results."""
+        """Results from what `asdict` made of them."""
         return cls(**{**stored, "entries": [Entry(**entry) for entry in stored["entries"]]})
 
 
 def fraction_of_limit(
     seconds: float, operations: int, keys_bytes: int, dtype: str, limits: Mapping[str, Any]
 ) -> tuple[float, str]:
-    """What a time is of the machine's limit, and which limit that is.
+    """What fraction of the machine's limit a time reaches, and which limit that is.
 
-    The least time is that of the arithmetic at the FMA peak, or that of reading keys and
+    The least time is that of the arithmetic at the FMA peak or that of reading keys and
     values once from memory, whichever is longer.
     """
     arithmetic = operations / limits["operations"].get(dtype, math.inf)
@@ -162,6 +162,6 @@ def fraction_of_limit(
 
 
 def geometric_mean(ratios: Iterable[Ratio | None]) -> float:
-    """Geometric mean of the medians; NaN of none."""
+    """Geometric mean of the medians; NaN if there are none."""
     found = [value.median for value in ratios if value is not None]
     return statistics.geometric_mean(found) if found else math.nan

@@ -15,7 +15,7 @@ from benchmarks.peers.results import Ratio, Results, fraction_of_limit, geometri
 if TYPE_CHECKING:
     from rich.table import Table
 
-WIDTH = 120  # columns, where the output is no terminal
+WIDTH = 120  # columns, if the output is not a terminal
 REFERENCES = ("numpy", "torch-sdpa")
 
 
@@ -46,7 +46,7 @@ def speed_table(results: Results, threads: int) -> Table:
 
 
 def verdict_table(results: Results, threads: int) -> Table:
-    """Our time, what it is of the machine's limit, and the time of others over it."""
+    """Our time, the fraction of the machine's limit that it reaches, and others' times over it."""
     table = _table(f"Time over {OURS}'s, above 1 we are faster, {_threads(threads)}")
     table.add_column("cell", no_wrap=True)
     for name in (f"{OURS}\ntime", "of the\nlimit", *REFERENCES, "fastest\npeer"):
@@ -66,7 +66,7 @@ def verdict_table(results: Results, threads: int) -> Table:
 
 
 def summary_table(results: Results) -> Table:
-    """Geometric means over the cells of a data type."""
+    """Geometric means over the cells of each data type."""
     table = _table(f"Geometric mean of the times over {OURS}'s, above 1 we are faster")
     table.add_column("")
     columns = [*REFERENCES, "fastest peer"]
@@ -134,7 +134,7 @@ def remarks(results: Results) -> list[str]:
 
 
 def agreement_lines(results: Results) -> list[str]:
-    """For cells that hold results to ours: how far they are, and how long they took."""
+    """For cells that compare results with ours: how far apart they are, and their times."""
     lines = []
     for threads in results.threads():
         for name in results.cells(threads):
@@ -156,7 +156,7 @@ def agreement_lines(results: Results) -> list[str]:
 
 
 def render(results: Results) -> int:
-    """Print it all; 2 where one of ours disagreed or failed."""
+    """Print it all; returns 2 if one of ours disagreed or failed."""
     from rich.console import Console
 
     console = Console(highlight=False)

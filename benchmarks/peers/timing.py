@@ -2,14 +2,14 @@
 
     python -m benchmarks.peers.timing REQUEST
 
-is started by the command with the environment of `environment`, pins itself to exactly
-as many CPUs as there are threads before a library counts them, and says what it does and
+The command starts this process with the environment of `environment`.  It pins itself to exactly
+as many CPUs as there are threads before a library counts them, and reports what it does and
 finds in lines of JSON on standard output.
 
-Before a turn the process is left alone until it is quiet: pools of threads spin for
+Before a turn the process is left alone until it is quiet: thread pools spin for
 milliseconds after a call, each in its own way, and would take the next one's CPUs.  No
-pool is told not to: that would slow its library down.  The first calls of a turn, which wake
-the pool and a CPU that has rested, are not timed.
+pool is told not to spin, since that would slow its library down.  The first calls of a turn,
+which wake the pool and a CPU that has rested, are not timed.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from benchmarks.peers.cells import CELLS, Cell
 from benchmarks.peers.peer import Bound
 
 TURN_SECONDS = 0.03
-WARM_SECONDS = 0.3  # a longer call does not feel that its threads have slept
-# A CPU that has rested computes up to 1.7 times as long at first, for 4 to 8 ms.
+WARM_SECONDS = 0.3  # a longer call does not notice that its threads have slept
+# A CPU that has rested takes up to 1.7 times as long at first, for 4 to 8 ms.
 WAKE_SECONDS = 0.008
 LEAST_REPETITIONS, MOST_REPETITIONS = 5, 60
-# Of a cell's seconds: a longer call does not take turns, or is not begun at all.
+# In units of a cell's seconds: a longer call does not take turns, or is not begun at all.
 PATIENCE, DESPAIR = 0.4, 1.5
-# Quiet: nobody runs at this many looks in a row.  OpenBLAS's threads spin for 2^28 cycles.
+# Quiet: no other thread runs at this many looks in a row.  OpenBLAS's spin for 2^28 cycles.
 QUIET_LOOKS, QUIET_STEP_SECONDS, QUIET_LIMIT_SECONDS = 3, 0.001, 0.3
 
 Say = Callable[[dict[str, Any]], None]
@@ -48,7 +48,7 @@ Say = Callable[[dict[str, Any]], None]
 def environment(threads: int) -> dict[str, str]:
     """Environment of a process in which every library has `threads` threads.
 
-    What chooses a library's kernels, or how its threads wait, stays as it is.
+    Variables that choose a library's kernels, or how its threads wait, stay as they are.
     """
     count = dict.fromkeys((*common.BLAS_VARIABLES, "NPROC"), str(threads))  # NPROC: XLA
     ours = count | common.UNTUNED
@@ -56,7 +56,7 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def pin(threads: int) -> None:
-    """Keep this process on as many CPUs as it has threads: the last that it may use."""
+    """Bind this process to as many CPUs as it has threads: the last ones that it may use."""
     if hasattr(os, "sched_setaffinity"):
         usable = sorted(os.sched_getaffinity(0))
         os.sched_setaffinity(0, usable[-threads:])
@@ -78,7 +78,7 @@ def settle(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.perf_counter,
 ) -> bool:
-    """Wait until no other thread of this process computes; False if one never stopped."""
+    """Wait until no other thread of this process computes; False if that takes too long."""
     running = _running_threads if running is None else running
     end, quiet = clock() + QUIET_LIMIT_SECONDS, 0
     while quiet < QUIET_LOOKS:
@@ -90,7 +90,7 @@ def settle(
 
 
 def wake(call: Callable[[], Any]) -> None:
-    """Call, once at least, until the threads and CPUs that compute are up to speed."""
+    """Call, at least once, until the threads and CPUs that compute are up to speed."""
     end = time.perf_counter() + WAKE_SECONDS
     call()
     while time.perf_counter() < end:
@@ -98,9 +98,9 @@ def wake(call: Callable[[], Any]) -> None:
 
 
 def _running_threads(tasks: Path = Path("/proc/self/task")) -> int:
-    """Threads of this process that run or want to, without the one that asks.
+    """Number of threads of this process that run or want to, apart from the one that asks.
 
-    Their states are true at once; CPU times of other threads grow by ticks of the kernel.
+    A thread's state is up to date; other threads' CPU times advance only with the kernel's ticks.
     """
     me, found = str(threading.get_native_id()), 0
     for task in tasks.iterdir():
@@ -115,12 +115,12 @@ def _running_threads(tasks: Path = Path("/proc/self/task")) -> int:
 
 
 def agree(cell: Cell, arrays: tuple[Any, Any, Any], result: Any, ours: Any) -> dict[str, Any]:
-    """Hold a result to the oracle and, where the cell asks for it, to ours.
+    """Check a result against the oracle and, if the cell asks for it, against ours.
 
     Raises
     ------
     ArithmeticError
-        It disagrees.
+        The result disagrees.
     """
     import numpy as np
 
@@ -143,8 +143,8 @@ def measure(
 ) -> None:
     """Let the peers that can run and agree take turns in one cell, and say what was found.
 
-    `speeds` keeps the least speed of peer and data type: a call that would last for ever is
-    not begun.
+    `speeds` keeps the lowest speed seen for each peer and data type, so that a call that would
+    last for ever is not begun.
     """
     arrays = cell.inputs()
     bounds: dict[str, Bound] = {}
@@ -204,7 +204,7 @@ class Others:
     def share(self) -> float | None:
         """Fraction of the CPUs' time since the start that others took; None if unknown.
 
-        Time that a hypervisor took is counted too; children that have ended are no others.
+        Time that a hypervisor took counts, too; children that have ended do not count as others.
         """
         return self._fraction(lambda busy, own, stolen: busy - own)
 
@@ -221,7 +221,7 @@ class Others:
 
     @staticmethod
     def _look(stat: Path) -> tuple[float, float, float, float] | None:
-        """Seconds that the CPUs were not idle, worked for us, were stolen, and there in all."""
+        """Seconds in which the CPUs were busy, worked for us, and were stolen; and all seconds."""
         try:
             lines = [line.split() for line in stat.read_text().splitlines()]
         except OSError:
@@ -244,7 +244,7 @@ def _turns(
     seconds: float,
     say: Say,
 ) -> Iterator[dict[str, float]]:
-    """Repetitions until the time is up."""
+    """Yield repetitions until the time is up."""
     if not bounds:
         return
 

@@ -1,12 +1,12 @@
 """PyTorch: SDPA as called, its backends by name, and what people write by hand.
 
-Tensors share the arrays' memory (on a GPU they are copied there before).  Turns run in
-inference mode, the cheapest way to call torch.
+Tensors share the arrays' memory (for a GPU they are copied beforehand).  Turns run in
+inference mode, which is the cheapest way to call torch.
 
 ``torch.nn.MultiheadAttention`` has two cores.  With ``need_weights=False`` it calls SDPA,
-the row `torch-sdpa`; with ``need_weights=True``, the default, it scales the queries and
+which is the row `torch-sdpa`.  With ``need_weights=True``, the default, it scales the queries and
 runs ``bmm`` (``baddbmm`` with a mask), ``softmax`` and ``bmm`` over (B * H, L, D): that is
-`torch-mha`.  Projections are left out of both.
+`torch-mha`.  Both leave out the projections.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def _read(case: Case) -> Callable[[Any], Any]:
         import torch
 
         result = result.cpu()
-        if result.dtype == torch.bfloat16:  # exact, and NumPy can hold it
+        if result.dtype == torch.bfloat16:  # float32 holds it exactly, and NumPy has that type
             result = result.float()
         return result.numpy().reshape(case.batch, case.heads_q, case.length_q, case.dim)
 
@@ -49,7 +49,7 @@ def _read(case: Case) -> Callable[[Any], Any]:
 
 
 def _inside(backend: str | None) -> Callable[[], Any]:
-    """What a turn runs inside of: inference mode, and the backend if one is named."""
+    """The context of a turn: inference mode, and the backend if one is named."""
 
     @contextmanager
     def around() -> Iterator[None]:
@@ -85,7 +85,7 @@ def _sdpa(backend: str | None, device: str, grouped: bool = True) -> Callable[..
 
 
 def _finished(call: Callable[[], Any], device: str) -> Callable[[], Any]:
-    """The call and, on a device that works by itself, the wait for its end."""
+    """The call and, on a device that works asynchronously, the wait for its end."""
     if device == "cpu":
         return call
 
@@ -133,7 +133,7 @@ def _multihead(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
 
 
 def _mask(case: Case, q: Any) -> Any:
-    """Causal mask to be added, made once; None where there is none."""
+    """Causal mask to be added, made once; None for a case without one."""
     import torch
 
     if not case.causal:
@@ -143,14 +143,14 @@ def _mask(case: Case, q: Any) -> Any:
 
 
 def _wide(q: Any) -> Any:
-    """Type of the softmax: float32 at least, as transformers' models have it."""
+    """Type of the softmax: at least float32, as in transformers' models."""
     import torch
 
     return torch.promote_types(q.dtype, torch.float32)
 
 
 def _already_chosen(backend: str) -> Callable[[Case, int], str | None]:
-    """Refuse what SDPA chooses by itself: it is timed under that name."""
+    """Refuse a backend that SDPA chooses by itself: it is timed as `torch-sdpa`."""
 
     def refuses(case: Case, threads: int) -> str | None:
         chosen = chosen_backend(case)

@@ -8,7 +8,7 @@
     charts      pictures
     page        index.html and report.md
 
-What is measured and what is shown know each other by the record alone: a kept one is
-rendered again without measuring.  Heavy modules are imported inside functions, for asv
+Measuring and showing know each other through the record alone, so that a kept record can be
+rendered again without measuring.  Heavy modules are imported inside functions, because asv
 imports these files too.
 """

@@ -42,7 +42,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
 
 
 def measured(extent: measure.Extent, path: Path) -> Record:
-    """Measure behind a progress bar, which is drawn between what is timed."""
+    """Measure behind a progress bar, which is drawn only while nothing is timed."""
     record = Record(measure.about(extent), extent.rounds)
     with bar(auto_refresh=False) as progress:
         task = progress.add_task("starting", total=1.0)
@@ -55,7 +55,7 @@ def measured(extent: measure.Extent, path: Path) -> Record:
 
 
 def _paced(tell: measure.Tell, clock: Callable[[], float] = time.monotonic) -> measure.Tell:
-    """Tell now and then only: between blocks of a search there is no time for more."""
+    """Tell only now and then: between the blocks of a search there is no time for more."""
     last = -PAUSE_SECONDS
 
     def paced(done: float, text: str) -> None:
@@ -68,7 +68,7 @@ def _paced(tell: measure.Tell, clock: Callable[[], float] = time.monotonic) -> m
 
 
 def compare(record: Record, earlier: Record) -> int:
-    """Print how speed-ups differ from an earlier run's; 1 where one does too much."""
+    """Print how speed-ups differ from an earlier run's; returns 1 if one differs too much."""
     found = measure.differences(record, earlier)
     if not found:
         print("The two runs have no dim in common.")
@@ -87,8 +87,8 @@ def compare(record: Record, earlier: Record) -> int:
 def main(arguments: list[str] | None = None) -> int:
     """Run the command.
 
-    The status is 130 where it was stopped, 1 where nothing was measured or speed-ups differ from
-    those of `--against`, 2 where something failed.
+    The status is 130 if it was stopped, 1 if nothing was measured or speed-ups differ from
+    those of `--against`, 2 if something failed.
     """
     from benchmarks.study import page
 

@@ -65,7 +65,7 @@ def figure_1(record: Record) -> list[Chart]:
 
 
 def _ends(record: Record, read: Callable[[int, str], str], impls: tuple[str, ...] = IMPLS) -> str:
-    """What the lines do, from the smallest dim to the greatest."""
+    """What the lines show, at the smallest dim and at the greatest."""
     first, last = record.dims()[0], record.dims()[-1]
     lines = (
         f"{NAMES[impl]}: {read(first, impl)} at {first}, {read(last, impl)} at {last}"
@@ -120,7 +120,7 @@ def _variation(figure: Any, record: Record) -> None:
 
 
 def _highest_speedup(record: Record) -> float:
-    """Top of the axis that ours and the study's speed-ups share."""
+    """Top of the axis that our speed-ups and the study's share."""
     ours = (record.speedup(dim, impl) for dim in record.dims() for impl in IMPLS[1:])
     highest = [value.high for value in ours if value is not None]
     printed = [STUDY[d].speedup(i) for d in record.dims() if d in STUDY for i in IMPLS[1:]]
@@ -128,7 +128,7 @@ def _highest_speedup(record: Record) -> float:
 
 
 def roofline(record: Record) -> Chart | None:
-    """Fraction of peak for each regime; None where nothing was measured."""
+    """Fraction of peak for each regime; None if nothing was measured."""
     shares = {
         name: [1 / value for value in found["time_over_peak"]]
         for name, found in record.roofline.items()
@@ -167,7 +167,7 @@ def roofline(record: Record) -> Chart | None:
 
 
 def torch(record: Record) -> list[Chart]:
-    """Times over ours, a picture a number of threads."""
+    """Times over ours: one picture for each number of threads."""
     results = record.peer_results()
     if results is None:
         return []
@@ -212,7 +212,7 @@ def _torch(results: Results, threads: int) -> Chart:
 
 
 def searches(record: Record) -> list[Chart]:
-    """The tuner’s searches, a small picture a dim."""
+    """The tuner’s searches: one small picture for each dim."""
     found = sorted(record.tunings.items(), key=lambda pair: int(pair[0]))
     return [
         Chart(
@@ -229,7 +229,7 @@ def searches(record: Record) -> list[Chart]:
 
 
 def all_searches(record: Record) -> Chart | None:
-    """The searches in one picture, for Markdown."""
+    """All searches in one picture, for Markdown."""
     found = sorted(record.tunings.items(), key=lambda pair: int(pair[0]))
     if not found:
         return None
@@ -253,7 +253,7 @@ def all_searches(record: Record) -> Chart | None:
 
 
 def _scores(tuning: dict[str, Any]) -> list[float | None]:
-    """Time over the default's of each evaluation; None for what failed."""
+    """Each evaluation's time over the default's; None for one that failed."""
     return [
         math.exp(statistics.median(one["log_ratios"])) if one["log_ratios"] else None
         for one in tuning["search"]["evaluations"]
@@ -304,7 +304,7 @@ def _line(axes: Any, dims: list[int], values: list[Estimate | None], impl: str) 
 
 
 def _span(axes: Any, values: list[float], axis: str = "x") -> None:
-    """Limits of a logarithmic axis that hold the values and 1, and a factor of two at least."""
+    """Set limits of a logarithmic axis that hold the values and 1, and span a factor of two."""
     low, high = min([*values, 1.0]), max([*values, 1.0])
     spare = max(1.06, math.sqrt(2 / (high / low))) if high / low < 2 else 1.06
     (axes.set_xlim if axis == "x" else axes.set_ylim)(low / spare, high * spare)

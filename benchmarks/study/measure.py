@@ -1,4 +1,4 @@
-"""Measures what the report shows, piece by piece, into a record that is kept after each."""
+"""Measure what the report shows, piece by piece, into a record that is kept after each piece."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ class Extent:
     ----------
     dims : tuple of int
     rounds : int
-        Processes of each dim that count; as many again, at most, stand in for disturbed ones.
+        Processes for each dim that count; at most as many again stand in for disturbed ones.
     seconds : float
-        Turns of a round.
+        Time for the turns of a round.
     regimes : tuple of str
-        Held against the roofline.
+        Regimes that are compared with the roofline.
     regime_rounds : int
-        Processes of each.
+        Processes for each regime.
     cells : tuple of str
-        Of `benchmarks.peers`, beside torch.
+        Cells of `benchmarks.peers` that are measured beside torch.
     cell_seconds : float
-        Turns of a cell.
+        Time for the turns of a cell.
     """
 
     dims: tuple[int, ...]
@@ -99,9 +99,9 @@ def about(extent: Extent) -> dict[str, Any]:
 
 
 def run(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """Measure everything; `keep` is called after each piece, and an interruption ends it.
+    """Measure everything, calling `keep` after each piece; an interruption ends the measuring.
 
-    The environment of this process is set for what is measured in it.
+    This sets the environment of the current process, for what is measured in it.
     """
     os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)) | common.UNTUNED)
     before = 0.0
@@ -157,7 +157,7 @@ def tune(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -
 
 
 def compare(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """Rounds of all dims in turn; then again for those that were disturbed, a limited number."""
+    """Rounds of all dims in turn; then, up to a limit, more where rounds were disturbed."""
     total = extent.rounds * len(extent.dims)
     done = 0
     for number in range(2 * extent.rounds):
@@ -205,7 +205,7 @@ def _round(dim: int, tuning: dict[str, Any], seconds: float, seed: int) -> Round
 def hold_against_roofline(
     record: Record, extent: Extent, keep: Callable[[], None], tell: Tell
 ) -> None:
-    """Fraction of the machine's peak for each regime, ``cython`` on one thread."""
+    """Fraction of the machine's peak for each regime, by ``cython`` on one thread."""
     others = timing.Others()
     profile = replace(common.profile(), rounds=extent.regime_rounds)
     cases = REGIMES | MASKED
@@ -222,7 +222,7 @@ def hold_against_roofline(
 
 
 def beside_torch(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """Our calls beside torch's, by `benchmarks.peers`; a reason where torch is not there."""
+    """Our calls beside torch's, by `benchmarks.peers`; a reason if torch is not installed."""
     from benchmarks.peers.results import Results
 
     if find_spec("torch") is None:
@@ -261,7 +261,7 @@ def differences(one: Record, other: Record) -> dict[tuple[int, str], float]:
 
 
 def median_load(record: Record) -> dict[str, float]:
-    """Median and greatest share that others took during the rounds, and what was stolen."""
+    """Median and greatest share that others took during the rounds, and median share stolen."""
     rounds = [one for dim in record.dims() for one in record.kept(dim)]
     others = [one.others or 0.0 for one in rounds] or [0.0]
     stolen = [one.stolen or 0.0 for one in rounds] or [0.0]

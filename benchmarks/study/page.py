@@ -25,18 +25,18 @@ class Section:
     Attributes
     ----------
     name : str
-        Of its anchor.
+        Name of its anchor.
     title : str
     text : tuple of str
-        Paragraphs before, `notes` after.
+        Paragraphs before the tables and charts; `notes` come after them.
     tables : tuple of Table
     charts : tuple of Chart
     small : bool
-        The page lays the charts in narrow columns.
+        Whether the page lays out the charts in narrow columns.
     numbers : tuple of Table
-        What the charts show, folded on the page.
+        What the charts show, as numbers, folded on the page.
     file : Chart or None
-        Stands for the charts in Markdown.
+        Picture that stands for the charts in Markdown.
     """
 
     name: str
@@ -50,12 +50,12 @@ class Section:
     file: Chart | None = None
 
     def pictures(self) -> tuple[Chart, ...]:
-        """Charts that are files."""
+        """Charts that get files of their own."""
         return self.charts if self.file is None else (self.file,)
 
 
 def sections(record: Record) -> list[Section]:
-    """The report, in its order."""
+    """The sections of the report, in order."""
     return [
         _grid(record),
         _figure(record),
@@ -193,7 +193,7 @@ def how(record: Record) -> list[str]:
 
 
 def machine(record: Record) -> list[tuple[str, str]]:
-    """What was measured on, with, and beside what."""
+    """What was measured on and with, and what else the machine did."""
     about, load = record.about, median_load(record)
     facts = about["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
@@ -223,7 +223,7 @@ def machine(record: Record) -> list[tuple[str, str]]:
 
 
 def warnings(record: Record) -> list[str]:
-    """What a reader must know before the numbers."""
+    """What a reader must know before reading the numbers."""
     found = []
     if record.interrupted:
         found.append("The measurement was stopped: something is missing.")
@@ -257,7 +257,7 @@ def warnings(record: Record) -> list[str]:
 
 
 def render(record: Record, folder: Path) -> list[Path]:
-    """Write it all; the page and the Markdown."""
+    """Write it all, and return the paths of the page and the Markdown."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

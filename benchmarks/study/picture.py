@@ -1,8 +1,8 @@
-"""A picture: its colours and letters, and how it becomes a file or a part of the page.
+"""A picture: its colours and fonts, and how it becomes a file or a part of the page.
 
-Each is small enough to be read on a phone; the page lays them side by side where there is
-room.  Colours stand for variables of the page's stylesheet, so that light and dark share a
-picture; a file of its own carries both.
+Each picture is small enough to be read on a phone; the page lays them side by side where there
+is room.  Colours stand for variables of the page's stylesheet, so that the light and the dark
+page share a picture; a picture in a file of its own carries both.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from typing import Any
 INCHES = (4.7, 3.3)
 PANEL_INCHES = (2.1, 1.8)
 
-# Variable of the stylesheet -> light, dark.  Okabe and Ito's hues, darker or lighter until
-# they stand out from the paper; told apart by markers and dashes too.
+# Variable of the stylesheet -> light, dark.  Okabe and Ito's hues, made darker or lighter until
+# they stand out from the paper; markers and dashes tell them apart too.
 COLOURS = {
     "paper": ("#fdfdfc", "#16191d"),
     "ink": ("#1c2126", "#e8e9ea"),
@@ -36,13 +36,13 @@ STYLES: dict[str, dict[str, Any]] = {
     "numba": {"color": COLOURS["numba"][0], "marker": "^", "linestyle": (0, (5, 2))},
     "cython": {"color": COLOURS["cython"][0], "marker": "o", "linestyle": "-"},
 }
-# Those of others' libraries are never in one picture with ours of the same colour.
+# Other libraries share colours with ours, but are never in one picture with ours of that colour.
 STYLES |= {
     "torch-sdpa": STYLES["numba"],
     "torch-hand": STYLES["numpy"] | {"marker": "D"},
     "torch-mha": STYLES["numpy"] | {"marker": "v"},
 }
-SETTINGS: Any = {  # names of settings are a type of their own
+SETTINGS: Any = {  # the names of settings have a type of their own
     "svg.hashsalt": "fastattn",
     "svg.fonttype": "none",
     "font.size": 10,
@@ -83,11 +83,11 @@ class Chart:
     Attributes
     ----------
     name : str
-        Of its files, without the ending.
+        Name of its files, without the suffix.
     title, text : str
-        What it shows, and what one sees in it: for those who do not see it.
+        What it shows, and what can be seen in it: for those who cannot see it.
     draw : callable
-        Draws into a figure of Matplotlib's.
+        Draws into a Matplotlib figure.
     inches : (float, float)
     """
 
@@ -99,7 +99,7 @@ class Chart:
 
 
 def ticks(axis: Any, text: Callable[[float], str]) -> None:
-    """Few labels, in words; on a logarithmic axis at 1, 2 and 5."""
+    """Put few labels on an axis, as text; if logarithmic, at 1, at 1 and 3, or at 1, 2 and 5."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
     if axis.get_scale() == "log":
@@ -121,7 +121,7 @@ def legend(axes: Any) -> None:
 
 
 def draw(chart: Chart, png: Path | None = None) -> str:
-    """A chart as Matplotlib's SVG, to be dressed; and as PNG."""
+    """Draw a chart as Matplotlib's SVG, which `dress` takes, and as PNG if a path is given."""
     from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -138,14 +138,14 @@ def draw(chart: Chart, png: Path | None = None) -> str:
 
 
 def dress(text: str, chart: Chart, inline: bool = True) -> str:
-    """What `draw` gave, named for readers, in the page's colours and letters, its ids its own.
+    """Give an SVG from `draw` a name for screen readers, the page's colours and fonts, and own ids.
 
-    For the page, or for a file with a stylesheet of its own.
+    The result is for the page or, if not `inline`, for a file with a stylesheet of its own.
     """
     text = text[text.index("<svg") :]
     text = re.sub(r"\s*<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     text = re.sub(r"<!--.*?-->", "", text, flags=re.DOTALL)
-    if inline:  # it would be a style of the whole page
+    if inline:  # it would style the whole page
         text = re.sub(r"<style\b.*?</style>", "", text, flags=re.DOTALL)
     used = set(re.findall(r"""(?:url\(#|href="#)([^)"]+)""", text))
     text = re.sub(

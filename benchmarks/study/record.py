@@ -17,14 +17,14 @@ from benchmarks.peers.results import Results
 
 FORMAT = 1  # of the file
 CONFIDENCE = 0.95
-# CPUs that are further apart than so many times the least distance of a run have been moved.
+# CPUs that are further apart than this many times the run's least distance have been moved.
 NEAR = 1.4
-LEAST_REPETITIONS = 8  # with near CPUs, of a round that counts
+LEAST_REPETITIONS = 8  # with near CPUs, for a round to count
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """Median of values of processes, and its interval."""
+    """Median of the processes' values, and its interval."""
 
     median: float
     low: float
@@ -34,8 +34,8 @@ class Estimate:
 def estimate(values: Sequence[float]) -> Estimate | None:
     """Median, and its exact interval of at least 95 %, whatever the values' distribution.
 
-    The interval lies between order statistics, as the sign test has it; with fewer than six
-    values, which cannot give one, it is their range.  None of no values.
+    The interval lies between order statistics, as in the sign test.  Fewer than six values cannot
+    give one, so the interval is then their range.  None if there are no values.
     """
     if not values:
         return None
@@ -50,18 +50,18 @@ class Round:
     Attributes
     ----------
     samples : dict of str to list of float
-        Seconds of a call, by implementation; sample i of each is of repetition i.
+        Seconds of a call, by implementation; sample i of each belongs to repetition i.
     errors : dict of str to float or None
         Maximum error against a wider type, over the naive one.
     reasons : dict of str to str
         Why an implementation cannot run here.
     failures : dict of str to str
-        What went wrong where one should have run.
+        What went wrong in an implementation that should have run.
     others, stolen : float or None
-        Share of the CPUs' time that was not to be had; of it, what the hypervisor took.
+        Share of the CPUs' time that others took; of that, the share that the hypervisor took.
     distances : list of float
-        Seconds of a word from one CPU to the other and back, by repetition; empty if that
-        cannot be told.
+        Seconds that a word took from one CPU to the other and back, by repetition; empty if
+        that is unknown.
     """
 
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -73,7 +73,7 @@ class Round:
     distances: list[float] = field(default_factory=list)
 
     def among(self, limit: float) -> Round | None:
-        """What was measured while the CPUs were no further apart; None if that is too little."""
+        """What was measured with the CPUs at most `limit` apart; None if that is too little."""
         if not self.distances:
             return self
         near = [distance <= limit for distance in self.distances]
@@ -83,13 +83,13 @@ class Round:
         return replace(self, samples=samples, distances=list(compress(self.distances, near)))
 
     def ratio(self, above: str, below: str) -> float | None:
-        """Median over the repetitions of one time over another."""
+        """Median over the repetitions of one implementation's time over another's."""
         pairs = zip(self.samples.get(above, []), self.samples.get(below, []), strict=False)
         ratios = [a / b for a, b in pairs]
         return statistics.median(ratios) if ratios else None
 
     def seconds(self, impl: str) -> float | None:
-        """Median over the repetitions."""
+        """Median seconds of a call over the repetitions."""
         samples = self.samples.get(impl)
         return statistics.median(samples) if samples else None
 
@@ -106,21 +106,21 @@ class Record:
     Attributes
     ----------
     about : dict
-        Machine, versions, commit; and what was asked for.
+        Machine, versions and commit; and what was asked for.
     wanted : int
-        Rounds of each dim that count.
+        Number of rounds for each dim that count.
     tunings : dict of str to dict
         By dim: `fastattn.TuningResult.to_json`.
     rounds : dict of str to list of Round
         By dim.
     roofline : dict of str to dict
-        By regime: ``time_over_peak`` and ``time``, a value a process, or why there is none.
+        By regime: ``time_over_peak`` and ``time``, one value per process, or why there is none.
     roofline_load : dict or None
-        Shares of the CPUs' time, as in `Round`, while that was measured.
+        Shares of the CPUs' time, as in `Round`, while the roofline was measured.
     peers : dict or None
-        What `benchmarks.peers` keeps; `peers_reason` says why it is not there.
+        What `benchmarks.peers` keeps; `peers_reason` says why it is missing.
     interrupted : bool
-        Something is missing because it was stopped.
+        Whether something is missing because the run was stopped.
     """
 
     about: dict[str, Any]
@@ -134,7 +134,7 @@ class Record:
     interrupted: bool = False
 
     def dims(self) -> list[int]:
-        """Dims of which there is anything to show."""
+        """Dims for which there is anything to show."""
         return sorted(int(dim) for dim in self.rounds if self._timed(dim))
 
     def _timed(self, dim: int | str) -> list[Round]:
@@ -142,25 +142,25 @@ class Record:
         return [one for one in self.rounds.get(str(dim), []) if one.samples]
 
     def near(self, dim: int) -> list[Round]:
-        """Rounds with the CPUs as near as they are in this run, and only their repetitions."""
+        """Rounds reduced to their repetitions with near CPUs, leaving out those with too few."""
         limit = NEAR * min(self._distances(), default=0.0)
         reduced = (one.among(limit) for one in self._timed(dim))
         return [one for one in reduced if one is not None]
 
     def kept(self, dim: int) -> list[Round]:
-        """The rounds that count: near and quiet ones, chosen without a look at their times."""
+        """The rounds that count: near and quiet ones, chosen without looking at their times."""
         found = self.near(dim) or self._timed(dim)
         return sorted(found, key=lambda one: one.others or 0.0)[: self.wanted]
 
     def apart(self) -> float | None:
-        """Share of all repetitions with the CPUs further apart; None if that cannot be told."""
+        """Share of all repetitions with the CPUs further apart; None if it is unknown."""
         distances = self._distances()
         if not distances:
             return None
         return sum(one > NEAR * min(distances) for one in distances) / len(distances)
 
     def moved(self) -> list[int]:
-        """Dims that have no round with near CPUs: all of theirs count."""
+        """Dims that have no round with near CPUs, so that all of their rounds count."""
         return [dim for dim in self.dims() if not self.near(dim)]
 
     def _distances(self) -> list[float]:
@@ -183,7 +183,7 @@ class Record:
         return self._over_rounds(dim, lambda one: one.variation(impl))
 
     def disturbance(self, dim: int) -> float:
-        """Median share of the CPUs' time that was not to be had."""
+        """Median share of the CPUs' time that others took."""
         return statistics.median(one.others or 0.0 for one in self.kept(dim))
 
     def disturbed(self) -> list[int]:
@@ -191,7 +191,7 @@ class Record:
         return [dim for dim in self.dims() if self.disturbance(dim) > conditions.LOST_SHARE]
 
     def failures(self) -> dict[tuple[str, str], list[int]]:
-        """What went wrong, by implementation and words: the dims, one for each process."""
+        """What went wrong, by implementation and message: its dims, one for each process."""
         found: dict[tuple[str, str], list[int]] = {}
         for dim, rounds in self.rounds.items():
             for one in rounds:
@@ -231,6 +231,6 @@ class Record:
 
 
 def geometric_mean(values: Iterable[Estimate | None]) -> float:
-    """Geometric mean of the medians; NaN of none."""
+    """Geometric mean of the medians; NaN if there are none."""
     found = [value.median for value in values if value is not None]
     return statistics.geometric_mean(found) if found else math.nan

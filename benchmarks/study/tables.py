@@ -1,4 +1,4 @@
-"""What is shown in rows, and the answer in a few numbers: text, for the page and for Markdown."""
+"""Tables, and the answer in a few numbers, as text for the page and for Markdown."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Table:
     marked : frozenset of int
         Rows that were disturbed.
     best : frozenset of (int, int)
-        Rows and columns of what stands out.
+        Row and column of each entry that stands out.
     """
 
     caption: str
@@ -42,7 +42,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number that answers, and what it says."""
+    """A number that answers the question, and what it means."""
 
     number: str
     meaning: str
@@ -89,7 +89,7 @@ def facts(record: Record) -> list[Fact]:
 
 
 def table_1(record: Record) -> Table:
-    """The study's Table 1, of this machine."""
+    """The study's Table 1, for this machine."""
     rows = []
     for dim in record.dims():
         tuning = record.tunings.get(str(dim), {})
@@ -154,7 +154,7 @@ def speedups(record: Record) -> Table:
 
 
 def speedup_means(record: Record, impl: str) -> tuple[float, float]:
-    """Geometric means of ours and of the study's speed-ups over the same dims."""
+    """Geometric means of our speed-ups and of the study's, over the same dims."""
     dims = [dim for dim in record.dims() if dim in STUDY]
     printed = [STUDY[dim].speedup(impl) for dim in dims]
     ours = geometric_mean(record.speedup(dim, impl) for dim in dims)
@@ -218,12 +218,12 @@ def roofline(record: Record) -> Table:
 
 
 def report_seconds(values: Sequence[float]) -> str:
-    """Median of seconds of processes."""
+    """Median of the processes' seconds, as text."""
     return words.seconds(_exact(statistics.median(values)) if values else None)
 
 
 def peers(record: Record) -> list[Table]:
-    """Times over ours, a table a number of threads."""
+    """Times over ours: one table for each number of threads."""
     results = record.peer_results()
     if results is None:
         return []
@@ -255,7 +255,7 @@ def peers(record: Record) -> list[Table]:
 
 
 def blog(record: Record) -> Table | None:
-    """The blog's test, as printed and here; None where it was not measured here."""
+    """The blog's test, as printed and here; None if it was not measured here."""
     results = record.peer_results()
     if results is None:
         return None
@@ -287,7 +287,7 @@ def _exact(value: float) -> Estimate:
 
 
 def _fastest(record: Record, dim: int) -> str | None:
-    """By speed-up: ratios are paired, times are not."""
+    """The fastest by speed-up, since ratios are paired and times are not."""
     found = {impl: record.speedup(dim, impl) for impl in IMPLS}
     known = {impl: value.median for impl, value in found.items() if value is not None}
     return max(known, key=lambda impl: known[impl]) if known else None

@@ -2,8 +2,8 @@
 
     python -m benchmarks.study.turns REQUEST
 
-All have the whole machine: as many BLAS threads as CPUs, which the environment says, Numba's
-own choice among them, and the configuration of ``cython`` as it was found.
+Each implementation has the whole machine: NumPy has as many BLAS threads as CPUs, as the
+environment says; Numba chooses among the CPUs; ``cython`` has the configuration that was found.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ from benchmarks.peers import timing
 from benchmarks.study.record import Round
 
 REPETITIONS = 60  # at most
-DISTANCE = "distance"  # a name among those that take turns
-FAR = 1.0  # second: a distance that could not be told this time
+DISTANCE = "distance"  # its name among those that take turns
+FAR = 1.0  # seconds: stands for a distance that could not be measured this time
 
 
 def take(
@@ -43,9 +43,9 @@ def take(
     config : dict
         Fields of the `fastattn.Config` of ``cython``.
     seconds : float
-        After so long no repetition is begun.
+        Time after which no repetition begins.
     seed : int
-        Of the order of turns.
+        Seed for the order of turns.
     distance : callable
         Tells how far apart the CPUs are; it takes turns with the others.
     """
@@ -72,7 +72,7 @@ def take(
 
     @contextmanager
     def around(name: str) -> Iterator[None]:
-        timing.settle()  # threads of the one before spin on, and would take this one's CPUs
+        timing.settle()  # the previous call's threads spin on, and would take this one's CPUs
         if name in calls:
             timing.wake(calls[name])
         yield

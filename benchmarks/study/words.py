@@ -19,11 +19,11 @@ NAMES = {
 assert set(IMPLS) <= set(NAMES)
 SHORT = {"torch-sdpa": "SDPA", "torch-hand": "by hand", "torch-mha": "MultiheadAttention"}
 NOTHING = "–"
-SPACE = "\u00a0"  # before a unit: a number and its unit stay on one line
+SPACE = "\u00a0"  # before a unit, so that a number and its unit stay on one line
 
 
 def seconds(value: Estimate | None) -> str:
-    """Three digits and a unit."""
+    """A time with three digits and a unit."""
     return NOTHING if value is None else report.seconds(value.median).replace(" ", SPACE)
 
 
@@ -41,7 +41,7 @@ def interval(value: Estimate | None) -> str:
 
 
 def percent(value: Estimate | float | None) -> str:
-    """One decimal."""
+    """A percentage with one decimal."""
     number = value.median if isinstance(value, Estimate) else value
     return NOTHING if number is None else f"{100 * number:.1f}{SPACE}%"
 

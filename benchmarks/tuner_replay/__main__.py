@@ -7,10 +7,10 @@
     rivals          other libraries' optimisers
     campaign        many replays, at equal evaluations and at equal kernel-seconds
     results, judge  what came of them, and what may be concluded
-    report, plots   the same in words and in pictures
+    report, plots   the same, in words and in pictures
 
-This folder has no ``__init__.py``: asv imports whatever package lies beside its benchmarks, for
-every commit, and the tuner's inside is not for every commit.
+This folder has no ``__init__.py``: asv imports any package beside its benchmarks, for every
+commit, and not every commit has the tuner's internals.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ FOLDER = HERE / "recorded"
 KEPT = HERE.parents[1] / ".tuner_replay"
 GROUPS = {"all": tuple(WORKLOADS), "held-out": HELD_OUT, "tuning": TUNING}
 DEMANDING = ("flat:1", "multimodal:1", "noisy:1", "rugged:1", "trap:1")
-# Exhaustive search of a part of a space is its first points; auto is one of the others.
+# All but exhaustive, which on a part of a space just takes its first points, and auto, which is
+# one of the others.
 COMPARED = tuple(name for name in STRATEGIES if name not in ("auto", "exhaustive"))
 QUICK, QUICK_RIVALS = 40, 10
 
@@ -105,7 +106,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def _tables(parser: argparse.ArgumentParser, text: str, made: bool) -> list[str]:
-    """Names of tables; groups are spelt out."""
+    """Names of tables, with groups spelt out."""
     names: list[str] = []
     for word in text.split(","):
         names += GROUPS.get(word, DEMANDING if made and word == "synthetic" else (word,))
@@ -117,7 +118,7 @@ def _tables(parser: argparse.ArgumentParser, text: str, made: bool) -> list[str]
 
 
 def _strategies(parser: argparse.ArgumentParser, text: str | None) -> list[str]:
-    """Names of strategies; those that are not there are left out, and that is said."""
+    """Names of strategies; those that are not installed are left out, with a message."""
     names = list(dict.fromkeys(text.split(",") if text else (*COMPARED, *RIVALS)))
     there = []
     for name in names:
@@ -133,7 +134,7 @@ def _strategies(parser: argparse.ArgumentParser, text: str | None) -> list[str]:
 
 
 def sources(names: Iterable[str], folder: Path) -> tuple[list[str], list[str]]:
-    """Where tables come from; and the names of those that were not recorded."""
+    """Where tables come from, and the names of those that were not recorded."""
     found, absent = [], []
     for name in names:
         path = folder / f"{name}.json"
@@ -148,7 +149,7 @@ def sources(names: Iterable[str], folder: Path) -> tuple[list[str], list[str]]:
 
 @contextmanager
 def progress() -> Iterator[Tell]:
-    """Shows a share and what is being done: a bar on a terminal, if rich is there; else lines."""
+    """Shows the share done and what is being done: a bar with rich on a terminal, else lines."""
     try:
         from rich.progress import (
             BarColumn,
@@ -176,7 +177,7 @@ def progress() -> Iterator[Tell]:
         *(BarColumn(24), TaskProgressColumn(), TimeElapsedColumn()),
         *(TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}")),
     )
-    # Drawn only when told to: between blocks nothing else may run.
+    # Drawn only when told to: nothing else may run between blocks.
     with Progress(
         *columns, auto_refresh=False, transient=True, console=Console(stderr=True)
     ) as bar:
@@ -207,7 +208,7 @@ def record_all(known: argparse.Namespace) -> int:
 
 
 def describe(table: Table) -> str:
-    """A table in a line."""
+    """A table in one line."""
     ratio = 1 / table.ratios.min()
     control = table.seconds[table.space.place(table.control)]
     best = " ".join(f"{name}={value}" for name, value in table.space.values(table.best).items())
@@ -275,7 +276,7 @@ def replay_all(known: argparse.Namespace) -> int:
 
 
 def show(results: Results, plot: Path | None) -> None:
-    """Print results, and draw them if matplotlib is there."""
+    """Print results, and draw them if matplotlib is installed."""
     report.render(results)
     if plot is None:
         return

@@ -31,7 +31,7 @@ Tell = Callable[[int, int, str], None]  # chunks done, chunks in all, what is be
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What searches are given: ``kernel-50``, or ``kernel-warm-18`` with remembered winners."""
+    """What searches get: ``kernel-50``, or ``kernel-warm-18`` with remembered winners."""
 
     space: str
     budget: int
@@ -44,7 +44,7 @@ class Setting:
         Raises
         ------
         ArgumentError
-            It is none.
+            It is not the name of a setting.
         """
         space, *words = name.split("-")
         warm = words[:1] == ["warm"]
@@ -57,7 +57,7 @@ class Setting:
 
     @property
     def name(self) -> str:
-        """As it is written."""
+        """Name of the setting, as `parse` reads it."""
         return f"{self.space}-warm-{self.budget}" if self.warm else f"{self.space}-{self.budget}"
 
 
@@ -79,7 +79,7 @@ def load(source: str) -> Table:
     Raises
     ------
     ArgumentError
-        There is none, it is damaged, or it holds too few rounds.
+        There is no such table, it is damaged, or it holds too few rounds.
     """
     if not source.endswith(".json"):
         return synthetic.make(source)
@@ -109,26 +109,26 @@ def run(
     results: Results,
     tell: Tell = lambda done, total, words: None,
 ) -> Iterator[Setting]:
-    """Replay, setting by setting, into `results`; gives each setting that is complete.
+    """Replay into `results`, setting by setting; yields each setting when it is complete.
 
     Parameters
     ----------
     sources : sequence of str
-        Of the tables; see `load`.
+        Sources of the tables; see `load`.
     replays, rival_replays : int
         Searches of each table by each of our strategies, and by each rival.
     processes : int
     known : sequence of str
-        Of all tables whose winners a warm start may know.
+        Sources of all tables whose winners a warm start may know.
     neighbours : int
         How many of them it knows: those of the nearest problems.
     """
     counts = {name: rival_replays if name in RIVALS else replays for name in strategies}
     found = {source: load(source) for source in sources}
-    # BLAS's threads would take each other's CPUs for matrices of 50 x 50.
+    # On matrices of 50 x 50, BLAS's threads would take each other's CPUs.
     os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, "1"))
     spawned = multiprocessing.get_context("spawn")
-    # Ctrl-C is this process' to hear.
+    # Only this process handles Ctrl-C.
     with spawned.Pool(processes, signal.signal, (signal.SIGINT, signal.SIG_IGN)) as pool:
         for setting in settings:
             mine = {s: table for s, table in found.items() if table.space.name == setting.space}
@@ -141,7 +141,7 @@ def run(
                 starts: Mapping[str, tuple[Point, ...]] = starts,
                 words: str = setting.name,
             ) -> dict[tuple[str, str], list[Replayed]]:
-                """Replays by source and strategy, of the budgets that are wanted."""
+                """Replays by source and strategy, with the budgets in `wanted`."""
                 chunks = [
                     _Chunk(s, name, budget, starts[s], range(at, min(at + _CHUNK, counts[name])))
                     for (s, name), budget in wanted.items()
@@ -173,7 +173,7 @@ def _work(chunk: _Chunk) -> tuple[_Chunk, list[Replayed]]:
 def _budgets(
     found: Mapping[tuple[str, str], list[Replayed]], tables_: Mapping[str, Table], budget: int
 ) -> dict[tuple[str, str], int]:
-    """Evaluations for which a strategy spends what ours did, in the median, before the final."""
+    """Evaluations with which a strategy spends, in the median before the final, what ours did."""
 
     def spent(key: tuple[str, str]) -> float:
         return statistics.median(one.explored_seconds for one in found[key])

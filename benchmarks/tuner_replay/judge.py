@@ -1,6 +1,6 @@
 """What may be concluded from replays: intervals by the bootstrap, verdicts corrected by Holm.
 
-Tables are what they are: intervals speak of other seeds on the same tables, not of other
+The tables are taken as given: intervals cover other seeds on the same tables, not other
 problems.
 """
 
@@ -25,15 +25,15 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean over tables and seeds of ours less the other's, where more is better for us.
+    """Mean difference over tables and seeds, signed so that more is better for us.
 
     Attributes
     ----------
     mean : float
     interval : (float, float)
-        95 %.
+        The interval of 95 %.
     p : float
-        Two-sided, that there is none.
+        Two-sided p-value of there being no difference.
     """
 
     mean: float
@@ -42,7 +42,7 @@ class Difference:
 
 
 def resampled(samples: Sequence[Array], rng: np.random.Generator) -> Array:
-    """Means over tables of the means over seeds, the seeds of each table drawn again.
+    """Means over tables of the means over seeds, with the seeds of each table drawn again.
 
     Equal values are drawn together: how often each comes up is multinomial.
     """
@@ -62,7 +62,7 @@ def interval(samples: Sequence[Array], rng: np.random.Generator) -> tuple[float,
 
 
 def difference(samples: Sequence[Array], rng: np.random.Generator) -> Difference:
-    """Whether paired differences, an array a table, are none on average."""
+    """Whether paired differences, one array per table, are zero on average."""
     means = resampled(samples, rng)
     low, high = np.quantile(means, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     below, above = (means <= 0).sum(), (means >= 0).sum()
@@ -72,7 +72,7 @@ def difference(samples: Sequence[Array], rng: np.random.Generator) -> Difference
 
 
 def verdicts(differences: Mapping[str, Difference]) -> dict[str, str]:
-    """For each rival, whether ours is ahead of it, behind it, or that is undecided."""
+    """For each rival, whether ours is "ahead" of it, "behind" it, or that is "undecided"."""
     adjusted = exact.holm([one.p for one in differences.values()], len(differences))
     corrected = dict(zip(differences, adjusted, strict=True))
     return {
@@ -84,9 +84,9 @@ def verdicts(differences: Mapping[str, Difference]) -> dict[str, str]:
 
 
 def paired(ours: Sequence[Cell], others: Sequence[Cell], score: str) -> list[Array]:
-    """Differences by setting and table, of the seeds that both have.
+    """Paired differences, by setting and table, for the seeds that both have.
 
-    `score` is "close": share within 2 %; or "regret": theirs less ours.
+    `score` is "close": within 2 %, ours less theirs; or "regret": theirs less ours.
     """
     rows = []
     theirs = {(cell.setting, cell.table): cell for cell in others}

@@ -13,14 +13,14 @@ from benchmarks.tuner_replay.results import EVALUATIONS, Cell, Results
 
 __all__ = ["draw"]
 
-# Okabe and Ito's colours, told apart by colour-blind readers; dashes tell lines apart too.
+# Okabe and Ito's colours, which colour-blind readers can tell apart; dashes differ too.
 _COLOURS = ("#E69F00", "#56B4E9", "#009E73", "#D55E00", "#CC79A7", "#666666")
 _DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1, 1.5)))
 _LEAST, _MOST = 1e-3, 1.0  # regrets of the first picture
 
 
 def draw(results: Results, path: Path) -> list[Path]:
-    """Write both beside `path`: its stem with ``-regret`` and ``-course``, and its ending."""
+    """Write both beside `path`: its stem with ``-regret`` and ``-course``, and its suffix."""
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -78,7 +78,7 @@ def _figure(
 
 
 def _styles(names: Sequence[str]) -> list[dict[str, Any]]:
-    """Ours is the thick blue one on top."""
+    """Line styles: ours is the thick blue line on top."""
     found: list[dict[str, Any]] = []
     for name in names:
         at = sum(style["color"] != "#0072B2" for style in found)
@@ -95,7 +95,7 @@ def _styles(names: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _regrets(axes: Any, cells: Sequence[Cell], style: dict[str, Any]) -> None:
-    """Share of replays whose regret is at most so much, each table counting the same."""
+    """Share of replays whose regret is at most the value on the x-axis; tables count the same."""
     ticks = np.geomspace(_LEAST, _MOST, 200)
     shares = np.mean(
         [
@@ -114,7 +114,7 @@ def _regrets(axes: Any, cells: Sequence[Cell], style: dict[str, Any]) -> None:
 
 
 def _courses(axes: Any, cells: Sequence[Cell], style: dict[str, Any]) -> None:
-    """Share whose best by the scores so far is within 2 %, over evaluations."""
+    """Share of replays whose leader by score is within 2 %, after each number of evaluations."""
     length = min(len(cell.course) for cell in cells)
     shares = np.mean([cell.course[:length] for cell in cells], axis=0)
     axes.plot(range(1, length + 1), shares, **style)

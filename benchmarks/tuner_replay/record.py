@@ -1,7 +1,7 @@
-"""Recording a table: every point of a space takes a block in every round, in random order.
+"""Record a table: every point of a space takes one block in every round, in random order.
 
-Rounds are measured in fresh processes (`recorder`), some in each.  The table is written after
-every round: what was interrupted goes on where it stopped.
+Rounds are measured in fresh processes (`recorder`), several in each.  The table is written after
+every round, so that an interrupted recording goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Tell = Callable[[float, str], None]  # share that is done, what is being done
 
 
 class RecordError(FastattnError, RuntimeError):
-    """A process that recorded nothing."""
+    """Recording a table failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +48,12 @@ class Extent:
     Attributes
     ----------
     rounds : int
-        In all: blocks of each point.
+        Rounds in all, which is the number of blocks of each point.
     processes : int
-        Fresh ones, at least.
+        Fresh processes, at least.
     seconds : float or None
-        Of a table: a round that would not end within them is not begun.  The first of a
-        process always is.
+        Time for a table: a round that would not end within it is not begun.  The first round of
+        a process always is.
     """
 
     rounds: int = 21
@@ -68,12 +68,12 @@ def record(
     tell: Tell = lambda share, words: None,
     fresh: bool = False,
 ) -> Table:
-    """Record the table of a workload, or what it lacks.
+    """Record the table of a workload, or what is missing of it.
 
     Raises
     ------
     ArgumentError
-        What there is was measured elsewhere, or is damaged.
+        The existing table was measured elsewhere, or is damaged.
     RecordError
         A process failed.
     """
@@ -104,7 +104,7 @@ def record(
 
 
 class _Growing:
-    """A table that gets more rounds."""
+    """A table that gains rounds."""
 
     def __init__(self, name: str) -> None:
         workload, _, self.space, self.control = problem(name)
@@ -123,7 +123,7 @@ class _Growing:
         self._loads: list[dict[str, Any]] = []
 
     def resume(self, table: Table) -> None:
-        """Go on with one that was measured here."""
+        """Go on with a table that was begun here."""
         facts = dict(table.metadata)
         loads = facts.pop("load")
         same = (table.space, table.control, facts) == (
@@ -142,11 +142,11 @@ class _Growing:
             )
         self.processes, self._loads = list(table.processes), loads
         self._rounds = list(table.seconds.T)
-        self._spent = [table.block_seconds] * len(self.processes)  # their median, for each
+        self._spent = [table.block_seconds] * len(self.processes)  # their median stands for each
         self._failures = dict(table.failures)
 
     def add(self, process: int, message: dict[str, Any]) -> None:
-        """What a process said."""
+        """Add what a process said."""
         if "load" in message:
             self._loads.append(message["load"])
         if "seconds" in message:
@@ -157,7 +157,7 @@ class _Growing:
             self.processes.append(process)
 
     def table(self) -> Table:
-        """As it is now.  A point that failed once has failed."""
+        """The table as it is now; a point that failed once counts as failed."""
         if self.control in self._failures:
             raise RecordError(f"{self._name}: the default {self._failures[self.control]}")
         seconds = np.array(self._rounds).T
@@ -175,7 +175,7 @@ class _Growing:
 
 
 def _messages(request: Request) -> Iterator[dict[str, Any]]:
-    """What a fresh process says; it is ended when nobody listens any more."""
+    """What a fresh process says; it is killed when nobody listens any more."""
     command = [sys.executable, "-c", _CHILD, request.to_json()]
     with (
         tempfile.TemporaryFile("w+") as complaints,

@@ -1,8 +1,7 @@
-"""The process that measures rounds for `record`, and says on standard output what it found.
+"""The process that measures rounds for `record`, and reports on standard output what it found.
 
-Of what is told: after each round
-``seconds``, ``spent`` and ``failures``; now and then ``part``, the share of a round that is
-done; at the end ``load``, what else the CPUs did.
+It reports ``seconds``, ``spent`` and ``failures`` after each round; now and then ``part``, the
+share of a round that is done; and at the end ``load``, what else the CPUs did.
 """
 
 from __future__ import annotations
@@ -34,12 +33,12 @@ class Request:
     Attributes
     ----------
     name : str
-        Workload.
+        Name of the workload.
     process : int
-        Its number: the seed of inputs and turns.
+        Number of the process, which is the seed of inputs and turns.
     rounds : int
     seconds : float or None
-        A round that would not end within them is not begun; the first always is.
+        A round that would not end within this time is not begun; the first round always is.
     """
 
     name: str
@@ -48,7 +47,7 @@ class Request:
     seconds: float | None
 
     def to_json(self) -> str:
-        """As the process is given it."""
+        """The request as the process receives it."""
         return json.dumps(asdict(self))
 
 
@@ -62,7 +61,7 @@ def problem(name: str) -> tuple[Workload, Geometry, Space, Point]:
 
 
 def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Measure rounds, and tell each when it is complete."""
+    """Measure rounds, and report each when it is complete."""
     begin = time.monotonic()
     _, geometry, space, _ = problem(request.name)
     source = Live(space, geometry, request.process)

@@ -1,7 +1,7 @@
-"""`Replay`: a recorded table as a source of blocks; and one search of it, judged.
+"""`Replay`: a recorded table as a source of blocks; and one judged search of it.
 
-A round of a race is a recorded round, drawn at random: its points share what the machine was
-like, as they do in a live round.  The search itself is the tuner's, to its final and decision.
+A round of a race is a recorded round, drawn at random, so that its points share what the machine
+was like, as they do in a live round.  The search is the tuner's own, final and decision included.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from fastattn.tuner.strategies import Strategy, Trial
 
 __all__ = ["BLOCKS", "Make", "Replay", "Replayed", "Watched", "replay", "warm_start"]
 
-BLOCKS = 5  # of an evaluation, as in `fastattn.tune`
+BLOCKS = 5  # blocks of an evaluation, as in `fastattn.tune`
 
 Make = Callable[[Space, int, int, Sequence[Point], int], Strategy]
 
@@ -36,7 +36,7 @@ class Replay:
     ----------
     table : Table
     seed : int
-        Of the rounds' order.
+        Seed for drawing the rounds.
     """
 
     def __init__(self, table: Table, seed: int) -> None:
@@ -51,12 +51,12 @@ class Replay:
         self._round = self._draw.choice(self._rounds)
 
     def block(self, point: Point) -> float:
-        """The point's block of that round.
+        """The point's block in that round.
 
         Raises
         ------
         TrialError
-            It failed when it was recorded.
+            The point failed when it was recorded.
         """
         at = self._place(point)
         seconds = self._round[at]
@@ -73,14 +73,14 @@ def _plain(table: Table) -> tuple[list[list[float]], list[float]]:
 
 
 class Watched:
-    """A strategy, and what a judge notes of it.
+    """A strategy, and what is noted about it to judge it.
 
     Attributes
     ----------
     leaders : list of (float, Point)
-        For each evaluation, how many there were with it, and the best point by the scores.
+        For each evaluation, how many there were up to it, and the best point so far by score.
     explored_seconds : float
-        The source's seconds when the strategy was asked for the last time.
+        Seconds that the source had spent when the strategy was last asked.
     """
 
     NAME: ClassVar[str] = "watched"
@@ -120,17 +120,17 @@ class Replayed:
     Attributes
     ----------
     winner : int
-        Its place in the space.
+        The winner's place in the space.
     regret : float
-        The winner's true time over the least, less 1.
+        The winner's true time over the least true time, less 1.
     evaluations : float
-        Asked for: a point that was asked for twice counts twice.
+        Evaluations asked for; a point that was asked for twice counts twice.
     explored_seconds, kernel_seconds : float
-        Before the final, and in all.
+        Kernel-seconds before the final, and in all.
     optimiser_seconds : float
-        In the strategy and the decision.
+        Seconds in the strategy and the decision.
     course : tuple of int
-        Place of the best point by the scores so far, after each evaluation.
+        Place of the best point so far by score, after each evaluation.
     """
 
     winner: int
@@ -155,8 +155,8 @@ def replay(
     budget : int
         Evaluations.
     seed : int
-        Of the strategy, the recorded rounds that are drawn, and the order of turns: searches
-        of one table by the same seed meet the same luck of the machine.
+        Seed of the strategy, of the recorded rounds that are drawn, and of the order of turns:
+        searches of one table with the same seed meet the same luck of the machine.
     known : sequence of Point
         Winners remembered from other problems.
     """
@@ -201,8 +201,8 @@ def _course(
 def warm_start(table: Table, others: Sequence[Table], count: int) -> tuple[Point, ...]:
     """Where winners of the nearest other problems lie in a table's space.
 
-    Nearest in octaves of the sizes; another data type or mask is as far as two octaves.  As
-    wisdom does it, a field in which the winner is the default follows this problem's default.
+    Distance is measured in octaves of the sizes; another data type or mask counts as two octaves.
+    As in wisdom, a field in which the winner has its problem's default takes this one's default.
     """
     known = sorted(
         (other for other in others if other.name != table.name), key=lambda o: _apart(table, o)
@@ -212,7 +212,7 @@ def warm_start(table: Table, others: Sequence[Table], count: int) -> tuple[Point
 
 
 def _carried(source: Table, target: Table) -> Point | None:
-    """The best point of one problem, for another."""
+    """The best point of one problem, carried over to another."""
     winner, default = source.space.values(source.best), source.space.values(source.control)
     here = target.space.values(target.control)
     values = {name: here.get(name, v) if v == default[name] else v for name, v in winner.items()}

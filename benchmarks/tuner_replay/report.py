@@ -1,4 +1,4 @@
-"""What replays tell, in words: a table for each setting, losses, and the bars."""
+"""What replays show, in words: a table for each setting, losses, and the bars."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ _LEGEND = (
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """What is to be shown: at least so large a share of the replays, within so much."""
+    """What must be shown: the least share of the replays that is within a given regret."""
 
     setting: str
     within: float
@@ -110,7 +110,7 @@ def _together(results: Results, equal: str) -> str | None:
 
 
 def _resolutions(results: Results) -> list[tuple[str, float]]:
-    """Of the tables that were replayed, as far as it was kept."""
+    """Resolutions of the tables that were replayed, as far as they were kept."""
     tables = dict.fromkeys(cell.table for cell in results.cells)
     kept = results.about.get("resolutions", {})
     return [(name, kept[name]) for name in tables if name in kept]
@@ -124,7 +124,7 @@ def _by_strategy(cells: Sequence[Cell]) -> list[tuple[str, list[Cell]]]:
 def _compared(
     cells: Sequence[Cell],
 ) -> tuple[dict[str, tuple[str, str]], dict[str, Difference]]:
-    """By rival: verdicts on the share within 2 % and on the mean regret; and the first's basis."""
+    """By rival: verdicts on the share within 2 % and on mean regret; and the share differences."""
     found = _differences(cells)
     if not found:
         return {}, {}
@@ -133,7 +133,7 @@ def _compared(
 
 
 def _differences(cells: Sequence[Cell]) -> dict[str, dict[str, Difference]]:
-    """Ours less each rival's, by score and rival; nothing without ours or without rivals."""
+    """Differences from each rival, by score and rival; empty without ours or without rivals."""
     groups = dict(_by_strategy(cells))
     ours = groups.pop(OURS, None)
     if ours is None or not groups:
@@ -176,7 +176,7 @@ def _row(
 
 
 def _by_table(table: str, cells: Sequence[Cell]) -> list[str]:
-    """A line of shares; * where a strategy has more than ours."""
+    """One row of shares, with a * where a strategy has more than ours."""
     mine = {cell.strategy: cell for cell in cells if cell.table == table}
     shares = {name: float(cell.close.mean()) for name, cell in mine.items()}
     ours = shares.get(OURS, 1.0)
@@ -194,7 +194,7 @@ def _by_table(table: str, cells: Sequence[Cell]) -> list[str]:
 
 
 def losses(cells: Sequence[Cell]) -> Iterator[str]:
-    """Where another comes within 2 % more often than ours, beyond what chance explains."""
+    """Where another strategy is within 2 % more often than ours, beyond what chance explains."""
     groups = dict(_by_strategy(cells))
     for mine in groups.get(OURS, ()):
         rng = np.random.default_rng(0)
@@ -213,7 +213,7 @@ def losses(cells: Sequence[Cell]) -> Iterator[str]:
 
 
 def bars(results: Results) -> Iterator[str]:
-    """For each bar that there are held-out replays for, whether it is held."""
+    """For each bar that has held-out replays, whether it is held."""
     for bar in BARS:
         cells = [
             cell
@@ -237,7 +237,7 @@ def bars(results: Results) -> Iterator[str]:
 
 
 def table_text(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table with a title, the first column to the left, the others to the right."""
+    """A table with a title, the first column aligned left and the others right."""
     widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
     lines = [title, ""]
     for row in (header, ["-" * width for width in widths], *rows):

@@ -1,4 +1,4 @@
-"""What came of replays: a `Cell` for each strategy on each table, and the file they are kept in."""
+"""Results of replays: a `Cell` for each strategy on each table, and the file they are kept in."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from fastattn._errors import ArgumentError, teach
 
 __all__ = ["CLOSE", "EVALUATIONS", "NEAR", "SECONDS", "Cell", "Results"]
 
-EVALUATIONS, SECONDS = "evaluations", "kernel-seconds"  # what is equal
+EVALUATIONS, SECONDS = "evaluations", "kernel-seconds"  # what is equal for all strategies
 CLOSE, NEAR = 0.02, 0.05  # regrets that count as found, and as nearly found
 
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One strategy on one table, by seeds 0, 1, ...
+    """One strategy on one table, with seeds 0, 1, ...
 
     Attributes
     ----------
@@ -34,14 +34,14 @@ class Cell:
     budget : int
         Evaluations that it was given.
     points : int
-        Of the space.
+        Number of points of the space.
     held_out : bool
-        Hyperparameters were not chosen on this table.
+        Whether the table took no part in choosing hyperparameters.
     regrets : tuple of float
     winners : tuple of int
-        Their places in the space.
+        Places of the winners in the space.
     evaluations, explored_seconds, kernel_seconds, optimiser_seconds : float
-        Medians.
+        Medians over the replays.
     course : tuple of float
         Share of the replays whose leader is within 2 %, after 1, 2, ... evaluations.
     """
@@ -108,13 +108,13 @@ class Cell:
 
 @dataclass(slots=True)
 class Results:
-    """All cells, and what a reader of them wants to know."""
+    """All cells, and what a reader wants to know about them."""
 
     about: dict[str, Any]
     cells: list[Cell] = field(default_factory=list)
 
     def select(self, setting: str, equal: str, held_out: bool | None = None) -> list[Cell]:
-        """Cells of a setting, of the held-out tables or of the others or of all."""
+        """Cells of a setting: of the held-out tables, of the others, or of all."""
         return [
             cell
             for cell in self.cells
@@ -127,7 +127,7 @@ class Results:
         return list(dict.fromkeys((cell.setting, cell.equal) for cell in self.cells))
 
     def write(self, path: Path) -> None:
-        """Write, a cell a line."""
+        """Write one cell per line."""
         cells = ",\n".join(json.dumps(asdict(cell), separators=(",", ":")) for cell in self.cells)
         write_whole(path, f'{{"about": {json.dumps(self.about)},\n"cells": [\n{cells}\n]}}\n')
 
@@ -138,7 +138,7 @@ class Results:
         Raises
         ------
         ArgumentError
-            It is something else.
+            The file is something else.
         """
         try:
             document = json.loads(path.read_text())

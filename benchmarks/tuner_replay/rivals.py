@@ -1,11 +1,12 @@
-"""Other tuners in the place of ours: adaptors from their ask and tell to a `Strategy`.
+"""Other tuners in place of ours: adaptors from their ask and tell to a `Strategy`.
 
-``shipped`` ones have the library's own settings.  Of the others we set what a user would who
-knows that evaluations are few: the default goes first, populations breed within the budget.
-All see an ordered gene's values as ordered numbers.
+The ``shipped`` ones keep their library's own settings.  The others are set up as by a user who
+knows that evaluations are few: the default goes first, and populations can breed within the
+budget.  All see the values of an ordered gene as ordered numbers.
 
-A rival knows nothing of which combinations mean the same call; one that is no point of the
-space is the point that it means.  What it proposes twice is measured twice and counts twice.
+A rival does not know which combinations mean the same call; a combination that is no point of the
+space stands for the point that means the same.  What a rival proposes twice is measured twice and
+counts twice.
 """
 
 from __future__ import annotations
@@ -24,15 +25,15 @@ from fastattn.tuner.strategies import STRATEGIES, Strategy, Trial
 
 __all__ = ["RIVALS", "Adaptor", "Rival", "maker", "meant", "missing"]
 
-_FAILED = 10.0  # log of the ratio that a library is told which knows no failures
+_FAILED = 10.0  # log ratio that stands for a failure, for a library that knows none
 
 
 def meant(space: Space, place: Point) -> Point:
-    """The point that is meant by an index for each gene.
+    """The point that is meant by one index for each gene.
 
-    A field that an implementation does not have is held at one value in the space; so is a
-    field whose values do the same.  Gene by gene, the first first, points are kept that
-    agree, or that are closest where none does.
+    In the space, a field that an implementation does not have is held at one value, and so is a
+    field whose values all do the same.  Gene by gene, from the first on, the points are kept
+    that agree, or those that are closest if none agrees.
     """
     if place in space:
         return place
@@ -54,7 +55,7 @@ class Adaptor:
     report : callable
         Takes a proposal and its score.
     batch : int
-        Proposals that are asked for at once.
+        Number of proposals that are asked for at once.
     """
 
     NAME: ClassVar[str] = "adaptor"
@@ -100,7 +101,7 @@ class Adaptor:
 def _optuna(
     sampler: Callable[[Any, Space, int, int], Any], batch: Callable[[int], int], seeded: bool
 ) -> Make:
-    """A strategy of Optuna's, by the sampler for (its samplers, space, budget, seed)."""
+    """An Optuna strategy; `sampler` makes one from (optuna.samplers, space, budget, seed)."""
 
     def make(
         space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
@@ -109,7 +110,7 @@ def _optuna(
 
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         study = optuna.create_study(sampler=sampler(optuna.samplers, space, budget, seed))
-        study.stop = lambda: None  # the grid calls it at its end, and it refuses ask and tell
+        study.stop = lambda: None  # the grid calls it at its end, but it fails with ask and tell
         if seeded:
             for point in start:
                 study.enqueue_trial({g.name: at for g, at in zip(space.genes, point, strict=True)})
@@ -134,7 +135,7 @@ def _optuna(
 
 
 def _population(budget: int) -> int:
-    """That of our `genetic-plain`: some generations within the budget."""
+    """Population of our `genetic-plain`: small enough for some generations within the budget."""
     return max(4, round(math.sqrt(2 * budget)))
 
 
@@ -199,7 +200,7 @@ class Rival:
     ----------
     summary : str
     needs : str
-        Package.
+        Package that it needs.
     make : callable
         Makes the strategy.
     """
@@ -250,5 +251,5 @@ def missing(name: str) -> str | None:
 
 
 def maker(name: str) -> Make:
-    """What makes the strategy of that name, ours or a rival's."""
+    """The function that makes the strategy of that name, ours or a rival's."""
     return STRATEGIES[name] if name in STRATEGIES else RIVALS[name].make

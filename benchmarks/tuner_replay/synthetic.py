@@ -1,6 +1,6 @@
-"""Tables that no machine gave: landscapes that are hard on a tuner, made from a seed.
+"""Tables that no machine produced: landscapes that are hard for a tuner, made from a seed.
 
-`make("trap:3")` is the landscape `trap` by the seed 3, and always the same.
+`make("trap:3")` is the landscape `trap` with the seed 3, and is always the same.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ __all__ = ["LANDSCAPES", "make", "space"]
 
 ROUNDS, PROCESSES = 21, 3
 CALL_SECONDS, BLOCK_SECONDS = 1e-3, 0.010
-NOISE = 0.01  # standard deviation of a block's logarithm, where the landscape says nothing else
+NOISE = 0.01  # standard deviation of a block's logarithm, unless the landscape has its own
 
 Array = NDArray[np.float64]
 
 
 def space() -> Space:
-    """Genes like the kernels', 384 points."""
+    """Genes like the kernels', with 384 points."""
     genes = (
         Gene("impl", ("a", "b"), False, "implementation"),
         Gene("isa", ("x", "y"), False, "instruction set"),
@@ -40,12 +40,12 @@ def space() -> Space:
 
 
 def flat(at: Array, rng: np.random.Generator) -> Array:
-    """All within half a per cent: nothing to be won, and a winner's luck to be mistaken for it."""
+    """All points within half a per cent: nothing can be won, but luck can look like a win."""
     return np.log(rng.uniform(1.0, 1.005, len(at)))
 
 
 def smooth(at: Array, rng: np.random.Generator) -> Array:
-    """One valley, genes that hang together."""
+    """One valley, in which genes interact."""
     slopes = rng.uniform(0.1, 0.6, at.shape[1])
     away = at - rng.uniform(0, 1, at.shape[1])
     together = rng.uniform(-0.3, 0.3, (at.shape[1], at.shape[1]))
@@ -55,7 +55,7 @@ def smooth(at: Array, rng: np.random.Generator) -> Array:
 
 
 def multimodal(at: Array, rng: np.random.Generator) -> Array:
-    """Several valleys of much the same depth, far from each other."""
+    """Several valleys of about the same depth, far from each other."""
     centres = at[rng.choice(len(at), 6, replace=False)]
     depths = np.concatenate([[0.30], rng.uniform(0.15, 0.25, 5)])
     away = ((at[:, None] - centres) ** 2).sum(axis=2)
@@ -65,7 +65,7 @@ def multimodal(at: Array, rng: np.random.Generator) -> Array:
 
 
 def trap(at: Array, rng: np.random.Generator) -> Array:
-    """A wide slope leads to the default's corner; the best lies in the corner opposite."""
+    """A wide slope leads to the default's corner; the best point lies in the opposite corner."""
     away = np.abs(at - at[-1]).mean(axis=1)
     hole = 0.35 * np.exp(-(((at - at[0]) ** 2).sum(axis=1)) / 0.06)
     height: Array = 0.2 * away - hole + 0.01 * rng.uniform(0, 1, len(at))
@@ -77,7 +77,7 @@ def rugged(at: Array, rng: np.random.Generator) -> Array:
     return rng.gamma(4.0, 0.08, len(at))
 
 
-# Their heights, and the noise of a block.
+# Name -> heights, and the noise of a block.
 LANDSCAPES: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float]] = {
     "flat": (flat, NOISE),
     "multimodal": (multimodal, NOISE),
@@ -109,7 +109,7 @@ def make(name: str) -> Table:
         math.log(CALL_SECONDS)
         + logs[:, None]
         + noise * rng.standard_normal((len(target), ROUNDS))
-        + noise * rng.standard_normal(ROUNDS)  # what a round is like, for all alike
+        + noise * rng.standard_normal(ROUNDS)  # the round's own effect, the same for all points
     )
     return Table(
         name=name,

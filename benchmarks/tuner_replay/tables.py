@@ -1,9 +1,9 @@
 """`Table`: every point of a space, measured in the same rounds; and the file it is kept in.
 
-The file is JSON in the style of T4, the exchange format of auto-tuning results that Kernel Tuner
-writes: ``results`` with ``configuration``, ``invalidity``, ``correctness`` and ``times``, whose
-``runtimes`` are here raw repetitions in seconds and whose ``benchmark`` is what one of them took
-with all of its block's calls.  What T4 has no place for stands in ``metadata``.
+The file is JSON in the style of T4, the exchange format for auto-tuning results that Kernel Tuner
+writes: ``results`` with ``configuration``, ``invalidity``, ``correctness`` and ``times``.  Here,
+``runtimes`` in ``times`` are raw repetitions in seconds, and ``benchmark`` is what one repetition
+took with all calls of its block.  ``metadata`` holds what T4 has no place for.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fastattn.tuner.space import Gene, Point, Space, Value
 __all__ = ["LEAST_ROUNDS", "Table", "read", "write"]
 
 SCHEMA_VERSION = "1.0.0"
-LEAST_ROUNDS = 5  # fewer tell nothing of noise
+LEAST_ROUNDS = 5  # fewer say nothing about noise
 _POLISHES = 3
 
 Array = NDArray[np.float64]
@@ -40,11 +40,11 @@ class Table:
     name : str
     space : Space
     control : Point
-        The default: what a search compares with.
+        The default, which a search compares with.
     seconds : ndarray, (points, rounds)
-        Seconds of a call, of one block each; NaN for a point that failed.
+        Seconds of a call, from one block each; NaN for a point that failed.
     block_seconds : ndarray, (points,)
-        Seconds of the kernel that a block takes, its dropped call included.
+        Seconds of the kernel that a block takes, including the call that is dropped.
     processes : tuple of int
         Number of the process in which each round was measured.
     failures : mapping
@@ -52,11 +52,11 @@ class Table:
     metadata : mapping
         Workload, machine, versions and whatever else a reader wants to know.
     ratios : ndarray, (points,)
-        The truth that replays are judged by: time over the control's, of the medians over the
-        rounds, each round freed of what it was like for the better half of the points;
+        The truth that replays are judged by: time over the control's, from the medians over the
+        rounds, after each round is freed of its effect on the better half of the points;
         infinite for a point that failed.
     regrets : ndarray, (points,)
-        Each ratio over the least, less 1.
+        Each ratio over the least ratio, less 1.
     """
 
     name: str
@@ -79,10 +79,10 @@ class Table:
         object.__setattr__(self, "regrets", ratios / ratios.min() - 1)
 
     def _freed(self) -> Array:
-        """Logarithms of the seconds, less what each round was like.
+        """Logarithms of the seconds, less each round's own effect.
 
         Median polish (Tukey, "Exploratory Data Analysis", 1977) by the better half: what slows
-        the good points of a round slows all; a single control's noise would be in every ratio.
+        the good points of a round slows all, whereas one control's noise would enter every ratio.
         """
         logs = np.log(self.seconds)
         own = np.median(logs, axis=1)
@@ -95,16 +95,16 @@ class Table:
 
     @property
     def best(self) -> Point:
-        """The point of the least ratio."""
+        """The point with the least ratio."""
         return self.space.points[int(np.argmin(self.ratios))]
 
     @property
     def resolution(self) -> float:
         """Half of the 95 % interval of a good point's time, as a share.
 
-        The median over the best tenth of the points; of each the median's standard error by
-        its interquartile range.  Differences below it may be noise that was frozen into
-        the table.
+        It is the median over the best tenth of the points; the standard error of each point's
+        median comes from its interquartile range.  Differences below it may be noise that was
+        frozen into the table.
         """
         best = np.argsort(self.ratios)[: max(2, len(self.space) // 10)]
         low, high = np.quantile(self._freed()[best], (0.25, 0.75), axis=1)
@@ -113,7 +113,7 @@ class Table:
 
 
 def write(table: Table, path: Path) -> None:
-    """Write a table, one result a line; whoever reads meanwhile sees the old one or the new."""
+    """Write a table, one result per line; meanwhile, a reader sees the old file or the new one."""
     lines = [
         "{",
         f'"schema_version": "{SCHEMA_VERSION}",',
@@ -132,7 +132,7 @@ def read(path: Path) -> Table:
     Raises
     ------
     ArgumentError
-        The file is no table, or not a whole one.
+        The file is not a table, or not a whole one.
     """
     try:
         return _parsed(json.loads(path.read_text(encoding="utf-8")), path.stem)
@@ -153,7 +153,7 @@ def read(path: Path) -> Table:
 
 
 class _Damaged(Exception):
-    """What is wrong with a table."""
+    """A table is damaged; the message says how."""
 
 
 def _head(table: Table) -> dict[str, Any]:
@@ -195,7 +195,7 @@ def _result(table: Table, at: int, point: Point) -> str:
 
 
 def _short(seconds: float) -> str:
-    """Four significant digits, in whichever way is shorter."""
+    """Four significant digits, in the shorter of two notations."""
     if seconds == 0:
         return "0"
     mantissa, exponent = f"{seconds:.3e}".split("e")

@@ -1,4 +1,4 @@
-"""What is recorded: problems by name, and which of them hyperparameters may be chosen on."""
+"""What is recorded: problems by name, and on which of them hyperparameters may be chosen."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Workload:
         return (c.batch, c.heads_q, c.heads_kv, c.length_q, c.length_k, c.dim)
 
     def described(self) -> dict[str, Any]:
-        """As it stands in a table's metadata."""
+        """The problem as it stands in a table's metadata."""
         return {"shape": list(self.shape), "dtype": self.case.dtype, "causal": self.case.causal}
 
 
@@ -41,12 +41,12 @@ _KERNEL = {
     "vit-float64": common.WORKLOADS["vit"].of("float64"),
 }
 WORKLOADS = {
-    # The data type is a gene there, and this one the default's.
+    # The data type is a gene there, and this one is the default's.
     **{f"study-{dim}": Workload("study", common.dim_case(dim, "float32")) for dim in common.DIMS},
     **{f"kernel-{name}": Workload("kernel", case) for name, case in _KERNEL.items()},
 }
-# Hyperparameters of strategies, ours and rivals', are chosen on the first of these; what is said of
-# them is said of the others.  A table that was looked at for a choice stays here for good.
+# Hyperparameters of strategies, ours and the rivals', are chosen on TUNING; claims about the
+# strategies rest on HELD_OUT.  A table that was looked at for a choice stays in TUNING for good.
 TUNING = (
     *("study-256", "study-512", "study-768", "study-1024"),
     *("kernel-small", "kernel-prefill-1k", "kernel-decode", "kernel-dim-512"),
