@@ -50,7 +50,7 @@ def nothing(*arguments: Any) -> None:
 def test_a_round_times_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     settled = []
     monkeypatch.setattr(timing, "settle", lambda: settled.append(1))
-    monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
     found = turns.take(24, "float32", CONFIG, 0.01, seed=0)
     assert set(found.samples) == set(USABLE)
     lengths = {len(samples) for samples in found.samples.values()}
@@ -64,7 +64,7 @@ def test_a_round_times_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_distance_of_the_cpus_takes_turns(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timing, "settle", nothing)
-    monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
     told = iter([1e-7, 2e-7, 2e-7, None])
     found = turns.take(24, "float32", CONFIG, 0.01, seed=0, distance=lambda: next(told, 3e-7))
     assert set(found.samples) == set(USABLE)
@@ -111,7 +111,7 @@ def test_only_cython_has_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(fastattn, "attention", watched)
     monkeypatch.setattr(timing, "settle", nothing)
-    monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
     turns.take(24, "float32", CONFIG, 0.01, seed=0)
     found = {impl: {None} for impl in USABLE}
     if "cython" in found:
@@ -128,7 +128,7 @@ def test_what_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(turns.oracle, "relative_error", relative_error)
     monkeypatch.setattr(timing, "settle", nothing)
-    monkeypatch.setattr(timing, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
     found = turns.take(24, "float32", CONFIG, 0.01, seed=0)
     assert set(found.samples) == set(USABLE) - {USABLE[1]}
     assert "ArithmeticError" in found.failures[USABLE[1]]

@@ -70,7 +70,7 @@ class Extent:
 FULL = Extent(
     dims=DIMS,
     rounds=9,
-    seconds=4.0,
+    seconds=6.0,
     regimes=(*REGIMES, *MASKED),
     regime_rounds=3,
     cells=("blog", "dim-64", "dim-256", "dim-1024", "vit", "bert", "prefill-2k", "causal-4k"),

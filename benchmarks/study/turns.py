@@ -24,6 +24,8 @@ from benchmarks.peers import timing
 from benchmarks.study.record import Round
 
 REPETITIONS = 60  # at most
+# Long enough for what interrupts a CPU for some milliseconds, now and then, to average out.
+TURN_SECONDS = 0.1
 DISTANCE = "distance"  # its name among those that take turns
 FAR = 1.0  # seconds: stands for a distance that could not be measured this time
 
@@ -79,7 +81,7 @@ def take(
 
     profile = replace(
         common.profile(),
-        block_seconds=timing.TURN_SECONDS,
+        block_seconds=TURN_SECONDS,
         budget_seconds=seconds,
         repetitions=REPETITIONS,
     )
