@@ -3,8 +3,9 @@
 A kernel's time changes with the machine's clock, and so does that of a control in the same
 process, a moment before or after.  The control's code comes from a pinned wheel, so that over the
 commits only the kernel changes.  A neighbour on the same core slows the two unequally, but only
-ever slows them, so the least of many short samples stays steady where medians of the same build
-lie 3 to 8 % apart.
+ever slows them, so a process gives the ratio of the least of many short samples, which stays
+steady where medians of the same build lie 3 to 8 % apart.  What a process fixes at its start, and
+a neighbour that stays as long, differ from process to process: the median over them counts.
 
     compute     two matrix products, and the exponentials of the scores between them, in blocks
                 that fit into the L2 cache: a call's multiplications, additions and exponentials
@@ -70,18 +71,6 @@ def measure(
     return sampling.measure(cases, impls, profile, "controls")
 
 
-def track(cell: sampling.Cell) -> float:
-    """Least time over the control's least, over all processes.
-
-    Raises
-    ------
-    SkipNotImplemented, RuntimeError
-        As `sampling.track`.
-    """
-    sampling.track(cell, "best")
-    return min(cell.best) / min(cell.best_of_control)
-
-
 def child(request_json: str) -> None:
     """Answer one request of `sampling.measure` on standard output.
 
@@ -95,6 +84,6 @@ def child(request_json: str) -> None:
         samples = sampling.take_turns(
             {impl: ours, "control": call}, profile, time.process_time, request["seed"]
         )
-        best = {"best": min(samples[impl]), "best_of_control": times * min(samples["control"])}
-        answer[impl] |= sampling.summary(samples[impl], None) | best
+        over = min(samples[impl]) / (times * min(samples["control"]))
+        answer[impl] |= sampling.summary(samples[impl], None) | {"time_over_control": over}
     print(json.dumps(answer))

@@ -29,7 +29,6 @@ from benchmarks import (
     report,
     roofline,
     run,
-    sampling,
 )
 from benchmarks.common import Case
 
@@ -112,7 +111,7 @@ def test_values_of_another_version_are_none(tmp_path: Path) -> None:
     store(tmp_path, "here", "a" * 40, 0, [1.5, 64.0, 1.0])
     assert history.values("a" * 40, "here", tmp_path) == {}  # it is of version 1
     path = tmp_path / "here/aaaaaaaa-virtualenv.json"
-    path.write_text(path.read_text().replace('"1"]', '"2"]'))
+    path.write_text(path.read_text().replace('"1"]', f'"{bench_history.VERSION}"]'))
     assert history.values("a" * 40, "here", tmp_path) == {"": 1.5}
     assert history.values("b" * 40, "here", tmp_path) == {}
 
@@ -207,24 +206,15 @@ def test_a_round_against_the_control(
         common.PROFILES["smoke"], repetitions=20, budget_seconds=0.2, block_seconds=0.002
     )
     request = {"case": asdict(case), "impls": ["x", "no"], "profile": asdict(profile)}
-    best, best_of_control = [], []
+    ratios = []
     for seed in range(10):  # other load only ever adds time, and not to both sides at once
         controls.child(json.dumps(request | {"seed": seed, "threads": 1}))
         found = json.loads(capsys.readouterr().out)
         assert found["no"] == {"skipped": ""}
-        best.append(found["x"]["best"])
-        best_of_control.append(found["x"]["best_of_control"])
-        if min(best) == pytest.approx(min(best_of_control), rel=0.2):
+        ratios.append(found["x"]["time_over_control"])
+        if ratios[-1] == pytest.approx(1, rel=0.2):
             return
-    raise AssertionError(f"{min(best)} s, and of the control {min(best_of_control)} s")
-
-
-def test_the_least_of_all_processes_counts() -> None:
-    """A neighbour only ever adds time, and not to both sides at once."""
-    cell = sampling.Cell(best=[2.0, 1.5, 9.0], best_of_control=[3.0, 4.0, 1.0])
-    assert controls.track(cell) == 1.5
-    with pytest.raises(RuntimeError, match="it broke"):
-        controls.track(sampling.Cell(failed="it broke"))
+    raise AssertionError(f"ratios {ratios}")
 
 
 def test_rounds_are_those_of_history(monkeypatch: pytest.MonkeyPatch) -> None:
