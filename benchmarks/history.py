@@ -15,7 +15,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from benchmarks import common, conditions, report, run
+from benchmarks import common, report, run
 
 BENCHMARK = "bench_history.Ratios.track_time_over_control"
 MARKED = 0.05  # larger changes stand out in the table; the regressions page decides
@@ -137,9 +137,9 @@ def _measure(chosen: Sequence[str], machine: str | None, again: bool) -> int:
         status = here.publish()
     print(table(series, subjects))
     for commit in chosen:
-        runs = conditions.load(report.RESULTS, here.machine, commit)
-        if runs and (warning := conditions.warning(runs[-1])):
-            print(f"{commit[:8]}: {warning}")
+        found = report.load(report.RESULTS, commit, here.machine)
+        if found is not None and found.warning:
+            print(f"{commit[:8]}: {found.warning}")
     return status or (2 if any(map(lacking, series.values())) else 0)
 
 
