@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from fastattn._config import Config
-from fastattn._errors import ArgumentTypeError, teach
+from fastattn._errors import ArgumentTypeError, format_error
 from fastattn._plan import Explanation, explain_plan, plan
 from fastattn._problem import normalise
 
@@ -221,7 +221,9 @@ def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
     for name in arguments:
         if name not in settings:
             raise ArgumentTypeError(
-                teach(name, "an unknown argument", f"{', '.join(settings)}", "correct the name")
+                format_error(
+                    name, "an unknown argument", f"{', '.join(settings)}", "correct the name"
+                )
             )
     settings.update(arguments)
     impl, config = settings.pop("impl"), settings.pop("config")

@@ -6,7 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastattn._errors import ConfigError, teach
+from fastattn._errors import ConfigError, format_error
 
 __all__ = ["MOST_THREADS", "TUNABLES", "Config", "Tunable"]
 
@@ -24,7 +24,7 @@ MOST_THREADS = 1_024
 TUNABLES: tuple[Tunable, ...] = (
     Tunable("block_q", 1, 65_536, "query rows (of all heads that share a key head) per work item"),
     Tunable("block_k", 1, 65_536, "keys per step of the online softmax"),
-    Tunable("split_k", 1, 2**48, "keys of a part that is computed on its own, then merged"),
+    Tunable("keys_per_split", 1, 2**48, "keys of a part that is computed on its own, then merged"),
     Tunable("threads", 1, MOST_THREADS, "threads that share the work items"),
 )
 
@@ -40,10 +40,10 @@ class Config:
     block_k : int, optional
         Keys per step of the online softmax, 1 to 65,536.  Sums are taken block by
         block, so a different `block_k` may change the last bits of a result.
-    split_k : int, optional
+    keys_per_split : int, optional
         Keys of a part, 1 to 2**48.  If a call has more keys, the parts are computed
         separately, by several threads if there is too little other work for them, and merged
-        exactly; rounding, and so the last bits of a result, may change with `split_k`.
+        exactly; rounding, and so the last bits of a result, may change with `keys_per_split`.
     threads : int, optional
         Threads that share the work, 1 to 1,024.  The default is the number of CPUs
         usable under the process's affinity and cgroup limits, but never more than
@@ -70,7 +70,7 @@ class Config:
 
     block_q: int | None = None
     block_k: int | None = None
-    split_k: int | None = None
+    keys_per_split: int | None = None
     threads: int | None = None
     isa: str | None = None
     deterministic: bool = False
@@ -86,7 +86,7 @@ class Config:
                 number = -1
             if not row.low <= number <= row.high:
                 raise ConfigError(
-                    teach(
+                    format_error(
                         f"Config.{row.name}",
                         repr(value),
                         f"None or a whole number from {row.low} to {row.high}",
@@ -96,7 +96,7 @@ class Config:
             object.__setattr__(self, row.name, number)
         if self.isa is not None and not isinstance(self.isa, str):
             raise ConfigError(
-                teach(
+                format_error(
                     "Config.isa",
                     repr(self.isa),
                     "None or a name",
@@ -105,7 +105,7 @@ class Config:
             )
         if not isinstance(self.deterministic, bool):
             raise ConfigError(
-                teach(
+                format_error(
                     "Config.deterministic",
                     repr(self.deterministic),
                     "True or False",

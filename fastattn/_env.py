@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 
 from fastattn._config import MOST_THREADS
-from fastattn._errors import ConfigError, teach
+from fastattn._errors import ConfigError, format_error
 
 __all__ = ["forced_isa", "forced_threads", "wisdom_folder", "wisdom_is_on"]
 
@@ -42,7 +42,7 @@ def forced_threads() -> int | None:
         count = 0
     if not 1 <= count <= MOST_THREADS:
         raise ConfigError(
-            teach(
+            format_error(
                 "FASTATTN_NUM_THREADS",
                 repr(text),
                 f"a whole number from 1 to {MOST_THREADS}",
@@ -62,6 +62,6 @@ def wisdom_is_on() -> bool:
     text = os.environ.get("FASTATTN_WISDOM") or "on"
     if text not in ("on", "off"):
         raise ConfigError(
-            teach("FASTATTN_WISDOM", repr(text), "'on' or 'off'", "correct or unset it")
+            format_error("FASTATTN_WISDOM", repr(text), "'on' or 'off'", "correct or unset it")
         )
     return text == "on"

@@ -28,7 +28,7 @@ __all__ = [
     "ShapeError",
     "UnavailableError",
     "WisdomError",
-    "teach",
+    "format_error",
 ]
 
 
@@ -68,6 +68,6 @@ class WisdomError(FastattnError, OSError):
     """A file or folder of wisdom that cannot be read or written."""
 
 
-def teach(argument: str, received: object, accepted: str, remedy: str) -> str:
+def format_error(argument: str, received: object, accepted: str, remedy: str) -> str:
     """Word a refusal: which argument, what came, what is accepted, how to mend it."""
-    return f"`{argument}`: received {received}; accepted: {accepted}. To mend it: {remedy}."
+    return f"`{argument}`: received {received}; accepted: {accepted}. Fix: {remedy}."

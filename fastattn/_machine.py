@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fastattn._config import MOST_THREADS
 from fastattn._env import forced_threads
-from fastattn._errors import UnavailableError, teach
+from fastattn._errors import UnavailableError, format_error
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -104,7 +104,9 @@ def check_runnable(isa: str, origin: str) -> None:
     if isa not in here.isas:
         reason = here.missing_isas.get(isa, "there is no such instruction set")
         raise UnavailableError(
-            teach(origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}")
+            format_error(
+                origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}"
+            )
         )
 
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastattn._config import Config
-from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, format_error
 from fastattn._problem import Problem
+from fastattn._spec import CallSpec
 from fastattn._wisdom import Remembered, lookup
 from fastattn._wisdom.store import clear_when_changed
 from fastattn.implementations import REGISTRY, Implementation, load, refuse_name
@@ -22,7 +22,7 @@ class Plan:
     """A decision: the implementation, its full configuration, the reasons, and how to run it.
 
     `reasons` has a sentence for ``impl`` and for each field of `config` that is set; `run`
-    computes any problem of the plan's geometry.
+    computes any problem of the plan's spec.
     """
 
     implementation: Implementation
@@ -34,7 +34,7 @@ class Plan:
 def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
     """Decide how to compute `problem`.
 
-    Each combination of geometry, `impl` and `config` is planned once; the plan is then cached.
+    Each combination of spec, `impl` and `config` is planned once; the plan is then cached.
 
     Raises
     ------
@@ -43,19 +43,21 @@ def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
     """
     if config is not None and not isinstance(config, Config):
         raise ArgumentTypeError(
-            teach("config", repr(config), "a fastattn.Config or None", "write config=Config(...)")
+            format_error(
+                "config", repr(config), "a fastattn.Config or None", "write config=Config(...)"
+            )
         )
     if not isinstance(impl, str):
         refuse_name(impl)
-    return _plan(problem.geometry, impl, config)
+    return _plan(problem.spec, impl, config)
 
 
 @functools.lru_cache(maxsize=4096)
-def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
+def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
     wanted = config or Config()
     found = None
     if impl == "auto":
-        found = _remembered(geometry, impl, wanted)
+        found = _remembered(spec, impl, wanted)
         if found is None:
             implementation, why = _preferred(wanted)
         else:
@@ -64,18 +66,18 @@ def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
         implementation, why = load(impl), "asked for"
         if (reason := implementation.missing()) is not None:
             raise UnavailableError(
-                teach(
+                format_error(
                     "impl",
                     repr(impl),
                     "an implementation that fastattn.implementations() shows as usable",
                     f"impl='auto', or see to this: {reason}",
                 )
             )
-        found = _remembered(geometry, impl, wanted)
+        found = _remembered(spec, impl, wanted)
     given = wanted.given()
     if foreign := sorted(set(given) - implementation.TUNABLES):
         raise ConfigError(
-            teach(
+            format_error(
                 f"Config.{foreign[0]}",
                 f"{given[foreign[0]]!r} for impl={implementation.NAME!r}",
                 f"fields that it has: {sorted(implementation.TUNABLES) or 'none'}",
@@ -90,17 +92,17 @@ def _plan(geometry: Geometry, impl: str, config: Config | None) -> Plan:
     known = dict.fromkeys(given, "asked for")
     if found is not None:
         wanted, known = found.config, dict.fromkeys(found.config.given(), found.why)
-    settled, reasons = implementation.configure(geometry, wanted)
-    run = implementation.prepare(geometry, settled)
+    settled, reasons = implementation.configure(spec, wanted)
+    run = implementation.prepare(spec, settled)
     return Plan(implementation, settled, {"impl": why, **reasons, **known}, run)
 
 
 clear_when_changed(_plan.cache_clear)
 
 
-def _remembered(geometry: Geometry, impl: str, config: Config) -> Remembered | None:
+def _remembered(spec: CallSpec, impl: str, config: Config) -> Remembered | None:
     """What wisdom says; it is not asked if `config` sets a field or is deterministic."""
-    return None if config.given() or config.deterministic else lookup(geometry, impl)
+    return None if config.given() or config.deterministic else lookup(spec, impl)
 
 
 def _preferred(config: Config) -> tuple[Implementation, str]:
@@ -117,7 +119,7 @@ def _preferred(config: Config) -> tuple[Implementation, str]:
             why = "; ".join(passed_over) or "the first choice"
             return implementation, f"auto: {why}"
     raise ConfigError(
-        teach(
+        format_error(
             "config",
             repr(config),
             f"fields that an implementation which runs here has: {'; '.join(passed_over)}",
@@ -174,7 +176,7 @@ class Explanation:
 
 def explain_plan(problem: Problem, impl: str, config: Config | None) -> Explanation:
     """Explanation of the plan for `problem`."""
-    chosen, g = plan(problem, impl, config), problem.geometry
+    chosen, g = plan(problem, impl, config), problem.spec
     hides = []
     if problem.mask is not None:
         hides.append(f"dense {problem.mask.dtype}")

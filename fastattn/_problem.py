@@ -1,7 +1,7 @@
 """`normalise`: the arguments of a call, checked, as one frozen `Problem`.
 
 Whatever can be refused about a call's arrays and mathematics is refused here or in
-`_geometry`, before the result is allocated or `out` is touched.  What a call computes is
+`_spec`, before the result is allocated or `out` is touched.  What a call computes is
 settled here; how it is computed is settled by `_plan`.
 """
 
@@ -24,9 +24,9 @@ from fastattn._errors import (
     DTypeError,
     OutputError,
     ShapeError,
-    teach,
+    format_error,
 )
-from fastattn._geometry import GEOMETRIES, Geometry
+from fastattn._spec import SPECS, CallSpec
 
 __all__ = ["Problem", "normalise"]
 
@@ -45,7 +45,7 @@ class Problem:
 
     Attributes
     ----------
-    geometry : Geometry
+    spec : CallSpec
     q, k, v : ndarray
         (..., Hq, Lq, D), (..., Hkv, Lk, D), (..., Hkv, Lk, Dv); or all 2-D.
     out : ndarray
@@ -62,7 +62,7 @@ class Problem:
         (Hq,), in the storage type or float32.
     """
 
-    geometry: Final[Geometry]
+    spec: Final[CallSpec]
     q: Final[np.ndarray]
     k: Final[np.ndarray]
     v: Final[np.ndarray]
@@ -76,10 +76,10 @@ class Problem:
     def full(self, name: str) -> np.ndarray:
         """`q`, `k`, `v`, `out` or `lse` with the axes (*batch, H, L, ...), as a view."""
         array: np.ndarray = getattr(self, name)
-        if self.geometry.two_dimensional:
+        if self.spec.two_dimensional:
             return array[None]
         tail = array.shape[-2:] if name == "lse" else array.shape[-3:]
-        shape = (*self.geometry.batch_shape, *tail)
+        shape = (*self.spec.batch_shape, *tail)
         return array if array.shape == shape else np.broadcast_to(array, shape)
 
 
@@ -109,7 +109,7 @@ def normalise(
     """
     if not type(q) is type(k) is type(v) is np.ndarray:
         q, k, v = _array("q", q), _array("k", k), _array("v", v)
-    geometry = GEOMETRIES[
+    spec = SPECS[
         q.shape,
         k.shape,
         v.shape,
@@ -123,22 +123,22 @@ def normalise(
         None if softcap is None else _softcap(softcap),
     ]
     if mask is not None:
-        mask = _mask(mask, geometry)
+        mask = _mask(mask, spec)
     if sinks is not None:
-        sinks = _sinks(sinks, geometry)
-    lengths = None if kv_lengths is None else _lengths(kv_lengths, geometry)
+        sinks = _sinks(sinks, spec)
+    lengths = None if kv_lengths is None else _lengths(kv_lengths, spec)
     offsets = None
     if causal is not False or window is not None or align is not None:
-        offsets = _offsets(align, lengths, geometry)
+        offsets = _offsets(align, lengths, spec)
     if return_lse is not False:
         return_lse = _flag("return_lse", return_lse)
     if out is None:
-        out = np.empty(geometry.out_shape, q.dtype)
+        out = np.empty(spec.out_shape, q.dtype)
     else:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "sinks": sinks}
-        out = _out(out, q.dtype, geometry, inputs)
-    lse = np.empty(geometry.lse_shape, geometry.dtype.compute) if return_lse else None
-    return Problem(geometry, q, k, v, out, lse, mask, offsets, lengths, sinks)
+        out = _out(out, q.dtype, spec, inputs)
+    lse = np.empty(spec.lse_shape, spec.dtype.compute) if return_lse else None
+    return Problem(spec, q, k, v, out, lse, mask, offsets, lengths, sinks)
 
 
 def _array(name: str, value: object) -> np.ndarray:
@@ -148,13 +148,15 @@ def _array(name: str, value: object) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         hide = ", and hide keys with `mask` (True = may attend)" if name in ("q", "k", "v") else ""
         raise DTypeError(
-            teach(name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{hide}")
+            format_error(
+                name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{hide}"
+            )
         )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
     kind = type(value)
     raise DTypeError(
-        teach(
+        format_error(
             name,
             f"an object of type {kind.__module__}.{kind.__qualname__}",
             "a NumPy array in this machine's memory",
@@ -168,7 +170,7 @@ def _flag(name: str, value: object) -> bool:
         return value
     if isinstance(value, np.bool_):
         return bool(value)
-    raise ArgumentTypeError(teach(name, repr(value), "True or False", "write one of them"))
+    raise ArgumentTypeError(format_error(name, repr(value), "True or False", "write one of them"))
 
 
 def _real(name: str, value: object) -> float:
@@ -176,7 +178,7 @@ def _real(name: str, value: object) -> float:
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
         raise ArgumentTypeError(
-            teach(name, repr(value), "a finite real number or None", "pass a float")
+            format_error(name, repr(value), "a finite real number or None", "pass a float")
         )
     try:
         number = float(value)
@@ -184,7 +186,9 @@ def _real(name: str, value: object) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ArgumentError(
-            teach(name, repr(value), "a finite real number or None", "leave it out for the default")
+            format_error(
+                name, repr(value), "a finite real number or None", "leave it out for the default"
+            )
         )
     return number
 
@@ -193,7 +197,9 @@ def _softcap(value: object) -> float:
     number = _real("softcap", value)
     if number <= 0:
         raise ArgumentError(
-            teach("softcap", repr(value), "a number above 0, or None", "pass None for no cap")
+            format_error(
+                "softcap", repr(value), "a number above 0, or None", "pass None for no cap"
+            )
         )
     return number
 
@@ -201,7 +207,7 @@ def _softcap(value: object) -> float:
 def _window(value: object) -> tuple[int | None, int | None]:
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ArgumentTypeError(
-            teach(
+            format_error(
                 "window",
                 repr(value),
                 "a pair (left, right), either None for no limit on that side",
@@ -221,7 +227,7 @@ def _window_side(window: Sequence[Any], side: int) -> int | None:
         number = -1
     if number < 0:
         raise ArgumentError(
-            teach(
+            format_error(
                 "window",
                 repr(window),
                 "a pair of whole numbers from 0 up, or None for no limit",
@@ -232,26 +238,26 @@ def _window_side(window: Sequence[Any], side: int) -> int | None:
     return number if number < 4 * _POSITION_LIMIT else None
 
 
-def _mask(value: object, geometry: Geometry) -> np.ndarray:
+def _mask(value: object, spec: CallSpec) -> np.ndarray:
     mask = _array("mask", value)
-    if mask.dtype.kind != "b" and not _floats(mask.dtype, geometry):
+    if mask.dtype.kind != "b" and not _floats(mask.dtype, spec):
         raise DTypeError(
-            teach(
+            format_error(
                 "mask",
                 f"data type {mask.dtype}",
-                f"bool (True = may attend), {geometry.dtype.name} or float32 (added to scores)",
+                f"bool (True = may attend), {spec.dtype.name} or float32 (added to scores)",
                 "convert with .astype; an integer 0/1 mask with .astype(bool)",
             )
         )
-    scores = geometry.scores_shape
-    expected = scores[1:] if geometry.two_dimensional else scores
+    scores = spec.scores_shape
+    expected = scores[1:] if spec.two_dimensional else scores
     if mask.shape == expected == scores:
         return mask
     try:
         return np.broadcast_to(mask, scores if mask.ndim <= len(expected) else expected)
     except ValueError:
         raise ShapeError(
-            teach(
+            format_error(
                 "mask",
                 f"shape {mask.shape}",
                 f"a shape that broadcasts to the scores' {expected}",
@@ -260,36 +266,36 @@ def _mask(value: object, geometry: Geometry) -> np.ndarray:
         ) from None
 
 
-def _floats(dtype: np.dtype, geometry: Geometry) -> bool:
+def _floats(dtype: np.dtype, spec: CallSpec) -> bool:
     """Whether `dtype` is the call's type or float32, in native byte order."""
     row = lookup(dtype)
-    return row is not None and row.name in (geometry.dtype.name, "float32")
+    return row is not None and row.name in (spec.dtype.name, "float32")
 
 
-def _sinks(value: object, geometry: Geometry) -> np.ndarray:
+def _sinks(value: object, spec: CallSpec) -> np.ndarray:
     sinks = _array("sinks", value)
-    if not _floats(sinks.dtype, geometry):
+    if not _floats(sinks.dtype, spec):
         raise DTypeError(
-            teach(
+            format_error(
                 "sinks",
                 f"data type {sinks.dtype}",
-                f"{geometry.dtype.name} or float32",
+                f"{spec.dtype.name} or float32",
                 "convert with .astype",
             )
         )
-    if sinks.shape != (geometry.heads_q,):
+    if sinks.shape != (spec.heads_q,):
         raise ShapeError(
-            teach(
+            format_error(
                 "sinks",
                 f"shape {sinks.shape}",
-                f"one logit for each query head, ({geometry.heads_q},)",
+                f"one logit for each query head, ({spec.heads_q},)",
                 "use numpy.full for one value that all heads share",
             )
         )
     return sinks
 
 
-def _integers(name: str, value: object, geometry: Geometry, accepted: str) -> np.ndarray:
+def _integers(name: str, value: object, spec: CallSpec, accepted: str) -> np.ndarray:
     """`value` as integers broadcast to the batch axes, not yet int64."""
     if isinstance(value, np.ma.MaskedArray):
         _array(name, value)
@@ -299,29 +305,29 @@ def _integers(name: str, value: object, geometry: Geometry, accepted: str) -> np
         numbers_ = np.empty(0, dtype=object)
     if numbers_.dtype.kind not in "iu":
         raise ArgumentTypeError(
-            teach(name, repr(value), accepted, "pass an int or an integer array")
+            format_error(name, repr(value), accepted, "pass an int or an integer array")
         )
     try:
-        return np.broadcast_to(numbers_, geometry.batch_shape)
+        return np.broadcast_to(numbers_, spec.batch_shape)
     except ValueError:
         raise ShapeError(
-            teach(
+            format_error(
                 name,
                 f"shape {numbers_.shape}",
-                f"a shape that broadcasts to the batch axes {geometry.batch_shape}",
+                f"a shape that broadcasts to the batch axes {spec.batch_shape}",
                 "give one number for each batch entry, or one for all",
             )
         ) from None
 
 
-def _lengths(value: object, geometry: Geometry) -> np.ndarray:
-    if type(value) is int and 0 <= value <= geometry.length_k:
-        return _constant(value, geometry.batch_shape)
-    accepted = f"whole numbers from 0 to Lk = {geometry.length_k}"
-    lengths = _integers("kv_lengths", value, geometry, accepted)
-    if lengths.size and (lengths.min() < 0 or lengths.max() > geometry.length_k):
+def _lengths(value: object, spec: CallSpec) -> np.ndarray:
+    if type(value) is int and 0 <= value <= spec.length_k:
+        return _constant(value, spec.batch_shape)
+    accepted = f"whole numbers from 0 to Lk = {spec.length_k}"
+    lengths = _integers("kv_lengths", value, spec, accepted)
+    if lengths.size and (lengths.min() < 0 or lengths.max() > spec.length_k):
         raise ArgumentError(
-            teach(
+            format_error(
                 "kv_lengths",
                 f"values from {lengths.min()} to {lengths.max()}",
                 accepted,
@@ -331,13 +337,13 @@ def _lengths(value: object, geometry: Geometry) -> np.ndarray:
     return lengths.astype(np.int64)
 
 
-def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> np.ndarray | None:
+def _offsets(align: object, lengths: np.ndarray | None, spec: CallSpec) -> np.ndarray | None:
     """Key position of query 0 for each batch entry; None if no band needs it."""
-    shape = geometry.batch_shape
+    shape = spec.batch_shape
     if align is None or isinstance(align, str):
         if align is not None and align not in _ALIGNMENTS:
             raise ArgumentError(
-                teach(
+                format_error(
                     "align",
                     repr(align),
                     "'top_left', 'bottom_right', or the key position of query 0",
@@ -348,21 +354,21 @@ def _offsets(align: object, lengths: np.ndarray | None, geometry: Geometry) -> n
         if align != "bottom_right":
             offsets = _constant(0, shape)
         elif lengths is None:
-            offsets = _constant(geometry.length_k - geometry.length_q, shape)
+            offsets = _constant(spec.length_k - spec.length_q, shape)
         else:
-            offsets = np.asarray(lengths - geometry.length_q)  # without batch axes, a scalar
+            offsets = np.asarray(lengths - spec.length_q)  # without batch axes, a scalar
     else:
         accepted = (
             "'top_left', 'bottom_right', or whole numbers below 2**48 in magnitude, "
             "the key position of query 0"
         )
-        offsets = _integers("align", align, geometry, accepted)
+        offsets = _integers("align", align, spec, accepted)
         if offsets.size and max(-int(offsets.min()), int(offsets.max())) >= _POSITION_LIMIT:
             raise ArgumentError(
-                teach("align", repr(align), accepted, "count positions from the first key")
+                format_error("align", repr(align), accepted, "count positions from the first key")
             )
         offsets = offsets.astype(np.int64)
-    return offsets if geometry.band.limited else None
+    return offsets if spec.band.limited else None
 
 
 @functools.lru_cache(maxsize=256)
@@ -372,29 +378,29 @@ def _constant(value: int, shape: tuple[int, ...]) -> np.ndarray:
 
 
 def _out(
-    value: object, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
+    value: object, dtype: np.dtype, spec: CallSpec, inputs: dict[str, np.ndarray | None]
 ) -> np.ndarray:
     out = _array("out", value)
-    received = _unfit(out, dtype, geometry, inputs)
+    received = _unfit(out, dtype, spec, inputs)
     if received is not None:
         raise OutputError(
-            teach(
+            format_error(
                 "out",
                 received,
-                f"a writeable {dtype} array of shape {geometry.out_shape}",
-                f"allocate it with numpy.empty({geometry.out_shape}, q.dtype)",
+                f"a writeable {dtype} array of shape {spec.out_shape}",
+                f"allocate it with numpy.empty({spec.out_shape}, q.dtype)",
             )
         )
     return out
 
 
 def _unfit(
-    out: np.ndarray, dtype: np.dtype, geometry: Geometry, inputs: dict[str, np.ndarray | None]
+    out: np.ndarray, dtype: np.dtype, spec: CallSpec, inputs: dict[str, np.ndarray | None]
 ) -> str | None:
     """Why the result cannot be written to `out`; None if it can."""
     if out.dtype != dtype:
         return f"data type {out.dtype}"
-    if out.shape != geometry.out_shape:
+    if out.shape != spec.out_shape:
         return f"shape {out.shape}"
     flags = out.flags
     if not flags.writeable:

@@ -13,7 +13,7 @@ import numpy as np
 from fastattn._config import MOST_THREADS
 from fastattn._dtypes import DTYPES
 from fastattn._env import forced_isa
-from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError, teach
+from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError, format_error
 from fastattn._machine import check_runnable, machine, native
 
 __all__ = ["Roofline", "roofline"]
@@ -130,7 +130,7 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
     )
     if found is None:
         raise UnavailableError(
-            teach(
+            format_error(
                 "threads",
                 str(count),
                 "as many as can be started: 1 in a forked child or a build without OpenMP",
@@ -158,7 +158,7 @@ def _row(isa: str | None) -> tuple[int, str]:
     if binding is None:
         assert reason is not None
         raise UnavailableError(
-            teach("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
+            format_error("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
         )
     name = name or here.isas[0]
     check_runnable(name, origin)
@@ -174,7 +174,7 @@ def _threads(threads: object) -> int:
     if isinstance(threads, bool):
         _refuse_type("threads", threads, accepted, remedy)
     if not 1 <= count <= MOST_THREADS:
-        raise ArgumentError(teach("threads", repr(threads), accepted, remedy))
+        raise ArgumentError(format_error("threads", repr(threads), accepted, remedy))
     return count
 
 
@@ -184,9 +184,9 @@ def _seconds(seconds: object) -> float:
         _refuse_type("seconds", seconds, accepted, remedy)
     number = float(seconds)
     if not (math.isfinite(number) and 0 < number <= _LONGEST_SECONDS):
-        raise ArgumentError(teach("seconds", repr(seconds), accepted, remedy))
+        raise ArgumentError(format_error("seconds", repr(seconds), accepted, remedy))
     return number
 
 
 def _refuse_type(argument: str, received: object, accepted: str, remedy: str) -> NoReturn:
-    raise ArgumentTypeError(teach(argument, repr(received), accepted, remedy))
+    raise ArgumentTypeError(format_error(argument, repr(received), accepted, remedy))

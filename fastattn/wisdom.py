@@ -15,8 +15,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, WisdomError, teach
-from fastattn._geometry import GEOMETRIES
+from fastattn._errors import ArgumentError, WisdomError, format_error
+from fastattn._spec import SPECS
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, Unfit, document_of, from_document, unusable
 
@@ -254,7 +254,9 @@ def forget(
     """
     size = None if shape is None else _size(shape)
     if dtype is not None and dtype not in DTYPES:
-        raise ArgumentError(teach("dtype", repr(dtype), ", ".join(DTYPES), "correct the name"))
+        raise ArgumentError(
+            format_error("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
+        )
 
     def meant(entry: Entry | Unfit) -> bool:
         if damaged or isinstance(entry, Unfit):
@@ -262,7 +264,7 @@ def forget(
         return (
             (everywhere or entry.here)
             and dtype in (None, entry.key.dtype)
-            and (size is None or size == keys.size_of(entry.geometry))
+            and (size is None or size == keys.size_of(entry.spec))
         )
 
     doomed = [path for path, entry in store.entries() if meant(entry)]
@@ -278,7 +280,7 @@ def _why_refused(entry: Entry | Unfit) -> str | None:
         return str(entry)
     if not entry.here:
         return None
-    reason = unusable(entry.impl, entry.config, entry.geometry)
+    reason = unusable(entry.impl, entry.config, entry.spec)
     return None if reason is None else f"its winner cannot run here: {reason}"
 
 
@@ -317,7 +319,9 @@ def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:
             document: Any = document_of(stream.read())
     except OSError as error:
         raise WisdomError(
-            teach("file", f"{file}: {error.strerror}", "a file that export wrote", "see to it")
+            format_error(
+                "file", f"{file}: {error.strerror}", "a file that export wrote", "see to it"
+            )
         ) from error
     except Unfit as unfit:
         document = str(unfit)
@@ -328,7 +332,9 @@ def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:
         or not isinstance(document["entries"], list)
     ):
         raise WisdomError(
-            teach("file", repr(os.fspath(file)), "a file that export wrote", "export it again")
+            format_error(
+                "file", repr(os.fspath(file)), "a file that export wrote", "export it again"
+            )
         )
     found: list[tuple[str, Entry | Unfit]] = []
     for number, said in enumerate(document["entries"]):
@@ -344,7 +350,7 @@ def _size(shape: Sequence[int]) -> dict[str, int]:
     """The part of a key that follows from a shape."""
     if len(shape) not in (6, 7) or not all(type(n) is int and n > 0 for n in shape):
         raise ArgumentError(
-            teach(
+            format_error(
                 "shape",
                 repr(shape),
                 "6 or 7 whole numbers from 1 up: B, Hq, Hkv, Lq, Lk, D and Dv",
@@ -359,4 +365,4 @@ def _size(shape: Sequence[int]) -> dict[str, int]:
         (batch, heads_kv, length_k, dim_v),
     )
     facts = (False, None, False, None, None)
-    return keys.size_of(GEOMETRIES[q_shape, k_shape, v_shape, single, single, single, *facts])
+    return keys.size_of(SPECS[q_shape, k_shape, v_shape, single, single, single, *facts])

@@ -155,9 +155,9 @@ public:
           rows_(call.length_q * group_),
           block_(std::min(call.block_q, rows_)),
           blocks_(block_ ? (rows_ + block_ - 1) / block_ : 0),
-          parts_(std::max<int64_t>(1, (call.length_k + call.split_k - 1) / call.split_k)),
+          parts_(std::max<int64_t>(1, (call.length_k + call.keys_per_split - 1) / call.keys_per_split)),
           block_k_(std::max<int64_t>(
-              1, std::min(call.block_k, std::min(call.split_k, call.length_k)))) {
+              1, std::min(call.block_k, std::min(call.keys_per_split, call.length_k)))) {
         batch_ = 1;
         for (int64_t axis = 0; axis < call.batch_axes; ++axis) batch_ *= call.batch_shape[axis];
         const int64_t items = batch_ * call.heads_kv * blocks_;
@@ -257,8 +257,8 @@ private:
     }
 
     void run_part(Task task, int64_t part) const {
-        task.key_begin = part * call_.split_k;
-        task.key_end = std::min(task.key_end, task.key_begin + call_.split_k);
+        task.key_begin = part * call_.keys_per_split;
+        task.key_end = std::min(task.key_end, task.key_begin + call_.keys_per_split);
         task.row_max = task.row_sum = nullptr;
         task.part = static_cast<char*>(task.part) +
                     part * (task.row_end - task.row_begin) * part_row_bytes();

@@ -31,7 +31,7 @@ struct Call {
     double softcap;       // 0: none
     int64_t left, right;  // kUnlimited: no limit
     int64_t block_q, block_k;
-    int64_t split_k;  // keys of a part; if fewer than length_k, parts are merged
+    int64_t keys_per_split;  // keys of a part; if fewer than length_k, parts are merged
     int threads;
     int cpus;  // CPUs that all calls of the process share
 };

@@ -11,8 +11,8 @@ import pytest
 
 import fastattn
 from fastattn import Config, _wisdom
-from fastattn._geometry import Geometry
 from fastattn._problem import normalise
+from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, from_document
 
@@ -46,12 +46,12 @@ def empty(shape: tuple[int, ...], dtype: str = "float32") -> tuple[np.ndarray, .
     )
 
 
-def geometry(
+def spec(
     shape: tuple[int, ...] = SHAPE,
     dtype: str = "float32",
     causal: bool = False,
     window: tuple[int | None, int | None] | None = None,
-) -> Geometry:
+) -> CallSpec:
     """Of a call with arrays of that shape."""
     q, k, v = empty(shape, dtype)
     nothing: tuple[Any, ...] = (None,) * 4
@@ -66,13 +66,13 @@ def geometry(
         *nothing,
         False,
         np.empty(q.shape[:-1] + v.shape[-1:], dtype),
-    ).geometry
+    ).spec
 
 
 def remember(shape: tuple[int, ...] = SHAPE, config: Config = WINNER, **more: Any) -> Path:
     """Remember a winner of `IMPL`."""
     asked, evidence = more.pop("asked", "auto"), more.pop("evidence", {"seed": 1})
-    return _wisdom.remember(geometry(shape, **more), IMPL, config, evidence, asked=asked)
+    return _wisdom.remember(spec(shape, **more), IMPL, config, evidence, asked=asked)
 
 
 def document(path: Path | None = None, **changes: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from fastattn._geometry import Geometry
+from fastattn._spec import CallSpec
 from fastattn.tuner.guard import Load
 from fastattn.tuner.measure import TrialError
 from fastattn.tuner.space import Gene, Point, Space, default_point
@@ -88,13 +88,13 @@ class Quiet(Machine):
     call_seconds: ClassVar[float] = 1e-3
     preparation_seconds = 0.5
 
-    def __init__(self, space: Space, geometry: Geometry, seed: int = 0) -> None:
+    def __init__(self, space: Space, spec: CallSpec, seed: int = 0) -> None:
         places = {gene.name: at for at, gene in enumerate(space.genes)}
         block = places.get("block_q", places.get("block", 0))
         times = {point: self.call_seconds * 1.2 ** point[block] for point in space.points}
         failing = [] if self.fault is None else space.points
         if self.only_default:
-            default = default_point(space, geometry)
+            default = default_point(space, spec)
             failing = [point for point in space.points if point != default]
         failures = dict.fromkeys(failing, (self.fault or "out of order", 0))
         super().__init__(

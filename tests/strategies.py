@@ -80,7 +80,7 @@ def tunables() -> st.SearchStrategy[dict[str, int]]:
         optional={
             "block_q": st.sampled_from([1, 2, 5, 8, 16, 64]),
             "block_k": st.sampled_from([1, 3, 7, 8, 16, 33, 128]),
-            "split_k": st.sampled_from([1, 5, 16, 64, 200]),
+            "keys_per_split": st.sampled_from([1, 5, 16, 64, 200]),
             "threads": st.sampled_from([1, 2, 3]),
         },
     )
@@ -166,8 +166,8 @@ def calls(
     how = draw(tunables())
     if length_k > 32 * how.get("block_k", length_k):
         how["block_k"] = 16  # each step of the online softmax rounds: no bound holds for 400
-    if length_k > 32 * how.get("split_k", length_k):
-        how["split_k"] = 16
+    if length_k > 32 * how.get("keys_per_split", length_k):
+        how["keys_per_split"] = 16
     return Call((arrays[0], arrays[1], arrays[2]), arguments, how, out)
 
 

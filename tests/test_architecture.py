@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = (
     ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
     ("_roofline",),
-    ("masks", "_geometry", "_problem"),
+    ("masks", "_spec", "_problem"),
     ("implementations",),
     ("_wisdom", "_plan"),
     ("wisdom", "_api"),
@@ -264,8 +264,8 @@ def test_implementation_describes_itself(name: str) -> None:
     assert {row.name for row in TUNABLES} | {"isa"} >= module.TUNABLES
     reason = module.missing()
     assert reason is None or reason
-    assert list(inspect.signature(module.configure).parameters) == ["geometry", "config"]
-    assert list(inspect.signature(module.prepare).parameters) == ["geometry", "config"]
+    assert list(inspect.signature(module.configure).parameters) == ["spec", "config"]
+    assert list(inspect.signature(module.prepare).parameters) == ["spec", "config"]
 
 
 def test_every_mask_file_is_registered() -> None:

@@ -125,10 +125,10 @@ def test_the_winner_is_held_against_every_point(monkeypatch: pytest.MonkeyPatch)
 def study_default() -> dict[str, Any]:
     """The control of a search of the study's space, by the tuner's own account."""
     from fastattn.tuner.space import default_point, study
-    from fastattn.tuner.workload import geometry_of
+    from fastattn.tuner.workload import spec_of
 
-    geometry = geometry_of((1, 1, 1, 64, 64, 64), "float32", False)
-    return study().values(default_point(study(), geometry))
+    spec = spec_of((1, 1, 1, 64, 64, 64), "float32", False)
+    return study().values(default_point(study(), spec))
 
 
 @needs_cython

@@ -23,7 +23,7 @@ def test_range(name: str) -> None:
     for value in (row.low, row.high):
         assert getattr(Config(**{name: value}), name) == value
     for value in (row.low - 1, row.high + 1, -(10**30), 10**30):
-        with pytest.raises(ConfigError, match=rf"Config\.{name}.*accepted.*To mend it"):
+        with pytest.raises(ConfigError, match=rf"Config\.{name}.*accepted.*Fix"):
             Config(**{name: value})
 
 
@@ -59,7 +59,7 @@ def test_isa_is_a_name(value: Any) -> None:
 @pytest.mark.parametrize("value", [None, 0, 1, "yes", np.True_], ids=repr)
 def test_deterministic_is_a_flag(value: Any) -> None:
     """It belongs to no implementation, so it is not among the given fields."""
-    with pytest.raises(ConfigError, match=r"Config\.deterministic.*To mend it"):
+    with pytest.raises(ConfigError, match=r"Config\.deterministic.*Fix"):
         Config(deterministic=value)
     config = Config(threads=2, deterministic=True)
     assert config.given() == {"threads": 2}
@@ -70,7 +70,13 @@ def test_deterministic_is_a_flag(value: Any) -> None:
 
 def test_every_field_is_optional_and_named() -> None:
     """No positional fields: their order means nothing."""
-    nothing = {"block_q": None, "block_k": None, "split_k": None, "threads": None, "isa": None}
+    nothing = {
+        "block_q": None,
+        "block_k": None,
+        "keys_per_split": None,
+        "threads": None,
+        "isa": None,
+    }
     assert Config() == Config(**nothing, deterministic=False)
     assert {*ROWS, "isa", "deterministic"} == {field.name for field in dataclasses.fields(Config)}
     with pytest.raises(TypeError):

@@ -20,7 +20,7 @@ caches = st.one_of(
 )
 
 
-def _geometry(dtype: np.dtype, **extents: int) -> Any:
+def _spec(dtype: np.dtype, **extents: int) -> Any:
     """Only the facts that block sizes may follow."""
     return SimpleNamespace(dtype=lookup(dtype), **extents)
 
@@ -34,7 +34,7 @@ def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
 
 @given(
     length_k=st.one_of(st.integers(0, 3000), st.integers(0, 2**40)),
-    split_k=st.one_of(st.integers(1, 3000), st.just(2**48)),
+    keys_per_split=st.one_of(st.integers(1, 3000), st.just(2**48)),
     dims=st.tuples(st.integers(1, 600), st.integers(1, 600)),
     tile=_tiles(),
     dtype=st.sampled_from(list(DTYPES.values())),
@@ -42,7 +42,7 @@ def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
 )
 def test_blocks_of_keys(
     length_k: int,
-    split_k: int,
+    keys_per_split: int,
     dims: tuple[int, int],
     tile: tuple[int, int, int],
     dtype: np.dtype,
@@ -52,14 +52,14 @@ def test_blocks_of_keys(
     _, tile_keys, tile_lanes = tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
-        geometry = _geometry(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
-        block_k, why = cython_._default_block_k(geometry, split_k, tile)
+        spec = _spec(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
+        block_k, why = cython_._default_block_k(spec, keys_per_split, tile)
     weights = block_k * tile_lanes * lookup(dtype).compute.itemsize
     l1_bytes = caches_bytes.get("L1d", 32 * KIB)
     assert why
     assert block_k >= 1
     assert weights <= l1_bytes or block_k <= 32
-    keys = max(1, min(length_k, split_k))
+    keys = max(1, min(length_k, keys_per_split))
     blocks = -(-keys // block_k)
     if blocks <= block_k // 2:  # else equal blocks of whole keys need not exist
         last = keys - (blocks - 1) * block_k
@@ -74,8 +74,8 @@ def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) ->
     """Their scores and a chunk of keys wait in L2, which holds half as many float64."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes={}))
-        geometry = _geometry(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
-        assert cython_._default_block_k(geometry, 1920, (4, 16, 8))[0] == wanted
+        spec = _spec(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
+        assert cython_._default_block_k(spec, 1920, (4, 16, 8))[0] == wanted
 
 
 @given(
@@ -103,7 +103,7 @@ def test_blocks_of_rows(
     Where there is work for all: some hundred rows or more of one thread's share.
     """
     heads_q = heads_kv * group
-    geometry = _geometry(
+    spec = _spec(
         dtype,
         batch=batch,
         heads_q=heads_q,
@@ -113,7 +113,7 @@ def test_blocks_of_rows(
         dim_v=dims[1],
     )
     vector, _, lanes = tile
-    block_q, why = cython_._default_block_q(geometry, threads, tile)
+    block_q, why = cython_._default_block_q(spec, threads, tile)
     assert why
     assert block_q >= vector
     assert block_q % vector == 0
@@ -135,7 +135,7 @@ def test_few_blocks_of_rows_are_shared_out_evenly(
     heads: int, length_q: int, threads: int, wanted: int
 ) -> None:
     """No thread waits for another's whole block: three on two threads take as long as four."""
-    geometry = _geometry(
+    spec = _spec(
         np.dtype("float32"),
         batch=1,
         heads_q=heads,
@@ -144,13 +144,13 @@ def test_few_blocks_of_rows_are_shared_out_evenly(
         dim=64,
         dim_v=64,
     )
-    block_q, _ = cython_._default_block_q(geometry, threads, (8, 16, 16))
+    block_q, _ = cython_._default_block_q(spec, threads, (8, 16, 16))
     assert heads * -(-length_q // block_q) == wanted
 
 
 def test_two_threads_share_a_head_that_no_tile_divides() -> None:
     """Seven tiles of 64 queries, the last of 16, are not four and three."""
-    geometry = _geometry(
+    spec = _spec(
         np.dtype("float32"), batch=1, heads_q=1, heads_kv=1, length_q=400, dim=400, dim_v=400
     )
-    assert cython_._default_block_q(geometry, 2, (16, 16, 64))[0] == 208
+    assert cython_._default_block_q(spec, 2, (16, 16, 64))[0] == 208

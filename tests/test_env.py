@@ -56,7 +56,7 @@ def test_more_cpus_than_threads_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_bad_thread_count(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     """The message names the variable."""
     monkeypatch.setenv("FASTATTN_NUM_THREADS", text)
-    with pytest.raises(ConfigError, match="FASTATTN_NUM_THREADS.*accepted.*To mend it"):
+    with pytest.raises(ConfigError, match="FASTATTN_NUM_THREADS.*accepted.*Fix"):
         _env.forced_threads()
 
 

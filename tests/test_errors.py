@@ -38,6 +38,6 @@ def test_the_table_is_whole() -> None:
 
 def test_teach() -> None:
     """Argument, what came, what is accepted, how to mend it; in that order."""
-    assert _errors.teach("x", 3, "a 4", "add 1") == (
-        "`x`: received 3; accepted: a 4. To mend it: add 1."
+    assert _errors.format_error("x", 3, "a 4", "add 1") == (
+        "`x`: received 3; accepted: a 4. Fix: add 1."
     )

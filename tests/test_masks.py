@@ -58,18 +58,18 @@ def test_registry() -> None:
 
 
 def _problem(**changes: Any) -> Any:
-    geometry = {"causal": False, "window": None, "length_q": 3, "length_k": 5}
+    spec = {"causal": False, "window": None, "length_q": 3, "length_k": 5}
     problem = {"mask": None, "offsets": None, "lengths": None}
-    geometry |= {name: value for name, value in changes.items() if name in geometry}
+    spec |= {name: value for name, value in changes.items() if name in spec}
     problem |= {name: value for name, value in changes.items() if name in problem}
-    return SimpleNamespace(geometry=SimpleNamespace(**geometry), **problem)
+    return SimpleNamespace(spec=SimpleNamespace(**spec), **problem)
 
 
 def test_nothing_hides_nothing() -> None:
     """No mask at all: no array is made."""
     problem = _problem()
     assert masks.visible(problem) is None
-    assert masks.band(problem.geometry) == Band()
+    assert masks.band(problem.spec) == Band()
 
 
 @pytest.mark.parametrize(

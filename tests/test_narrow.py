@@ -91,7 +91,7 @@ def test_more_blocks_than_are_read_in_a_run(native: Target, dtype: np.dtype, key
     shown[:, 3 * keys : 5 * keys] = shown[:, 21 * keys : 22 * keys] = False
     v[4 * keys, 3] = v[50 * keys, 1] = np.nan
     shown[:, 50 * keys] = False
-    tunables = {"block_k": keys, "split_k": 2**20, "threads": 1}
+    tunables = {"block_k": keys, "keys_per_split": 2**20, "threads": 1}
     for arguments in {}, {"mask": shown}:
         for rows in FEW:
             _assert_same(native, (q, k, v), tunables, rows, **arguments)
@@ -121,7 +121,7 @@ def test_any_call(native: Target, call: Call, rows: int, data: st.DataObject) ->
         array[..., row, data.draw(st.integers(0, array.shape[-1] - 1), "column")] = number
     tunables = {
         "block_k": data.draw(st.integers(1, 300), "block_k"),
-        "split_k": data.draw(st.sampled_from([2**20, 200, 64, 5]), "split_k"),
+        "keys_per_split": data.draw(st.sampled_from([2**20, 200, 64, 5]), "keys_per_split"),
         "threads": 1,
     }
     _assert_same(native, call.arrays, tunables, rows, **call.arguments)
@@ -154,7 +154,7 @@ def test_rows_in_a_call_of_their_own(native: Target, dtype: np.dtype, feature: s
     v[:, 5, 3], v[:, 36, 0], v[:, 80] = np.inf, np.nan, -np.inf
     runs = (0, 1), (7, 9), (13, 16), (36, 40), (39, 40), (2, 10), (20, 36)
     for block_k, (start, stop) in itertools.product((1, 33), runs):
-        tunables = {"block_k": block_k, "block_q": 64, "split_k": 64, "threads": 1}
+        tunables = {"block_k": block_k, "block_q": 64, "keys_per_split": 64, "threads": 1}
         whole, lse = native.both(q, k, v, tunables=tunables, **arguments)
         changed = {**arguments, "align": arguments["align"] + start}
         if "mask" in arguments:

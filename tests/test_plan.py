@@ -29,11 +29,11 @@ def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
         SUMMARY="",
         TUNABLES=frozenset(tunables),
         missing=lambda: missing,
-        configure=lambda geometry, config: (
+        configure=lambda spec, config: (
             Config(**{"threads": 7, **config.given()}),
             {"threads": "lucky"},
         ),
-        prepare=lambda geometry, config: run,
+        prepare=lambda spec, config: run,
     )
 
 
@@ -75,7 +75,7 @@ def test_auto_takes_one_that_has_the_fields(fakes: object) -> None:
     assert "plain has no Config.block_q" in explained.reasons["impl"]
     assert explained.reasons["block_q"] == "asked for"
     assert explained.config == Config(block_q=3, threads=7)
-    with pytest.raises(ConfigError, match="isa='x'.*plain has no Config.isa.*To mend it"):
+    with pytest.raises(ConfigError, match="isa='x'.*plain has no Config.isa.*Fix"):
         fastattn.explain(*_arrays(), config=Config(isa="x"))
 
 
@@ -105,7 +105,7 @@ def test_a_plan_prepares_once(fakes: Any) -> None:
     """What runs a call is kept with the plan, and a new configuration is a new one."""
     prepared = []
 
-    def prepare(geometry: Any, config: Config) -> Any:
+    def prepare(spec: Any, config: Config) -> Any:
         prepared.append(config)
         return lambda problem: problem.out.fill(len(prepared))
 
@@ -121,7 +121,7 @@ def test_errors_inside_a_plan_are_not_taken_for_bad_arguments(
 ) -> None:
     """A TypeError of our own making is shown as it is."""
 
-    def configure(geometry: Any, config: Config) -> Any:
+    def configure(spec: Any, config: Config) -> Any:
         raise TypeError("a bug")
 
     fakes["plain"].configure = configure
@@ -215,5 +215,5 @@ def test_load() -> None:
 
 def test_explain_refuses_an_unknown_argument() -> None:
     """By its own name, and with those that there are."""
-    with pytest.raises(fastattn.ArgumentTypeError, match="`casual`.*causal.*To mend it"):
+    with pytest.raises(fastattn.ArgumentTypeError, match="`casual`.*causal.*Fix"):
         fastattn.explain(*_arrays(), casual=True)

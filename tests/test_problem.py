@@ -14,9 +14,9 @@ from hypothesis import given
 from strategies import Call, calls
 
 import fastattn
-from fastattn import _geometry
-from fastattn._geometry import GEOMETRIES, Geometry
+from fastattn import _spec
 from fastattn._problem import Problem, normalise
+from fastattn._spec import SPECS, CallSpec
 
 F32 = np.float32
 
@@ -40,7 +40,7 @@ def test_nothing_is_copied(call: Call) -> None:
     """Arrays are the caller's own; the rest is broadcast to its full shape."""
     q, k, v = call.arrays
     problem = _normalise(q, k, v, return_lse=True, **call.arguments)
-    g = problem.geometry
+    g = problem.spec
     assert problem.q is q
     assert problem.k is k
     assert problem.v is v
@@ -59,9 +59,9 @@ def test_nothing_is_copied(call: Call) -> None:
         assert array is None or (array.dtype == np.int64 and array.shape == g.batch_shape)
 
 
-def test_geometry() -> None:
+def test_spec() -> None:
     """Static facts, in the field's names."""
-    g = _normalise(*_arrays(3, 7), causal=True, align=0).geometry
+    g = _normalise(*_arrays(3, 7), causal=True, align=0).spec
     assert (g.batch, g.batch_shape, g.heads_q, g.heads_kv, g.group) == (21, (3, 7), 4, 2, 2)
     assert (g.length_q, g.length_k, g.dim, g.dim_v) == (3, 5, 8, 6)
     assert g.scale == 1 / np.sqrt(8)
@@ -71,32 +71,32 @@ def test_geometry() -> None:
     assert not g.two_dimensional
 
 
-def test_geometry_of_two_dimensions() -> None:
+def test_spec_of_two_dimensions() -> None:
     """One head, no head axis."""
-    g = _normalise(*(a[0] for a in _arrays())).geometry
+    g = _normalise(*(a[0] for a in _arrays())).spec
     assert (g.batch, g.heads_q, g.heads_kv, g.two_dimensional) == (1, 1, 1, True)
     assert g.out_shape == (3, 6)
     assert g.lse_shape == (3,)
 
 
-def test_equal_calls_share_their_geometry() -> None:
+def test_equal_calls_share_their_spec() -> None:
     """Found by value: other arrays of the same shapes, the same object."""
     first = _normalise(*_arrays(2), softcap=2, scale=1)
-    assert first.geometry is _normalise(*_arrays(2), softcap=2.0, scale=1.0).geometry
-    assert first.geometry is not _normalise(*_arrays(2), softcap=3.0, scale=1.0).geometry
-    assert first.geometry is not _normalise(*_arrays(3), softcap=2.0, scale=1.0).geometry
+    assert first.spec is _normalise(*_arrays(2), softcap=2.0, scale=1.0).spec
+    assert first.spec is not _normalise(*_arrays(2), softcap=3.0, scale=1.0).spec
+    assert first.spec is not _normalise(*_arrays(3), softcap=2.0, scale=1.0).spec
 
 
 def test_flags_of_numpy_are_flags() -> None:
-    """As good as Python's own, and the same geometry."""
+    """As good as Python's own, and the same spec."""
     x = np.zeros((3, 4), F32)
     plain = _normalise(x, x, x, causal=False)
     same = _normalise(x, x, x, causal=np.False_, return_lse=np.False_)
-    assert same.geometry is plain.geometry
+    assert same.spec is plain.spec
     assert same.lse is None and same.offsets is None
     causal = _normalise(x, x, x, causal=True)
     same = _normalise(x, x, x, causal=np.True_, return_lse=np.True_)
-    assert same.geometry is causal.geometry is not plain.geometry
+    assert same.spec is causal.spec is not plain.spec
     assert same.lse is not None and same.offsets is not None
 
 
@@ -124,7 +124,7 @@ def test_no_call_is_taken_for_another(target: Any, option: dict[str, Any]) -> No
     alone = []
     for arrays in (first, second):
         for arguments in ({}, option):
-            GEOMETRIES.clear()
+            SPECS.clear()
             alone.append(target.attention(*arrays, **arguments))
     turns = [
         target.attention(*arrays, **arguments)
@@ -153,40 +153,40 @@ def test_no_array_is_kept(target: Any) -> None:
     assert [reference() for reference in references] == [None] * len(references)
 
 
-def test_geometries_are_forgotten_when_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_specs_are_forgotten_when_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are found anew by who needs them."""
-    monkeypatch.setattr(_geometry, "_REMEMBERED", 4)
-    GEOMETRIES.clear()
+    monkeypatch.setattr(_spec, "_REMEMBERED", 4)
+    SPECS.clear()
     for _ in range(2):
         for length in range(1, 10):
             x = np.zeros((length, 4), F32)
-            assert _normalise(x, x, x).geometry.length_q == length
-            assert 1 <= len(GEOMETRIES) <= 4
+            assert _normalise(x, x, x).spec.length_q == length
+            assert 1 <= len(SPECS) <= 4
 
 
 def test_refused_calls_are_not_remembered() -> None:
     """They leave nothing behind."""
-    GEOMETRIES.clear()
+    SPECS.clear()
     x = np.zeros((3, 4), F32)
     for _ in range(2):
         with pytest.raises(fastattn.ShapeError):
             _normalise(x, x[:, :2], x)
-    assert not GEOMETRIES
+    assert not SPECS
 
 
-def test_threads_share_a_geometry() -> None:
+def test_threads_share_a_spec() -> None:
     """Whoever is first: all that ask at once get the same object."""
     count = 8
     barrier = threading.Barrier(count)
-    found: list[list[Geometry]] = [[] for _ in range(count)]
+    found: list[list[CallSpec]] = [[] for _ in range(count)]
 
-    def work(mine: list[Geometry]) -> None:
+    def work(mine: list[CallSpec]) -> None:
         for length in range(1, 60):
             x = np.zeros((length, 4), F32)
             barrier.wait()
-            mine.append(_normalise(x, x, x, softcap=length).geometry)
+            mine.append(_normalise(x, x, x, softcap=length).spec)
 
-    GEOMETRIES.clear()
+    SPECS.clear()
     threads = [threading.Thread(target=work, args=(mine,)) for mine in found]
     for thread in threads:
         thread.start()

@@ -28,7 +28,7 @@ def _same(target: Target, got: np.ndarray, whole: np.ndarray, size: float) -> No
 
 def _fixed(call: Call) -> dict[str, int]:
     """Every tunable given: defaults may follow the shape."""
-    return {"block_q": 16, "block_k": 16, "split_k": 64, "threads": 2, **call.tunables}
+    return {"block_q": 16, "block_k": 16, "keys_per_split": 64, "threads": 2, **call.tunables}
 
 
 def _positional(call: Call) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from targets import Target, dtypes
 
 import fastattn
 
-splits = pytest.mark.parametrize("split_k", [1, 5, 16, 31, 32, 33])
+splits = pytest.mark.parametrize("keys_per_split", [1, 5, 16, 31, 32, 33])
 _KEYS = 32
 
 
@@ -63,11 +63,11 @@ def _arguments() -> dict[str, dict[str, Any]]:
 @splits
 @pytest.mark.parametrize("rows", [3, 9])
 def test_parts_agree_with_the_oracle(
-    native: Target, dtype: np.dtype, split_k: int, rows: int
+    native: Target, dtype: np.dtype, keys_per_split: int, rows: int
 ) -> None:
     """Result and log-sum-exp, also where parts see nothing, for both kernels."""
     arrays = _arrays(dtype, rows=rows)
-    tunables = {"split_k": split_k, "block_k": 8, "threads": 1}
+    tunables = {"keys_per_split": keys_per_split, "block_k": 8, "threads": 1}
     for arguments in _arguments().values():
         given_ = dict(arguments)
         if "mask" in given_:
@@ -92,22 +92,28 @@ def test_parts_that_see_nothing_change_no_bit(native: Target, dtype: np.dtype, s
         whole, parts = (
             native.both(
                 *arrays,
-                tunables={"split_k": split_k, "block_k": 4, "threads": 1},
+                tunables={"keys_per_split": keys_per_split, "block_k": 4, "threads": 1},
                 sinks=sinks,
                 **arguments[seen],
             )
-            for split_k in (_KEYS, 8)
+            for keys_per_split in (_KEYS, 8)
         )
         np.testing.assert_array_equal(parts[0], whole[0])
         np.testing.assert_array_equal(parts[1], whole[1])
 
 
-@given(call=calls(smallest=1), split_k=st.sampled_from([4, 16, 50, 128]), data=st.data())
+@given(call=calls(smallest=1), keys_per_split=st.sampled_from([4, 16, 50, 128]), data=st.data())
 def test_who_computes_a_part_changes_nothing(
-    native: Target, call: Call, split_k: int, data: st.DataObject
+    native: Target, call: Call, keys_per_split: int, data: st.DataObject
 ) -> None:
     """One thread or several, parts spread or not, blocks of few rows or of many."""
-    fixed = {"block_q": 16, "block_k": 16, **call.tunables, "split_k": split_k, "threads": 1}
+    fixed = {
+        "block_q": 16,
+        "block_k": 16,
+        **call.tunables,
+        "keys_per_split": keys_per_split,
+        "threads": 1,
+    }
     whole, lse = native.both(*call.arrays, tunables=fixed, **call.arguments)
     threads = data.draw(st.sampled_from([2, 3, 16]), "threads")
     block_q = data.draw(st.sampled_from([1, 4, 5, 64]), "block_q")
@@ -125,7 +131,7 @@ def test_other_heads_and_entries_change_nothing(
     """A head computed alone, its parts spread, and in twenty entries of several heads."""
     arrays = _arrays(dtype, heads=3)
     arguments = {"window": (20, None), "align": 25, "kv_lengths": 29}
-    tunables = {"split_k": 7, "block_k": 4, "block_q": 8, "threads": threads}
+    tunables = {"keys_per_split": 7, "block_k": 4, "block_q": 8, "threads": threads}
     many = [np.broadcast_to(x, (20, *x.shape)) for x in arrays]
     whole, lse = native.both(*many, tunables=tunables, **arguments)
     for head in range(3):
@@ -144,7 +150,7 @@ def test_parts_are_added_in_the_order_of_their_keys(
     """With weights of 1, large values cancel before the small one comes, and only so."""
     q, k = np.zeros((rows, 1), np.float32), np.zeros((4, 1), np.float32)
     v = np.array([[2.0**30], [-(2.0**30)], [0], [4]], np.float32)
-    got = native.attention(q, k, v, tunables={"split_k": 1, "threads": threads})
+    got = native.attention(q, k, v, tunables={"keys_per_split": 1, "threads": threads})
     np.testing.assert_array_equal(got, np.ones((rows, 1)))
 
 
@@ -155,15 +161,15 @@ def test_a_part_may_outweigh_the_others(native: Target, peak: int) -> None:
     k[peak] = 3e38
     v = np.arange(4, dtype=np.float32)[:, None]
     q = np.ones((1, 1), np.float32)
-    got, lse = native.both(q, k, v, scale=1.0, tunables={"split_k": 1})
+    got, lse = native.both(q, k, v, scale=1.0, tunables={"keys_per_split": 1})
     assert got[0, 0] == peak
     assert lse[0] == np.float32(3e38)
 
 
-def _split_k(shapes: list[tuple[int, ...]], dtype: np.dtype, **tunables: int) -> int:
+def _keys_per_split(shapes: list[tuple[int, ...]], dtype: np.dtype, **tunables: int) -> int:
     arrays = [np.broadcast_to(np.zeros((), dtype), shape) for shape in shapes]
     config = fastattn.Config(**tunables)
-    settled = fastattn.explain(*arrays, impl="cython", config=config).config.split_k
+    settled = fastattn.explain(*arrays, impl="cython", config=config).config.keys_per_split
     assert settled is not None
     return settled
 
@@ -190,21 +196,21 @@ def test_default_follows_rows_and_keys_alone(
     """So a head's bits do not change with the number of heads; few parts, none of few keys."""
     dim, dim_v = dims
     keys = (length_k, dim), (length_k, dim_v)
-    split_k = _split_k([(rows, dim), *keys], dtype)
+    keys_per_split = _keys_per_split([(rows, dim), *keys], dtype)
     grouped = [(batch, heads * rows, 1, dim), *((batch, heads, *x) for x in keys)]
-    assert _split_k(grouped, dtype, threads=threads) == split_k
+    assert _keys_per_split(grouped, dtype, threads=threads) == keys_per_split
     queries = [(batch, heads, rows, dim), *((batch, heads, *x) for x in keys)]
-    assert _split_k(queries, dtype, threads=threads) == split_k
-    parts = -(-length_k // split_k)
+    assert _keys_per_split(queries, dtype, threads=threads) == keys_per_split
+    parts = -(-length_k // keys_per_split)
     assert parts <= -(-1024 // rows)
-    assert parts <= 1 or (split_k >= 1024 and rows <= 64)
+    assert parts <= 1 or (keys_per_split >= 1024 and rows <= 64)
     assert length_k <= 1024 or rows > 64 or parts > 1
 
 
 def test_default_parts_of_a_long_decoding_step(native: Target) -> None:
     """The default splits it, and what it splits is right."""
     q, k, v = (_rng().standard_normal((n, 8)).astype(np.float32) for n in (2, 5000, 5000))
-    assert fastattn.explain(q, k, v, impl="cython").config.split_k == 1024
+    assert fastattn.explain(q, k, v, impl="cython").config.keys_per_split == 1024
     arguments = {"kv_lengths": 4100}
     got = native.both(q, k, v, **arguments)
     oracle.assert_agrees(got, q, k, v, **arguments)

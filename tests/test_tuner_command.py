@@ -123,7 +123,7 @@ def test_spaces(command: Command, shape: tuple[str, ...]) -> None:
     assert "kernel: " in out
     assert "block    8, 16, 32, 64" in out
     assert "instruction set" in out
-    assert ("split_k" in out) == bool(shape)
+    assert ("keys_per_split" in out) == bool(shape)
     if not shape:
         assert "study" not in command("tune", "--space", "kernel")[1]
 

@@ -22,7 +22,7 @@ from fastattn.tuner.guard import Guard
 from fastattn.tuner.measure import Live, TrialError, block_seconds
 from fastattn.tuner.settle import settle
 from fastattn.tuner.space import kernel, study
-from fastattn.tuner.workload import geometry_of, numpy_dtype
+from fastattn.tuner.workload import numpy_dtype, spec_of
 
 SHAPE = (2, 4, 2, 9, 12, 8, 5)
 Fake = Callable[..., None]
@@ -54,8 +54,8 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Live, list[dict
             then(arguments)
 
         monkeypatch.setattr(measure, "attention", attention)
-        geometry = geometry_of(SHAPE, "float32", causal=True)
-        return Live(study(), geometry, clock=clock), calls
+        spec = spec_of(SHAPE, "float32", causal=True)
+        return Live(study(), spec, clock=clock), calls
 
     return make
 
@@ -103,8 +103,8 @@ def test_interruptions_do_not_count(live: Any) -> None:
 def test_blocks_begin_when_the_process_is_quiet() -> None:
     """Each of them."""
     told: list[str] = []
-    geometry = geometry_of(SHAPE, "float32", causal=True)
-    source = Live(study(), geometry, settle=lambda: told.append("quiet"))
+    spec = spec_of(SHAPE, "float32", causal=True)
+    source = Live(study(), spec, settle=lambda: told.append("quiet"))
     for blocks in (1, 2):
         source.block(study().points[0])
         assert told == ["quiet"] * blocks
@@ -173,8 +173,8 @@ def test_small_arrays_move_from_round_to_round(
 ) -> None:
     """The same numbers elsewhere, and the same places for all of a round."""
     _, made = live(1e-3)
-    geometry = geometry_of((1, 4, 4, length, length, 64), "float32", causal=False)
-    source = Live(study(), geometry, length=lambda each: each)
+    spec = spec_of((1, 4, 4, length, length, 64), "float32", causal=False)
+    source = Live(study(), spec, length=lambda each: each)
     seen = []
     for _ in range(16):
         before = len(made)
@@ -193,9 +193,9 @@ def test_small_arrays_move_from_round_to_round(
 
 def test_seeded_inputs() -> None:
     """The same seed, the same arrays."""
-    geometry = geometry_of(SHAPE, "float32", causal=False)
+    spec = spec_of(SHAPE, "float32", causal=False)
     one, two, other = (
-        Live(study(), geometry, seed)._inputs_of("float32").places[0][0] for seed in (1, 1, 2)
+        Live(study(), spec, seed)._inputs_of("float32").places[0][0] for seed in (1, 1, 2)
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
@@ -253,10 +253,10 @@ def test_errors_are_failures(live: Any, at: int) -> None:
 @pytest.mark.parametrize("shape", [SHAPE, (1, 2, 1, 7, 3, 4), (1, 1, 1, 300, 300, 300)])
 def test_expected_rows_are_the_definition(dtype: str, causal: bool, shape: tuple[int, ...]) -> None:
     """Rows in float64, and bounds that numpy's own result keeps and small faults exceed."""
-    geometry = geometry_of(shape, dtype, causal)
+    spec = spec_of(shape, dtype, causal)
     rng = np.random.default_rng(0)
-    q, k, v, _ = Live(study(), geometry)._inputs_of(dtype).places[0]
-    expected = expect(q, k, v, geometry, rng)
+    q, k, v, _ = Live(study(), spec)._inputs_of(dtype).places[0]
+    expected = expect(q, k, v, spec, rng)
     assert len(expected.exact) == 12
     align = "bottom_right" if causal else None
     wide = [x.astype(np.float64) for x in (q, k, v)]
@@ -275,9 +275,9 @@ def test_expected_rows_are_the_definition(dtype: str, causal: bool, shape: tuple
 
 def test_every_point_of_a_small_problem_can_be_measured() -> None:
     """Really: all implementations and instruction sets; blocks take time."""
-    geometry = geometry_of((1, 2, 1, 8, 8, 4), "float32", causal=True)
-    space = kernel(geometry)
-    source = Live(space, geometry, length=lambda each: each)
+    spec = spec_of((1, 2, 1, 8, 8, 4), "float32", causal=True)
+    space = kernel(spec)
+    source = Live(space, spec, length=lambda each: each)
     source.warm_up()
     ready = source.preparation_seconds
     for point in space.points:

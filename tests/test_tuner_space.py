@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import fastattn
 from fastattn import Config, ConfigError
-from fastattn._geometry import GEOMETRIES, Geometry
+from fastattn._spec import SPECS, CallSpec
 from fastattn._wisdom import keys
 from fastattn.implementations import load
 from fastattn.tuner import space as spaces
@@ -32,11 +32,11 @@ PROBLEMS = {
 problems = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 
 
-def _geometry(problem: tuple[int, ...], dtype: str = "float32") -> Geometry:
+def _spec(problem: tuple[int, ...], dtype: str = "float32") -> CallSpec:
     batch, heads_q, heads_kv, length_q, length_k, dim = problem
     q, kv = (batch, heads_q, length_q, dim), (batch, heads_kv, length_k, dim)
     of = np.dtype(dtype)
-    return GEOMETRIES[(q, kv, kv, of, of, of, False, None, True, None, None)]
+    return SPECS[(q, kv, kv, of, of, of, False, None, True, None, None)]
 
 
 def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -45,11 +45,11 @@ def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
         monkeypatch.setattr(module, "machine", lambda: here)
 
 
-def _call(impl: str, config: Config, g: Geometry) -> tuple[Any, ...]:
+def _call(impl: str, config: Config, g: CallSpec) -> tuple[Any, ...]:
     """What an implementation is made to do: its blocks end where the problem ends."""
     keys, rows = max(1, g.length_k), max(1, g.length_q * g.heads_q // g.heads_kv)
     fields = load(impl).configure(g, config)[0].given()
-    part = min(int(fields.get("split_k", keys)), keys)
+    part = min(int(fields.get("keys_per_split", keys)), keys)
     return (
         impl,
         fields.get("isa"),
@@ -94,16 +94,16 @@ def test_default_of_study(
 ) -> None:
     """Block 64 on as many of the usable CPUs as there are values for, in the caller's type."""
     _usable_cpus(monkeypatch, usable)
-    geometry = _geometry(PROBLEMS["bert"], dtype)
-    space = SPACES["study"](geometry)
-    assert tuple(space.values(default_point(space, geometry)).values()) == expected
+    spec = _spec(PROBLEMS["bert"], dtype)
+    space = SPACES["study"](spec)
+    assert tuple(space.values(default_point(space, spec)).values()) == expected
 
 
 def test_candidate_of_study() -> None:
     """The block is that of keys; the data type is the point's."""
     space = study()
     point = space.point({"block": 16, "threads": 4, "dtype": "float64"})
-    found = candidate(space, point, _geometry(PROBLEMS["bert"]))
+    found = candidate(space, point, _spec(PROBLEMS["bert"]))
     assert (found.impl, found.dtype) == ("cython", "float64")
     assert found.config == Config(block_k=16, threads=4)
 
@@ -112,18 +112,18 @@ def test_candidate_of_study() -> None:
 @pytest.mark.parametrize("impls", [None, *([name] for name in USABLE)], ids=str)
 def test_kernel_holds_the_default(problem: tuple[int, ...], impls: list[str] | None) -> None:
     """The default point is what the first implementation does without a configuration."""
-    geometry = _geometry(problem)
+    spec = _spec(problem)
     if impls == ["numpy"] and problem == PROBLEMS["long"]:
         return
-    space = kernel(geometry, impls)
-    found = candidate(space, default_point(space, geometry), geometry)
+    space = kernel(spec, impls)
+    found = candidate(space, default_point(space, spec), spec)
     assert found.impl == (impls or USABLE)[0]
     assert found.dtype == "float32"
     assert (
-        load(found.impl).configure(geometry, found.config)[0]
-        == (load(found.impl).configure(geometry, Config())[0])
+        load(found.impl).configure(spec, found.config)[0]
+        == (load(found.impl).configure(spec, Config())[0])
     )
-    assert default_point(space, geometry) in space
+    assert default_point(space, spec) in space
 
 
 @problems
@@ -133,15 +133,15 @@ def test_kernel_points_are_different_calls(
 ) -> None:
     """No two mean the same; each can be run; every implementation and thread count is there."""
     _usable_cpus(monkeypatch, usable)
-    geometry = _geometry(problem)
-    space = kernel(geometry)
-    found = [candidate(space, point, geometry) for point in space.points]
-    assert len({_call(row.impl, row.config, geometry) for row in found}) == len(found)
+    spec = _spec(problem)
+    space = kernel(spec)
+    found = [candidate(space, point, spec) for point in space.points]
+    assert len({_call(row.impl, row.config, spec) for row in found}) == len(found)
     large = problem == PROBLEMS["long"]
     assert {row.impl for row in found} == set(USABLE) - ({"numpy"} if large else set())
     threads = {row.config.threads for row in found if row.impl != "numpy"}
     assert {1, usable} <= threads
-    default = candidate(space, default_point(space, geometry), geometry).config.threads
+    default = candidate(space, default_point(space, spec), spec).config.threads
     assert max(threads) == max(usable, default or 1)
     assert sum(row.impl == "numpy" for row in found) == (not large)
 
@@ -152,7 +152,7 @@ def test_kernel_holds_what_wisdom_may_choose(monkeypatch: pytest.MonkeyPatch) ->
     _usable_cpus(monkeypatch, 8)
     monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
     monkeypatch.setenv("FASTATTN_ISA", "baseline")
-    space = kernel(_geometry(PROBLEMS["long"]))
+    space = kernel(_spec(PROBLEMS["long"]))
     genes = {gene.name: gene.values for gene in space.genes}
     assert genes["threads"] == (1, 2, 3)
     assert "isa" not in genes or genes["isa"] == ("baseline",)
@@ -161,10 +161,10 @@ def test_kernel_holds_what_wisdom_may_choose(monkeypatch: pytest.MonkeyPatch) ->
 @needs_cython
 def test_size_of_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     """A common problem has some hundred points, on many CPUs not many thousand."""
-    geometry = _geometry(PROBLEMS["long"])
+    spec = _spec(PROBLEMS["long"])
     for usable, least, most in ((2, 150, 700), (64, 400, 1500)):
         _usable_cpus(monkeypatch, usable)
-        assert least <= len(kernel(geometry)) <= most
+        assert least <= len(kernel(spec)) <= most
 
 
 @needs_cython
@@ -179,35 +179,35 @@ def test_size_of_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 def test_keys_are_split_where_rows_are_few(problem: tuple[int, ...], split: bool) -> None:
     """Into whole shares of the keys, none too short."""
-    genes = {gene.name: gene.values for gene in kernel(_geometry(problem)).genes}
-    assert ("split_k" in genes) is split
+    genes = {gene.name: gene.values for gene in kernel(_spec(problem)).genes}
+    assert ("keys_per_split" in genes) is split
     if split:
-        parts = [int(value) for value in genes["split_k"]]
+        parts = [int(value) for value in genes["keys_per_split"]]
         assert min(parts) >= 256
         assert {problem[4], problem[4] // 2} <= set(parts)
 
 
 def test_numpy_is_bounded() -> None:
     """256 MiB of scores are too many, whoever asks; one key fewer is not."""
-    assert len(kernel(_geometry((1, 1, 1, 8192, 8191, 8)), ["numpy"])) == 1
+    assert len(kernel(_spec((1, 1, 1, 8192, 8191, 8)), ["numpy"])) == 1
     with pytest.raises(ConfigError, match=r"`impl`.*256 MiB"):
-        kernel(_geometry((1, 1, 1, 8192, 8192, 8)), ["numpy"])
-    assert len(kernel(_geometry((1, 1, 1, 8192, 4095, 8), "float64"), ["numpy"])) == 1
+        kernel(_spec((1, 1, 1, 8192, 8192, 8)), ["numpy"])
+    assert len(kernel(_spec((1, 1, 1, 8192, 4095, 8), "float64"), ["numpy"])) == 1
     with pytest.raises(ConfigError, match="numpy"):
-        kernel(_geometry((1, 1, 1, 8192, 4096, 8), "float64"), ["numpy"])
+        kernel(_spec((1, 1, 1, 8192, 4096, 8), "float64"), ["numpy"])
     with pytest.raises(ConfigError, match="numpi"):
-        kernel(_geometry(PROBLEMS["small"]), ["numpi"])
+        kernel(_spec(PROBLEMS["small"]), ["numpi"])
 
 
 @needs_cython
 def test_fields_that_are_lacked_stay_at_the_default() -> None:
     """NumPy's point is one step from the default, and Numba's have one instruction set."""
-    geometry = _geometry(PROBLEMS["decode"])
-    space = kernel(geometry)
-    default = space.values(default_point(space, geometry))
+    spec = _spec(PROBLEMS["decode"])
+    space = kernel(spec)
+    default = space.values(default_point(space, spec))
     rows = [space.values(point) for point in space.points]
     assert [row for row in rows if row["impl"] == "numpy"] == [{**default, "impl": "numpy"}]
-    for name in ("isa", "split_k"):
+    for name in ("isa", "keys_per_split"):
         assert {row[name] for row in rows if row["impl"] == "numba"} <= {default[name]}
 
 

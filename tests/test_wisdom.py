@@ -157,7 +157,7 @@ def test_what_is_no_export(wisdom_folder: Path, tmp_path: Path, data: bytes) -> 
     wisdom.export(tmp_path / "good.json")
     wisdom.forget()
     (tmp_path / "bad.json").write_bytes(data)
-    with pytest.raises(WisdomError, match="bad.json.*a file that export wrote.*To mend it"):
+    with pytest.raises(WisdomError, match="bad.json.*a file that export wrote.*Fix"):
         wisdom.merge(tmp_path / "good.json", tmp_path / "bad.json")
     with pytest.raises(WisdomError, match="No such file"):
         wisdom.merge(tmp_path / "good.json", tmp_path / "none.json")
@@ -302,7 +302,7 @@ def test_forget_sweeps_what_killed_writers_left(wisdom_folder: Path) -> None:
 def test_forget_refuses(wisdom_folder: Path, arguments: tuple[Any, ...], word: str) -> None:
     """What is no shape or data type; nothing is removed."""
     remembered.remember()
-    with pytest.raises(fastattn.FastattnError, match=f"{word}.*To mend it"):
+    with pytest.raises(fastattn.FastattnError, match=f"{word}.*Fix"):
         wisdom.forget(*arguments)
     assert len(wisdom.entries()) == 1
 

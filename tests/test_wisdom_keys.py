@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_python
-from remembered import geometry
+from remembered import spec
 
 import fastattn
 from fastattn._wisdom import keys
@@ -57,9 +57,9 @@ def test_key(
     threads: int,
 ) -> None:
     """Follows from the class alone, and tells apart what it should."""
-    problem = geometry(shape, causal=causal, window=window)
+    problem = spec(shape, causal=causal, window=window)
     key = keys.key_of(problem, "auto", threads, None)
-    assert key == keys.key_of(geometry(shape, "float32", causal, window), "auto", threads, None)
+    assert key == keys.key_of(spec(shape, "float32", causal, window), "auto", threads, None)
     assert key.dim, key.dim_v == shape[5:]
     assert 2 ** (key.group - 1) < shape[1] // shape[2] <= 2**key.group
     assert key.heads == keys.bucket(shape[0] * shape[2])
@@ -68,9 +68,9 @@ def test_key(
         keys.key_of(problem, "cython", threads, None),
         keys.key_of(problem, "auto", threads + 1, None),
         keys.key_of(problem, "auto", threads, "avx2"),
-        keys.key_of(geometry(shape, "float64", causal, window), "auto", threads, None),
-        keys.key_of(geometry(shape, "float32", not causal, window), "auto", threads, None),
-        keys.key_of(geometry(shape, "float32", causal, (1000, 3)), "auto", threads, None),
+        keys.key_of(spec(shape, "float64", causal, window), "auto", threads, None),
+        keys.key_of(spec(shape, "float32", not causal, window), "auto", threads, None),
+        keys.key_of(spec(shape, "float32", causal, (1000, 3)), "auto", threads, None),
     }
     assert len(others) == 7
     assert len({keys.digest(other.document()) for other in others}) == 7
@@ -79,7 +79,7 @@ def test_key(
 @given(shape=shapes, other=shapes)
 def test_neighbours_are_symmetric(shape: tuple[int, ...], other: tuple[int, ...]) -> None:
     """And within an octave in each size, all else being equal; nearest first, each once."""
-    here, there = (keys.key_of(geometry((*s[:5], 8, 8)), "auto", 1, None) for s in (shape, other))
+    here, there = (keys.key_of(spec((*s[:5], 8, 8)), "auto", 1, None) for s in (shape, other))
     near, back = [key for key, _ in keys.candidates(here)], dict(keys.candidates(there))
     assert near[0] == here
     assert len(near) == len(set(near)) == 125
@@ -94,7 +94,7 @@ def test_neighbours_are_symmetric(shape: tuple[int, ...], other: tuple[int, ...]
 
 def test_what_was_found_for_auto_may_serve_one_implementation() -> None:
     """After its own, at each distance; never the other way round."""
-    auto = keys.key_of(geometry(), "auto", 1, None)
+    auto = keys.key_of(spec(), "auto", 1, None)
     asked = replace(auto, asked="numba")
     found = list(keys.candidates(asked))
     assert found[:2] == [(asked, True), (auto, True)]

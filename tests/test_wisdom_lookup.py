@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import remembered
 from processes import run_python
-from remembered import IMPL, SHAPE, WINNER, arrays, empty, geometry
+from remembered import IMPL, SHAPE, WINNER, arrays, empty, spec
 
 import fastattn
 from fastattn import Config, ConfigError, _plan, _wisdom
@@ -94,7 +94,7 @@ def test_neighbour(wisdom_folder: Path) -> None:
         ((1, 4, 2, 64, 64, 16, 17), None),
         ((1, 4, 1, 64, 64, 16, 16), None),
     ):
-        found = _wisdom.lookup(geometry(shape), "auto")
+        found = _wisdom.lookup(spec(shape), "auto")
         assert (found.origin if found else None) == origin, shape
     explained = _explain((1, 4, 2, 128, 64, 16, 16))
     why = "borrowed from a neighbour: tuned here on B=1 Hq=4 Hkv=2 Lq=64 Lk=64"
@@ -106,11 +106,11 @@ def test_the_nearest_serves(wisdom_folder: Path) -> None:
     """The own bucket before any neighbour, then by distance."""
     for length, rows in ((128, 8), (90, 16)):
         remembered.remember((1, 4, 2, length, 64, 16, 16), Config(block_q=rows))
-    found = _wisdom.lookup(geometry(), "auto")
+    found = _wisdom.lookup(spec(), "auto")
     assert found is not None
     assert (found.origin, found.config.block_q) == ("neighbour", 16)
     remembered.remember((1, 4, 2, 64, 64, 16, 16), Config(block_q=24))
-    found = _wisdom.lookup(geometry(), "auto")
+    found = _wisdom.lookup(spec(), "auto")
     assert found is not None
     assert (found.origin, found.config.block_q) == ("exact", 24)
 
@@ -120,11 +120,11 @@ def test_what_the_default_chooses_too_follows_the_shape(wisdom_folder: Path) -> 
     default = _explain().config
     fields: dict[str, Any] = default.given() | {"block_q": default.block_q * 2}
     remembered.remember(config=Config(**fields))
-    own = _wisdom.lookup(geometry(), "auto")
+    own = _wisdom.lookup(spec(), "auto")
     assert own is not None
     assert own.config == Config(**fields)
     for length in (60, 120):
-        found = _wisdom.lookup(geometry((1, 4, 2, length, length, 16, 16)), "auto")
+        found = _wisdom.lookup(spec((1, 4, 2, length, length, 16, 16)), "auto")
         assert found is not None
         assert found.config == Config(block_q=fields["block_q"])
 
@@ -133,12 +133,12 @@ def test_what_the_default_chooses_too_follows_the_shape(wisdom_folder: Path) -> 
 def test_one_part_stays_one_part(wisdom_folder: Path) -> None:
     """Where the winner did not split the keys, nor does the one that borrows from it."""
     many, more = (1, 2, 2, 1, 6000, 16, 16), (1, 2, 2, 1, 6500, 16, 16)
-    assert _explain(many).config.split_k < 6000
-    remembered.remember(many, Config(split_k=6000))
-    assert _explain(many).config.split_k == 6000
-    assert _explain(more).config.split_k == 6500
-    remembered.remember(many, Config(split_k=2000))
-    assert _explain(more).config.split_k == 2000
+    assert _explain(many).config.keys_per_split < 6000
+    remembered.remember(many, Config(keys_per_split=6000))
+    assert _explain(many).config.keys_per_split == 6000
+    assert _explain(more).config.keys_per_split == 6500
+    remembered.remember(many, Config(keys_per_split=2000))
+    assert _explain(more).config.keys_per_split == 2000
 
 
 def test_one_implementation_was_asked_for(wisdom_folder: Path) -> None:
@@ -172,7 +172,7 @@ def test_forced_by_the_environment(wisdom_folder: Path, monkeypatch: pytest.Monk
         assert explained.config.isa == isa
         assert "tuned" not in str(explained)
         with pytest.raises(ConfigError, match="instruction set"):
-            _wisdom.remember(geometry(), "cython", Config(isa="other"), {})
+            _wisdom.remember(spec(), "cython", Config(isa="other"), {})
 
 
 def test_off(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -184,7 +184,7 @@ def test_off(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert ("tuned" in str(_explain())) == tuned
     monkeypatch.setenv("FASTATTN_WISDOM", "perhaps")
     _plan._plan.cache_clear()
-    with pytest.raises(ConfigError, match="FASTATTN_WISDOM.*'on' or 'off'.*To mend it"):
+    with pytest.raises(ConfigError, match="FASTATTN_WISDOM.*'on' or 'off'.*Fix"):
         _explain()
 
 
@@ -212,7 +212,7 @@ def test_what_cannot_be_remembered(
 ) -> None:
     """Refused with the reason; nothing is written."""
     with pytest.raises(ConfigError, match=f"`config`.*{reason}"):
-        _wisdom.remember(geometry(shape), impl, config, evidence, asked=asked)
+        _wisdom.remember(spec(shape), impl, config, evidence, asked=asked)
     assert not wisdom_folder.exists()
 
 
@@ -289,8 +289,8 @@ def test_winner_that_runs_no_more(
     path = remembered.remember()
     monkeypatch.setattr(load(IMPL), "missing", lambda: "it has gone")
     with caplog.at_level(logging.WARNING, logger="fastattn"):
-        assert _wisdom.lookup(geometry(), "auto") is None
-        assert _wisdom.lookup(geometry((1, 4, 2, 60, 64, 16, 16)), "auto") is None
+        assert _wisdom.lookup(spec(), "auto") is None
+        assert _wisdom.lookup(spec((1, 4, 2, 60, 64, 16, 16)), "auto") is None
     assert [str(path) in r.getMessage() and "gone" in r.getMessage() for r in caplog.records] == [
         True
     ]
@@ -301,7 +301,7 @@ def test_the_next_best_is_found_behind_a_damaged_one(wisdom_folder: Path) -> Non
     remembered.remember((1, 4, 2, 128, 64, 16, 16), Config(block_q=24))
     remembered.remember().write_text("")
     store.changed()
-    found = _wisdom.lookup(geometry(), "auto")
+    found = _wisdom.lookup(spec(), "auto")
     assert found is not None
     assert found.origin == "neighbour"
 
@@ -311,9 +311,9 @@ def test_a_folder_that_is_none(wisdom_folder: Path, caplog: pytest.LogCaptureFix
     remembered.here().parent.mkdir(parents=True)
     remembered.here().write_text("")
     with caplog.at_level(logging.WARNING, logger="fastattn"):
-        assert _wisdom.lookup(geometry(), "auto") is None
+        assert _wisdom.lookup(spec(), "auto") is None
     assert "cannot be listed" in caplog.text
-    with pytest.raises(fastattn.WisdomError, match="FASTATTN_WISDOM_DIR.*To mend it"):
+    with pytest.raises(fastattn.WisdomError, match="FASTATTN_WISDOM_DIR.*Fix"):
         remembered.remember()
 
 
@@ -325,14 +325,14 @@ def test_entries_that_go_away(wisdom_folder: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(store, "names", lambda folder: frozenset({name}))
     monkeypatch.setattr(store, "report", None)
     store.changed()
-    assert _wisdom.lookup(geometry(), "auto") is None
+    assert _wisdom.lookup(spec(), "auto") is None
 
 
 def test_nothing_to_compute(wisdom_folder: Path) -> None:
     """Has no wisdom, though one query has."""
     remembered.remember((1, 4, 2, 1, 64, 16, 16))
-    assert _wisdom.lookup(geometry((1, 4, 2, 1, 64, 16, 16)), "auto") is not None
-    assert _wisdom.lookup(geometry((1, 4, 2, 0, 64, 16, 16)), "auto") is None
+    assert _wisdom.lookup(spec((1, 4, 2, 1, 64, 16, 16)), "auto") is not None
+    assert _wisdom.lookup(spec((1, 4, 2, 0, 64, 16, 16)), "auto") is None
 
 
 def test_without_a_folder_there_is_one_stat(
@@ -351,7 +351,7 @@ def test_without_a_folder_there_is_one_stat(
         monkeypatch.setattr(keys, name, None)
     for name in ("names", "read"):
         monkeypatch.setattr(store, name, None)
-    assert _wisdom.lookup(geometry(), "auto") is None
+    assert _wisdom.lookup(spec(), "auto") is None
     assert asked == [str(wisdom_folder / "v1")]
 
 

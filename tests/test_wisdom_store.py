@@ -80,7 +80,7 @@ def test_a_hundred_writers(wisdom_folder: Path) -> None:
             if done:
                 assert status == 0
                 alive.remove(child)
-    by_length = {entry.geometry.length_q: entry.evidence["writer"] for entry in sound()}
+    by_length = {entry.spec.length_q: entry.evidence["writer"] for entry in sound()}
     assert sorted(by_length) == [3, *(4**n for n in range(1, 11))], by_length
     assert by_length.pop(3) in range(100)
     assert all(4 ** (1 + n % 10) == length for length, n in by_length.items())
@@ -131,14 +131,14 @@ def test_writers_that_are_killed(wisdom_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_where_nothing_may_be_written() -> None:
-    """`remember` and `forget` teach, look-up works; what cannot be read is a miss that is told."""
+    """`remember` and `forget` raise; look-up works; an unreadable file counts as a miss, with a warning."""
     code = """
     import logging
     from fastattn import WisdomError, _wisdom, wisdom
 
     said = []
     logging.getLogger("fastattn").addFilter(lambda record: said.append(record.getMessage()))
-    geometry, path = remembered.geometry(), str(remembered.remember())
+    spec, path = remembered.spec(), str(remembered.remember())
     above = os.path.dirname(path)
 
     def as_nobody(work):
@@ -152,23 +152,23 @@ def test_where_nothing_may_be_written() -> None:
         assert os.waitpid(fork(as_nobody, work), 0)[1] == 0
 
     def read_only():
-        assert _wisdom.lookup(geometry, "auto").config == remembered.WINNER
+        assert _wisdom.lookup(spec, "auto").config == remembered.WINNER
         for act in (remembered.remember, wisdom.forget):
             try:
                 act()
             except WisdomError as error:
-                assert "Permission denied" in str(error) and "To mend it" in str(error)
+                assert "Permission denied" in str(error) and "Fix" in str(error)
             else:
                 raise AssertionError(act)
         assert len(wisdom.entries()) == 1 and not leftovers()
 
     def unreadable():
-        assert _wisdom.lookup(geometry, "auto") is None
+        assert _wisdom.lookup(spec, "auto") is None
         (text,) = said
         assert "cannot be read: Permission denied" in text and path in text, text
 
     def unlistable():
-        assert _wisdom.lookup(geometry, "auto") is None
+        assert _wisdom.lookup(spec, "auto") is None
         (text,) = said
         assert "cannot be listed: Permission denied" in text, text
         try:

@@ -17,7 +17,7 @@ from benchmarks.tuner_replay.replay import Replayed, replay, warm_start
 from benchmarks.tuner_replay.results import EVALUATIONS, SECONDS, Cell, Results
 from benchmarks.tuner_replay.rivals import RIVALS, maker
 from benchmarks.tuner_replay.tables import LEAST_ROUNDS, Table
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Point
 
 __all__ = ["OURS", "SETTINGS", "Setting", "load", "run"]
@@ -51,7 +51,9 @@ class Setting:
         number = words[warm:]
         if len(number) != 1 or not number[0].isdecimal() or int(number[0]) < 1:
             raise ArgumentError(
-                teach("settings", repr(name), "SPACE-BUDGET or SPACE-warm-BUDGET", "see kernel-50")
+                format_error(
+                    "settings", repr(name), "SPACE-BUDGET or SPACE-warm-BUDGET", "see kernel-50"
+                )
             )
         return cls(space, int(number[0]), warm)
 
@@ -86,7 +88,7 @@ def load(source: str) -> Table:
     table = tables.read(Path(source))
     if len(table.processes) < LEAST_ROUNDS:
         raise ArgumentError(
-            teach(
+            format_error(
                 "table",
                 f"{table.name} with {len(table.processes)} rounds",
                 f"{LEAST_ROUNDS} or more",

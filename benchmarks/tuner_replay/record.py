@@ -25,7 +25,7 @@ import fastattn
 from benchmarks import common
 from benchmarks.tuner_replay.recorder import Request, problem
 from benchmarks.tuner_replay.tables import Table, read, write
-from fastattn._errors import ArgumentError, FastattnError, teach
+from fastattn._errors import ArgumentError, FastattnError, format_error
 from fastattn._wisdom.keys import environment
 from fastattn.tuner.space import Point
 
@@ -133,7 +133,7 @@ class _Growing:
         )
         if not same:
             raise ArgumentError(
-                teach(
+                format_error(
                     "table",
                     f"{self._name}, begun on another machine, build or space",
                     "one that was begun here, as things are now",

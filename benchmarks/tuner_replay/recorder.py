@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from benchmarks.tuner_replay.workloads import WORKLOADS, Workload
-from fastattn._geometry import Geometry
+from fastattn._spec import CallSpec
 from fastattn.tuner.guard import Guard
 from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.space import SPACES, Point, Space, default_point
-from fastattn.tuner.workload import geometry_of
+from fastattn.tuner.workload import spec_of
 
 __all__ = ["Request", "main", "measure", "problem"]
 
@@ -51,20 +51,20 @@ class Request:
         return json.dumps(asdict(self))
 
 
-def problem(name: str) -> tuple[Workload, Geometry, Space, Point]:
-    """Workload of that name, its geometry, its space here, and the default in it."""
+def problem(name: str) -> tuple[Workload, CallSpec, Space, Point]:
+    """Workload of that name, its spec, its space here, and the default in it."""
     workload = WORKLOADS[name]
     case = workload.case
-    geometry = geometry_of(workload.shape, case.dtype, case.causal)
-    space = SPACES[workload.space](geometry)
-    return workload, geometry, space, default_point(space, geometry)
+    spec = spec_of(workload.shape, case.dtype, case.causal)
+    space = SPACES[workload.space](spec)
+    return workload, spec, space, default_point(space, spec)
 
 
 def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
     """Measure rounds, and report each when it is complete."""
     begin = time.monotonic()
-    _, geometry, space, _ = problem(request.name)
-    source = Live(space, geometry, request.process)
+    _, spec, space, _ = problem(request.name)
+    source = Live(space, spec, request.process)
     turns = random.Random(request.process)
     source.warm_up()
     guard = Guard()

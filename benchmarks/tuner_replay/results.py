@@ -16,7 +16,7 @@ from benchmarks.files import write_whole
 from benchmarks.tuner_replay.replay import Replayed
 from benchmarks.tuner_replay.tables import Table
 from benchmarks.tuner_replay.workloads import TUNING
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 
 __all__ = ["CLOSE", "EVALUATIONS", "NEAR", "SECONDS", "Cell", "Results"]
 
@@ -145,7 +145,7 @@ class Results:
             return cls(dict(document["about"]), [_cell(row) for row in document["cells"]])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ArgumentError(
-                teach(
+                format_error(
                     "results",
                     f"{str(path)!r} ({type(error).__name__}: {error})",
                     "a file that `replay` wrote",

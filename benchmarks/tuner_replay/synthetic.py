@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.tuner_replay.tables import Table
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Gene, Space
 
 __all__ = ["LANDSCAPES", "make", "space"]
@@ -99,7 +99,7 @@ def make(name: str) -> Table:
     landscape, _, seed = name.partition(":")
     if landscape not in LANDSCAPES or not seed.isdecimal():
         accepted = ", ".join(f"{known}:SEED" for known in LANDSCAPES)
-        raise ArgumentError(teach("table", repr(name), accepted, "write 'flat:1'"))
+        raise ArgumentError(format_error("table", repr(name), accepted, "write 'flat:1'"))
     heights, noise = LANDSCAPES[landscape]
     rng = np.random.default_rng([zlib.crc32(landscape.encode()), int(seed)])
     target = space()

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.files import write_whole
-from fastattn._errors import ArgumentError, ConfigError, teach
+from fastattn._errors import ArgumentError, ConfigError, format_error
 from fastattn.tuner.space import Gene, Point, Space, Value
 
 __all__ = ["LEAST_ROUNDS", "Table", "read", "write"]
@@ -143,7 +143,7 @@ def read(path: Path) -> Table:
     except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         reason = f"{type(error).__name__}: {error}"
     raise ArgumentError(
-        teach(
+        format_error(
             "table",
             f"{str(path)!r} ({reason})",
             "a file that `record` wrote",

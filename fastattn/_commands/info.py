@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
 from fastattn._roofline import roofline
 from fastattn._version import __version__
@@ -29,7 +29,9 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
     """Version, machine, implementations and instruction sets; the roofline where asked for."""
     if options.isa is not None and not options.roofline:
         raise ArgumentError(
-            teach("--isa", options.isa, "it with --roofline", "add --roofline or leave it out")
+            format_error(
+                "--isa", options.isa, "it with --roofline", "add --roofline or leave it out"
+            )
         )
     measured = ["", *_roofline(options.isa, progress)] if options.roofline else []
     here = machine()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner import workload
 
 __all__ = ["DTYPE_HELP", "METAVAR", "arrays", "axes"]
@@ -28,7 +28,7 @@ def axes(shape: str) -> tuple[int, ...]:
         found = ()
     if len(found) not in (6, 7) or min(found) < 0:
         raise ArgumentError(
-            teach(
+            format_error(
                 "--shape",
                 repr(shape),
                 f"6 or 7 whole numbers from 0 up: {METAVAR}",

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fastattn._commands import live, shapes
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
 from fastattn._version import __version__
 from fastattn.implementations import REGISTRY
@@ -19,7 +19,7 @@ from fastattn.tuner.plot import check_plot, draw
 from fastattn.tuner.run import space_of
 from fastattn.tuner.space import SPACES
 from fastattn.tuner.strategies import STRATEGIES
-from fastattn.tuner.workload import geometry_of, words_of
+from fastattn.tuner.workload import spec_of, words_of
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -75,7 +75,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
     for axes in problems:
         space_of(
             options.space or "kernel",
-            geometry_of(axes, options.dtype, options.causal),
+            spec_of(axes, options.dtype, options.causal),
             options.impl,
         )
     if options.plot is not None:
@@ -117,20 +117,24 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
 
 
 def _unwritable(option: str, path: Path, remedy: str) -> ArgumentError:
-    return ArgumentError(teach(option, repr(str(path)), "a file that can be written", remedy))
+    return ArgumentError(
+        format_error(option, repr(str(path)), "a file that can be written", remedy)
+    )
 
 
 def _spaces(options: argparse.Namespace) -> str:
     """Genes and values of the spaces, for the first shape or an example."""
     if options.space is None:
         raise ArgumentError(
-            teach("--shape", "none", f"at least one {shapes.METAVAR}", f"write --shape {_SHOWN}")
+            format_error(
+                "--shape", "none", f"at least one {shapes.METAVAR}", f"write --shape {_SHOWN}"
+            )
         )
     text = options.shape[0] if options.shape else _SHOWN
-    geometry = geometry_of(shapes.axes(text), options.dtype, options.causal)
-    lines = [f"for {words_of(geometry)} on this machine:"]
+    spec = spec_of(shapes.axes(text), options.dtype, options.causal)
+    lines = [f"for {words_of(spec)} on this machine:"]
     for name in [options.space] if options.space else SPACES:
-        space = space_of(name, geometry, options.impl)
+        space = space_of(name, spec, options.impl)
         lines += ["", f"{name}: {len(space)} points"]
         lines += [
             f"  {gene.name:<8} {', '.join(map(str, gene.values)):<40} {gene.meaning}"
@@ -144,7 +148,9 @@ def _shard(words: str, texts: Sequence[str]) -> list[str]:
     first, slash, count = words.partition("/")
     if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
         raise ArgumentError(
-            teach("--shard", repr(words), "I/N with 1 <= I <= N", "write --shard 1/4, ..., 4/4")
+            format_error(
+                "--shard", repr(words), "I/N with 1 <= I <= N", "write --shard 1/4, ..., 4/4"
+            )
         )
     return list(texts[int(first) - 1 :: int(count)])
 

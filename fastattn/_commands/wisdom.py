@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fastattn import wisdom
 from fastattn._commands import shapes
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -52,7 +52,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
 def _forget(options: argparse.Namespace) -> int:
     if options.damaged and options.dtype is not None:
         raise ArgumentError(
-            teach("--dtype", options.dtype, "it without --damaged", "leave one of them out")
+            format_error("--dtype", options.dtype, "it without --damaged", "leave one of them out")
         )
     shape = None if options.shape is None else shapes.axes(options.shape)
     return wisdom.forget(shape, options.dtype, everywhere=options.all, damaged=options.damaged)

@@ -16,8 +16,8 @@ from typing import Any, Literal
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._errors import ConfigError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import ConfigError, format_error
+from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, Unfit, from_document, problem_of, unusable
 from fastattn._wisdom.keys import Key
@@ -50,12 +50,12 @@ class Remembered:
     why: str
 
 
-def lookup(geometry: Geometry, impl: str) -> Remembered | None:
+def lookup(spec: CallSpec, impl: str) -> Remembered | None:
     """What wisdom says about a call; None if the shipped defaults are to decide.
 
     Parameters
     ----------
-    geometry : Geometry
+    spec : CallSpec
         The call.
     impl : str
         What the caller asked for, "auto" or an implementation.
@@ -65,17 +65,17 @@ def lookup(geometry: Geometry, impl: str) -> Remembered | None:
     Nothing that lies in the folder makes this raise: what is damaged is reported once, and
     passed over.
     """
-    if not _env.wisdom_is_on() or not geometry.multiply_adds:
+    if not _env.wisdom_is_on() or not spec.multiply_adds:
         return None
     folder = store.folder()
     if not os.path.isdir(folder):
         return None
-    found = _nearest(folder, keys.key_of(geometry, impl, *keys.caps()))
+    found = _nearest(folder, keys.key_of(spec, impl, *keys.caps()))
     if found is None:
         return None
     entry, same = found
-    config = _fitted(entry, geometry)
-    if (reason := unusable(entry.impl, config, geometry)) is not None:
+    config = _fitted(entry, spec)
+    if (reason := unusable(entry.impl, config, spec)) is not None:
         path = os.path.join(folder, *entry.place)
         store.report(path, f"its winner cannot run here: {reason}", _REMEDY)
         return None
@@ -86,7 +86,7 @@ def lookup(geometry: Geometry, impl: str) -> Remembered | None:
 
 
 def remember(
-    geometry: Geometry,
+    spec: CallSpec,
     impl: str,
     config: Config,
     evidence: Mapping[str, Any],
@@ -97,7 +97,7 @@ def remember(
 
     Parameters
     ----------
-    geometry : Geometry
+    spec : CallSpec
         Problem that it was found on.
     impl : str
         Implementation that won.
@@ -124,8 +124,8 @@ def remember(
     """
     entry = Entry(
         environment=keys.environment(),
-        key=keys.key_of(geometry, asked, *keys.caps()),
-        geometry=geometry,
+        key=keys.key_of(spec, asked, *keys.caps()),
+        spec=spec,
         impl=impl,
         config=config,
         evidence=dict(evidence),
@@ -133,12 +133,12 @@ def remember(
     )
     try:
         from_document(entry.document())
-        reason = unusable(impl, config, geometry)
+        reason = unusable(impl, config, spec)
     except Unfit as unfit:
         reason = str(unfit)
     if reason is not None:
         raise ConfigError(
-            teach(
+            format_error(
                 "config",
                 f"{config} of {impl} for {entry.words}",
                 "a winner that can be looked up here again",
@@ -171,13 +171,13 @@ def _nearest(folder: str, key: Key) -> tuple[Entry, bool] | None:
     return None
 
 
-def _fitted(entry: Entry, geometry: Geometry) -> Config:
+def _fitted(entry: Entry, spec: CallSpec) -> Config:
     """The winner's configuration; for a problem other than its own, only its special fields."""
-    if problem_of(entry.geometry) == problem_of(geometry):
+    if problem_of(entry.spec) == problem_of(spec):
         return entry.config
     config = _special(entry)
-    if config.split_k is not None and config.split_k >= entry.geometry.length_k:
-        return replace(config, split_k=geometry.length_k)  # one part stays one part
+    if config.keys_per_split is not None and config.keys_per_split >= entry.spec.length_k:
+        return replace(config, keys_per_split=spec.length_k)  # one part stays one part
     return config
 
 
@@ -185,14 +185,14 @@ def _fitted(entry: Entry, geometry: Geometry) -> Config:
 def _special(entry: Entry) -> Config:
     """The winner's fields, less those that the defaults choose too: these follow the shape."""
     config = entry.config
-    if unusable(entry.impl, config, entry.geometry) is not None:
+    if unusable(entry.impl, config, entry.spec) is not None:
         return config
     configure = load(entry.impl).configure
-    settled, _ = configure(entry.geometry, config)
+    settled, _ = configure(entry.spec, config)
     for name in config.given():
         fields: dict[str, Any] = config.given()
         del fields[name]
-        if configure(entry.geometry, Config(**fields))[0] == settled:
+        if configure(entry.spec, Config(**fields))[0] == settled:
             config = Config(**fields)
     return config
 

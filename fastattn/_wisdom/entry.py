@@ -13,7 +13,7 @@ from typing import Any
 from fastattn._config import TUNABLES, Config
 from fastattn._dtypes import DTYPES
 from fastattn._errors import FastattnError
-from fastattn._geometry import Geometry
+from fastattn._spec import CallSpec
 from fastattn._wisdom import keys
 from fastattn._wisdom.keys import Key
 from fastattn.implementations import REGISTRY, load
@@ -70,7 +70,7 @@ class Entry:
         Machine and build that it was found on.
     key : Key
         Class of problems that it is valid for, and the limits that held.
-    geometry : Geometry
+    spec : CallSpec
         Problem that it was found on.
     impl : str
         Implementation that won.
@@ -84,7 +84,7 @@ class Entry:
 
     environment: dict[str, Any]
     key: Key
-    geometry: Geometry
+    spec: CallSpec
     impl: str
     config: Config
     evidence: dict[str, Any]
@@ -103,7 +103,7 @@ class Entry:
     @property
     def words(self) -> str:
         """The problem that it was found on."""
-        g = self.geometry
+        g = self.spec
         window = "" if g.window is None else f" window {g.window}"
         return f"{g}{' causal' if g.causal else ''}{window}"
 
@@ -121,21 +121,21 @@ class Entry:
             "version": _VERSION,
             "environment": self.environment,
             "key": self.key.document(),
-            "problem": problem_of(self.geometry),
+            "problem": problem_of(self.spec),
             "winner": {"impl": self.impl, "config": self.config.given()},
             "evidence": self.evidence,
             "date": self.date,
         }
 
 
-def problem_of(geometry: Geometry) -> dict[str, Any]:
+def problem_of(spec: CallSpec) -> dict[str, Any]:
     """What is written down of a problem; equal for problems that no configuration tells apart."""
-    sizes = {name: getattr(geometry, name) for name in _SIZES}
-    window = None if geometry.window is None else list(geometry.window)
+    sizes = {name: getattr(spec, name) for name in _SIZES}
+    window = None if spec.window is None else list(spec.window)
     return {
-        "dtype": geometry.dtype.name,
+        "dtype": spec.dtype.name,
         **sizes,
-        "causal": geometry.causal,
+        "causal": spec.causal,
         "window": window,
     }
 
@@ -182,11 +182,11 @@ def from_document(document: Any) -> Entry:
         raise Unfit(f"it cannot be written as JSON: {error}") from None
     if (said["format"], said["version"]) != (_FORMAT, _VERSION):
         raise Unfit(f"it is of format {said['format']!r}, version {said['version']}")
-    geometry = _geometry(said["problem"])
+    spec = _spec(said["problem"])
     entry = Entry(
         environment=_typed(said["environment"], "environment", _ENVIRONMENT),
-        key=_key(said["key"], geometry),
-        geometry=geometry,
+        key=_key(said["key"], spec),
+        spec=spec,
         **_winner(said["winner"]),
         evidence=said["evidence"],
         date=_date(said["date"]),
@@ -201,13 +201,13 @@ def from_document(document: Any) -> Entry:
     return entry
 
 
-def unusable(impl: str, config: Config, geometry: Geometry) -> str | None:
+def unusable(impl: str, config: Config, spec: CallSpec) -> str | None:
     """Why this machine cannot compute a problem in this way; None if it can."""
     implementation = load(impl)
     if (reason := implementation.missing()) is not None:
         return reason
     try:
-        implementation.configure(geometry, config)
+        implementation.configure(spec, config)
     except FastattnError as error:
         return str(error)
     return None
@@ -223,7 +223,7 @@ def _typed(value: Any, what: str, types: Mapping[str, tuple[type, ...]]) -> dict
     return value
 
 
-def _geometry(value: Any) -> Geometry:
+def _spec(value: Any) -> CallSpec:
     said = _typed(value, "problem", _PROBLEM)
     window = said["window"]
     reach = [] if window is None else [part for part in window if part is not None]
@@ -237,7 +237,7 @@ def _geometry(value: Any) -> Geometry:
         or not all(type(part) is int and 0 <= part <= _LARGEST for part in reach)
     ):
         raise Unfit("its problem is not a valid one")
-    return Geometry(
+    return CallSpec(
         dtype=DTYPES[said["dtype"]],
         two_dimensional=False,
         batch_shape=(said["batch"],),
@@ -254,7 +254,7 @@ def _geometry(value: Any) -> Geometry:
     )
 
 
-def _key(value: dict[str, Any], geometry: Geometry) -> Key:
+def _key(value: dict[str, Any], spec: CallSpec) -> Key:
     asked, threads, isa = (value.get(name) for name in ("asked", "threads", "isa"))
     most = next(row.high for row in TUNABLES if row.name == "threads")
     if (
@@ -264,7 +264,7 @@ def _key(value: dict[str, Any], geometry: Geometry) -> Key:
         or not (isa is None or type(isa) is str)
     ):
         raise Unfit("its key has no limits")
-    key = keys.key_of(geometry, asked, threads, isa)
+    key = keys.key_of(spec, asked, threads, isa)
     if keys.canonical(key.document()) != keys.canonical(value):
         raise Unfit("its key is not that of its problem")
     return key

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from fastattn import _env
 from fastattn._config import MOST_THREADS
-from fastattn._geometry import Geometry
 from fastattn._machine import machine, native
+from fastattn._spec import CallSpec
 from fastattn._version import __version__
 
 if TYPE_CHECKING:
@@ -92,9 +92,9 @@ def bucket(count: int) -> int:
     return ((2 * count**4).bit_length() - 1) // 2
 
 
-def size_of(geometry: Geometry) -> dict[str, int]:
+def size_of(spec: CallSpec) -> dict[str, int]:
     """The part of a key that follows from the shapes."""
-    g = geometry
+    g = spec
     return {
         "dim": g.dim,
         "dim_v": g.dim_v,
@@ -105,9 +105,9 @@ def size_of(geometry: Geometry) -> dict[str, int]:
     }
 
 
-def key_of(geometry: Geometry, asked: str, threads: int, isa: str | None) -> Key:
+def key_of(spec: CallSpec, asked: str, threads: int, isa: str | None) -> Key:
     """Key of a problem with work in it, under these limits."""
-    g = geometry
+    g = spec
     window = None
     if g.window is not None:
         left, right = (None if reach is None else bucket(reach + 1) for reach in g.window)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from fastattn import _env
-from fastattn._errors import WisdomError, teach
+from fastattn._errors import WisdomError, format_error
 from fastattn._wisdom import keys
 from fastattn._wisdom.entry import Entry, Unfit, parse
 
@@ -229,7 +229,7 @@ def _taught(path: str, argument: str = _VARIABLE) -> Iterator[None]:
         yield
     except OSError as error:
         raise WisdomError(
-            teach(
+            format_error(
                 argument,
                 f"{path}: {error.strerror}",
                 "a place that can be read and written",

@@ -13,9 +13,9 @@ from collections.abc import Callable
 from typing import NoReturn, Protocol, cast
 
 from fastattn._config import Config
-from fastattn._errors import ArgumentError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import ArgumentError, format_error
 from fastattn._problem import Problem
+from fastattn._spec import CallSpec
 
 __all__ = ["REGISTRY", "Implementation", "implementations", "load", "refuse_name"]
 
@@ -30,7 +30,7 @@ class Implementation(Protocol):
     """What a module in this folder offers.
 
     `prepare` may assume that `missing` returned None and that `config` came from `configure`.
-    The function that it returns is kept with the plan and computes every call of that geometry,
+    The function that it returns is kept with the plan and computes every call of that spec,
     also in several threads at once: it writes ``problem.out`` and ``problem.lse``, nothing else.
     """
 
@@ -41,10 +41,10 @@ class Implementation(Protocol):
     def missing(self) -> str | None:
         """Why it cannot run on this machine; None if it can.  Imports nothing heavy."""
 
-    def configure(self, geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+    def configure(self, spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
         """Fill the open fields of `config`, and give the reason for each that was filled."""
 
-    def prepare(self, geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+    def prepare(self, spec: CallSpec, config: Config) -> Callable[[Problem], None]:
         """Return what computes a call; what does not depend on its arrays is done here, once."""
 
 
@@ -59,7 +59,7 @@ def load(name: str) -> Implementation:
 def refuse_name(name: object) -> NoReturn:
     """Refuse a name that is not an implementation's."""
     raise ArgumentError(
-        teach("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
+        format_error("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
     )
 
 

@@ -31,7 +31,7 @@ class Runner:
         right: int | None,
         block_q: int,
         block_k: int,
-        split_k: int,
+        keys_per_split: int,
         threads: int,
         cpus: int,
     ) -> None: ...

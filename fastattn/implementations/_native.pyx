@@ -65,7 +65,7 @@ cdef extern from "driver.hpp" namespace "fastattn" nogil:
         int64_t heads_q, heads_kv, length_q, length_k, dim, dim_v
         double scale, softcap
         int64_t left, right
-        int64_t block_q, block_k, split_k
+        int64_t block_q, block_k, keys_per_split
         int threads, cpus
 
     cdef enum class Status:
@@ -137,7 +137,7 @@ def roofline(int index, int threads, int repetitions, double window_seconds,
 
 
 cdef class Runner:
-    """The static part of a call: geometry, configuration and instruction set."""
+    """The static part of a call: spec, configuration and instruction set."""
 
     cdef Call call
     cdef const KernelSet* kernels
@@ -145,7 +145,7 @@ cdef class Runner:
 
     def __init__(self, int index, int dtype, batch_shape, heads_q, heads_kv, length_q, length_k,
                  dim, dim_v, double scale, double softcap, left, right, block_q, block_k,
-                 split_k, int threads, int cpus):
+                 keys_per_split, int threads, int cpus):
         cdef int axis
         self.kernels = isa(index).kernels
         for axis in range(len(batch_shape)):
@@ -160,7 +160,7 @@ cdef class Runner:
         self.call.left = INT64_MAX if left is None else left
         self.call.right = INT64_MAX if right is None else right
         self.call.block_q, self.call.block_k = block_q, block_k
-        self.call.split_k = split_k
+        self.call.keys_per_split = keys_per_split
         self.call.threads, self.call.cpus = threads, cpus
 
     def run(self, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
@@ -194,7 +194,7 @@ cdef class Runner:
         if status == Status.kNoMemory:
             raise MemoryError("fastattn: scratch memory for the call cannot be allocated; "
                               "a smaller Config.block_q or Config.block_k, or a larger "
-                              "Config.split_k, takes less")
+                              "Config.keys_per_split, takes less")
 
     cdef DType _mask_type(self, cnp.ndarray mask) noexcept:
         """Boolean, float32, or the type of the call: `normalise` accepts no other."""

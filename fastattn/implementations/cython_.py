@@ -13,13 +13,13 @@ import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._geometry import Geometry
 from fastattn._machine import check_runnable, default_threads, machine, native
 from fastattn._problem import Problem
+from fastattn._spec import CallSpec
 
 NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
-TUNABLES = frozenset({"block_q", "block_k", "split_k", "threads", "isa"})
+TUNABLES = frozenset({"block_q", "block_k", "keys_per_split", "threads", "isa"})
 
 # One thread is asked for per this many multiply-adds: some microseconds of one core.  Helpers that
 # are looking out for work come in time even for so little; those that sleep come too late to help,
@@ -49,7 +49,7 @@ _LEVELLING = 1.05
 # split: into parts of at least this many keys, and into so few that at most this many rows of
 # results are to be merged.
 _SPLIT_ROWS = 64
-_SPLIT_K_SMALLEST = 1024
+_KEYS_PER_SPLIT_SMALLEST = 1024
 _PART_ROWS_MOST = 1024
 
 
@@ -58,7 +58,7 @@ def missing() -> str | None:
     return native()[1]
 
 
-def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     """Settle instruction set, threads and blocks."""
     reasons = {}
     isa, origin = config.isa, "Config.isa"
@@ -72,31 +72,33 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
 
     threads = config.threads
     if threads is None:
-        threads, reasons["threads"] = default_threads(geometry.multiply_adds, _WORK_PER_THREAD)
+        threads, reasons["threads"] = default_threads(spec.multiply_adds, _WORK_PER_THREAD)
 
-    split_k = config.split_k
-    if split_k is None:
-        split_k, reasons["split_k"] = _default_split_k(geometry)
-    tile = _tile(isa, geometry.dtype.code)
+    keys_per_split = config.keys_per_split
+    if keys_per_split is None:
+        keys_per_split, reasons["keys_per_split"] = _default_keys_per_split(spec)
+    tile = _tile(isa, spec.dtype.code)
     block_k, block_q = config.block_k, config.block_q
     if block_k is None:
-        block_k, reasons["block_k"] = _default_block_k(geometry, split_k, tile)
+        block_k, reasons["block_k"] = _default_block_k(spec, keys_per_split, tile)
     if block_q is None:
-        block_q, reasons["block_q"] = _default_block_q(geometry, threads, tile)
-    settled = Config(block_q=block_q, block_k=block_k, split_k=split_k, threads=threads, isa=isa)
+        block_q, reasons["block_q"] = _default_block_q(spec, threads, tile)
+    settled = Config(
+        block_q=block_q, block_k=block_k, keys_per_split=keys_per_split, threads=threads, isa=isa
+    )
     return settled, reasons
 
 
-def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """Hand the binding what does not change from call to call."""
     from fastattn.implementations._native import Runner
 
     assert config.isa  # settled by configure, as are the others
     assert config.block_q
     assert config.block_k
-    assert config.split_k
+    assert config.keys_per_split
     assert config.threads
-    g = geometry
+    g = spec
     runner = Runner(
         _isa_index(config.isa),
         g.dtype.code,
@@ -113,7 +115,7 @@ def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
         g.band.right,
         config.block_q,
         config.block_k,
-        config.split_k,
+        config.keys_per_split,
         config.threads,
         machine().usable_cpus,
     )
@@ -153,18 +155,18 @@ def _tile(isa: str, code: int) -> tuple[int, int, int]:
 
 
 def _default_block_k(
-    geometry: Geometry, split_k: int, tile: tuple[int, int, int]
+    spec: CallSpec, keys_per_split: int, tile: tuple[int, int, int]
 ) -> tuple[int, str]:
     """About `_BLOCK_K` keys, such that the blocks of a part are nearly equal, and why."""
     _, tile_keys, tile_lanes = tile
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
-    key_bytes = tile_lanes * geometry.dtype.compute.itemsize
+    key_bytes = tile_lanes * spec.dtype.compute.itemsize
     fitting = max(32, l1_bytes // key_bytes // 32 * 32)
     wanted = _BLOCK_K
-    if max(geometry.dim, geometry.dim_v) > _WIDE:
-        wanted = wanted * _WIDE_ITEM_BYTES // geometry.dtype.compute.itemsize
+    if max(spec.dim, spec.dim_v) > _WIDE:
+        wanted = wanted * _WIDE_ITEM_BYTES // spec.dtype.compute.itemsize
     wanted = min(wanted, fitting)
-    keys = max(1, min(geometry.length_k, split_k))
+    keys = max(1, min(spec.length_k, keys_per_split))
     blocks = max(1, round(keys / wanted), -(-keys // fitting))
     block = -(-keys // blocks)
     # Round up to whole tiles, unless that leaves a short block at the end.
@@ -175,20 +177,18 @@ def _default_block_k(
     return block, f"nearly equal blocks; the weights of {tile_lanes} queries fit L1"
 
 
-def _default_split_k(geometry: Geometry) -> tuple[int, str]:
+def _default_keys_per_split(spec: CallSpec) -> tuple[int, str]:
     """Follows from one key head's rows and keys alone: the number of heads changes no bit."""
-    g = geometry
+    g = spec
     rows = max(1, g.length_q * (g.heads_q // g.heads_kv))
-    split = max(_SPLIT_K_SMALLEST, -(-g.length_k * rows // _PART_ROWS_MOST))
+    split = max(_KEYS_PER_SPLIT_SMALLEST, -(-g.length_k * rows // _PART_ROWS_MOST))
     if rows > _SPLIT_ROWS or g.length_k <= split:
         return max(1, g.length_k), "one part: all keys"
     return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
 
 
-def _default_block_q(
-    geometry: Geometry, threads: int, tile: tuple[int, int, int]
-) -> tuple[int, str]:
-    g = geometry
+def _default_block_q(spec: CallSpec, threads: int, tile: tuple[int, int, int]) -> tuple[int, str]:
+    g = spec
     lanes, _, tile_lanes = tile
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
     rows, why = _BLOCK_Q_LARGEST, "the largest default"

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 
 from fastattn._config import Config
-from fastattn._errors import UnavailableError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import UnavailableError, format_error
 from fastattn._machine import default_threads
 from fastattn._problem import Problem
+from fastattn._spec import CallSpec
 from fastattn.implementations._numba import shape
 from fastattn.implementations._numba.pool import run_on_threads
 
@@ -59,15 +59,15 @@ def missing() -> str | None:
     return None if found else "the package numba is not installed"
 
 
-def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     """Fill the open fields, and give the reason for each."""
-    g, reasons = geometry, {}
+    g, reasons = spec, {}
     threads, block_q, block_k = config.threads, config.block_q, config.block_k
     if threads is None:
         threads, reasons["threads"] = default_threads(g.multiply_adds, _WORK_PER_THREAD)
     if block_q is None:
         block_q, reasons["block_q"] = _BLOCK_Q, "keeps a block of queries and results in cache"
-        shared = _shared_block_q(geometry, threads)
+        shared = _shared_block_q(spec, threads)
         if shared < block_q:
             block_q, reasons["block_q"] = shared, "smaller blocks, for work for every thread"
     if block_k is None:
@@ -75,7 +75,7 @@ def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str
     return Config(block_q=block_q, block_k=block_k, threads=threads), reasons
 
 
-def _shared_block_q(g: Geometry, threads: int) -> int:
+def _shared_block_q(g: CallSpec, threads: int) -> int:
     """Rows of a block such that every thread gets work, and about the same amount of it."""
     heads, rows = g.batch * g.heads_kv, g.group * g.length_q
     wanted = _ITEMS_PER_THREAD * threads
@@ -105,19 +105,19 @@ _LAYOUTS: dict[tuple[Any, ...], _Layout] = {}
 _LAYOUTS_KEPT = 4096
 
 
-def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """The layout depends on the arrays' strides too, so it is left to the call."""
     return functools.partial(_run, config)
 
 
 def _run(config: Config, problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
-    g, lse, mask, sinks = problem.geometry, problem.lse, problem.mask, problem.sinks
+    g, lse, mask, sinks = problem.spec, problem.lse, problem.mask, problem.sinks
     q, k, v, out = problem.q, problem.k, problem.v, problem.out
     offsets, lengths = problem.offsets, problem.lengths
     if not out.size:
         return
-    # Equal geometries are one object, so `g` stands for the arrays' shapes here.
+    # Equal specs are one object, so `g` stands for the arrays' shapes here.
     key = (
         g,
         config.block_q,
@@ -171,12 +171,12 @@ def _run(config: Config, problem: Problem) -> None:
 
 def _layout(problem: Problem, config: Config) -> _Layout:
     """Layout of a call whose result is not empty."""
-    g = problem.geometry
+    g = problem.spec
     try:
         from fastattn.implementations._numba.ir import LANES_BYTES, TILE_ROWS, TILE_VECTORS
     except ImportError as error:  # it is installed, but does not fit this NumPy or Python
         raise UnavailableError(
-            teach(
+            format_error(
                 "impl",
                 f"'numba', whose import fails: {error}",
                 "a numba that fits to this NumPy and Python",
@@ -318,7 +318,7 @@ def _kernel() -> Any:
     behind_header = ctypes.c_ssize_t.from_address(id(probe) + OBJECT_HEADER).value
     if behind_header != probe.__array_interface__["data"][0]:
         raise UnavailableError(
-            teach(
+            format_error(
                 "impl",
                 "'numba' on an interpreter with another object layout",
                 "CPython's",

@@ -17,8 +17,8 @@ import numpy as np
 
 from fastattn import masks
 from fastattn._config import Config
-from fastattn._geometry import Geometry
 from fastattn._problem import Problem
+from fastattn._spec import CallSpec
 
 NAME = "numpy"
 SUMMARY = "the definition: two BLAS products around a softmax held in memory"
@@ -30,12 +30,12 @@ def missing() -> str | None:
     return None
 
 
-def configure(geometry: Geometry, config: Config) -> tuple[Config, dict[str, str]]:
+def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     """There is nothing to choose: BLAS decides."""
     return config, {}
 
 
-def prepare(geometry: Geometry, config: Config) -> Callable[[Problem], None]:
+def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """Nothing is prepared: `run` computes any call."""
     return run
 
@@ -48,7 +48,7 @@ def run(problem: Problem) -> None:
 
 
 def _run(problem: Problem) -> None:
-    g = problem.geometry
+    g = problem.spec
     compute = g.dtype.compute
     q, out = _grouped(problem.full("q"), g), _grouped(problem.full("out"), g)
     k, v = (_shared(x.astype(compute, copy=False), g) for x in (problem.k, problem.v))
@@ -81,14 +81,14 @@ def _run(problem: Problem) -> None:
     np.divide(o, np.where(nothing, 1, l), out=out, casting="unsafe")
 
 
-def _grouped(array: np.ndarray, g: Geometry) -> np.ndarray:
+def _grouped(array: np.ndarray, g: CallSpec) -> np.ndarray:
     """A view of (..., Hq, L, D) as (..., Hkv, G, L, D), if heads share keys."""
     if g.group == 1:
         return array
     return array.reshape(*array.shape[:-3], g.heads_kv, g.group, *array.shape[-2:])
 
 
-def _shared(array: np.ndarray, g: Geometry) -> np.ndarray:
+def _shared(array: np.ndarray, g: CallSpec) -> np.ndarray:
     """A view of (..., Hkv, L, D) as (..., Hkv, 1, L, D), if heads share keys."""
     return array if g.group == 1 else array[..., None, :, :]
 

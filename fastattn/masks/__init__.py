@@ -17,16 +17,16 @@ from fastattn.masks import causal, dense, lengths, window
 from fastattn.masks._band import EVERYTHING, Band
 
 if TYPE_CHECKING:
-    from fastattn.masks._kind import Geometry, Kind, Problem
+    from fastattn.masks._kind import CallSpec, Kind, Problem
 
 __all__ = ["KINDS", "Band", "band", "visible"]
 
 KINDS: tuple[Kind, ...] = (dense, causal, window, lengths)
 
 
-def band(geometry: Geometry) -> Band:
+def band(spec: CallSpec) -> Band:
     """Band that every kind agrees on: no query sees a key outside it."""
-    return functools.reduce(operator.and_, (kind.band(geometry) for kind in KINDS), EVERYTHING)
+    return functools.reduce(operator.and_, (kind.band(spec) for kind in KINDS), EVERYTHING)
 
 
 def visible(problem: Problem) -> np.ndarray | None:

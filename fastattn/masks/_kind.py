@@ -8,10 +8,10 @@ import numpy as np
 
 from fastattn.masks._band import Band
 
-__all__ = ["Geometry", "Kind", "Problem"]
+__all__ = ["CallSpec", "Kind", "Problem"]
 
 
-class Geometry(Protocol):
+class CallSpec(Protocol):
     """Static facts a mask may read."""
 
     @property
@@ -28,7 +28,7 @@ class Problem(Protocol):
     """Arrays a mask may read, all in the order (*batch, head, query, key)."""
 
     @property
-    def geometry(self) -> Geometry: ...
+    def spec(self) -> CallSpec: ...
     @property
     def mask(self) -> np.ndarray | None: ...
     @property
@@ -46,5 +46,5 @@ class Kind(Protocol):
 
     NAME: str
 
-    def band(self, geometry: Geometry) -> Band: ...
+    def band(self, spec: CallSpec) -> Band: ...
     def visible(self, problem: Problem) -> np.ndarray | None: ...

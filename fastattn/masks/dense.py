@@ -13,12 +13,12 @@ import numpy as np
 from fastattn.masks._band import EVERYTHING, Band
 
 if TYPE_CHECKING:
-    from fastattn.masks._kind import Geometry, Problem
+    from fastattn.masks._kind import CallSpec, Problem
 
 NAME = "dense"
 
 
-def band(geometry: Geometry) -> Band:
+def band(spec: CallSpec) -> Band:
     """Everything: no shape is assumed, so the kernels read the array tile by tile."""
     return EVERYTHING
 

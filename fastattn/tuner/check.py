@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._dtypes import lookup
-from fastattn._geometry import Geometry
+from fastattn._spec import CallSpec
 
 __all__ = ["Expected", "disagreement", "expect"]
 
@@ -33,19 +33,19 @@ class Expected:
 
 
 def expect(
-    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], geometry: Geometry, rng: np.random.Generator
+    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], spec: CallSpec, rng: np.random.Generator
 ) -> Expected:
     """Rows to compare with: the first, the last, and some at random.
 
     Parameters
     ----------
     q, k, v : ndarray, (B, Hq, Lq, D), (B, Hkv, Lk, D), (B, Hkv, Lk, Dv)
-    geometry : Geometry
-        Geometry of the call.  A causal mask is aligned bottom-right.
+    spec : CallSpec
+        CallSpec of the call.  A causal mask is aligned bottom-right.
     rng : Generator
         Chooses rows.
     """
-    g = geometry
+    g = spec
     last = np.array([g.batch, g.heads_q, g.length_q]) - 1
     drawn = rng.integers(0, last + 1, (_ROWS - 2, 3))
     places = np.vstack([np.zeros(3, drawn.dtype), last, drawn]).T
@@ -63,7 +63,7 @@ def expect(
 
 
 def _row(
-    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], g: Geometry, b: int, h: int, i: int
+    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], g: CallSpec, b: int, h: int, i: int
 ) -> NDArray[np.float64]:
     """Row i of the result of batch entry b and query head h, in float64."""
     seen = max(0, min(g.length_k, i + 1 + g.length_k - g.length_q)) if g.causal else g.length_k

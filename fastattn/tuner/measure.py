@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._api import attention
-from fastattn._geometry import Geometry
+from fastattn._spec import CallSpec
 from fastattn.tuner.check import Expected, disagreement, expect
 from fastattn.tuner.settle import settle
 from fastattn.tuner.space import Candidate, Point, Space, candidate
@@ -93,7 +93,7 @@ class Live:
     Parameters
     ----------
     space : Space
-    geometry : Geometry
+    spec : CallSpec
         Of arrays with one batch axis; a causal mask is aligned bottom-right.
     seed : int
         Seed of the inputs.
@@ -111,7 +111,7 @@ class Live:
     def __init__(
         self,
         space: Space,
-        geometry: Geometry,
+        spec: CallSpec,
         seed: int = 0,
         *,
         length: Callable[[float], float] = block_seconds,
@@ -120,7 +120,7 @@ class Live:
     ) -> None:
         self.spent_seconds = 0.0
         self.preparation_seconds = 0.0
-        self._space, self._geometry, self._seed = space, geometry, seed
+        self._space, self._spec, self._seed = space, spec, seed
         self._length, self._clock, self._settle = length, clock, settle
         self._rounds = 0
         self._inputs: dict[str, _Inputs] = {}
@@ -135,7 +135,7 @@ class Live:
     def warm_up(self) -> None:
         """Compile, and load what is heavy: one tiny call of each implementation and type."""
         begin = self._clock()
-        meant = [candidate(self._space, point, self._geometry) for point in self._space.points]
+        meant = [candidate(self._space, point, self._spec) for point in self._space.points]
         for impl, dtype in sorted({(one.impl, one.dtype) for one in meant}):
             tiny = np.ones((2, 2), numpy_dtype(dtype))
             with contextlib.suppress(Exception):  # its points will fail, each with the reason
@@ -194,7 +194,7 @@ class Live:
         if point not in self._known:
             begin = self._clock()
             try:
-                self._known[point] = self._first(candidate(self._space, point, self._geometry))
+                self._known[point] = self._first(candidate(self._space, point, self._spec))
             except Exception as error:
                 self._failed[point] = _words(error)
                 raise TrialError(self._failed[point]) from error
@@ -212,7 +212,7 @@ class Live:
 
     def _call(self, meant: Candidate) -> Callable[[], object]:
         q, k, v, out = self._arrays(meant)
-        causal = self._geometry.causal
+        causal = self._spec.causal
         return functools.partial(
             attention,
             q,
@@ -232,7 +232,7 @@ class Live:
 
     def _inputs_of(self, name: str) -> _Inputs:
         if name not in self._inputs:
-            g, rng, dtype = self._geometry, np.random.default_rng(self._seed), numpy_dtype(name)
+            g, rng, dtype = self._spec, np.random.default_rng(self._seed), numpy_dtype(name)
             q, k, v = (
                 rng.standard_normal(shape, np.float32).astype(dtype, copy=False)
                 for shape in (

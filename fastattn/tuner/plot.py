@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastattn._errors import ArgumentError, UnavailableError, teach
+from fastattn._errors import ArgumentError, UnavailableError, format_error
 from fastattn.tuner.result import TuningResult
 
 __all__ = ["check_plot", "draw"]
@@ -31,13 +31,17 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix not in SUFFIXES:
         raise ArgumentError(
-            teach("--plot", repr(str(path)), f"a file ending in {' or '.join(SUFFIXES)}", "name it")
+            format_error(
+                "--plot", repr(str(path)), f"a file ending in {' or '.join(SUFFIXES)}", "name it"
+            )
         )
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UnavailableError(
-            teach("--plot", str(path), "the package matplotlib", "pip install 'fastattn[tuner]'")
+            format_error(
+                "--plot", str(path), "the package matplotlib", "pip install 'fastattn[tuner]'"
+            )
         ) from None
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastattn._config import Config
-from fastattn._geometry import Geometry
+from fastattn._spec import CallSpec
 from fastattn.tuner.guard import Load
 from fastattn.tuner.record import Evaluation, Search
 from fastattn.tuner.space import Point, Space, candidate
@@ -42,7 +42,7 @@ class Row:
     remark: str
 
 
-def rows_of(space: Space, geometry: Geometry, found: Search) -> tuple[Row, ...]:
+def rows_of(space: Space, spec: CallSpec, found: Search) -> tuple[Row, ...]:
     """Measured points: finalists first, then by ratio; those that failed come last."""
     measured = {one.point: one for one in found.evaluations}
     rows = []
@@ -55,7 +55,7 @@ def rows_of(space: Space, geometry: Geometry, found: Search) -> tuple[Row, ...]:
             ratio, interval = standing.ratio, standing.interval
         rows.append(
             Row(
-                name_of(space, point, geometry),
+                name_of(space, point, spec),
                 statistics.median(samples) if samples else None,
                 ratio,
                 interval,
@@ -67,9 +67,9 @@ def rows_of(space: Space, geometry: Geometry, found: Search) -> tuple[Row, ...]:
     )
 
 
-def name_of(space: Space, point: Point, geometry: Geometry) -> str:
+def name_of(space: Space, point: Point, spec: CallSpec) -> str:
     """Implementation and configuration of a point, and its data type if the space has that gene."""
-    meant = candidate(space, point, geometry)
+    meant = candidate(space, point, spec)
     return _words(meant.impl, meant.config, meant.dtype if "dtype" in space.values(point) else "")
 
 

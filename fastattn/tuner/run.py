@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fastattn import _wisdom
-from fastattn._errors import ArgumentError, FastattnError, UnavailableError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import ArgumentError, FastattnError, UnavailableError, format_error
+from fastattn._spec import CallSpec
 from fastattn.implementations import load
 from fastattn.tuner.guard import Guard, Load
 from fastattn.tuner.measure import Live, TrialError
@@ -21,7 +21,7 @@ from fastattn.tuner.search import Event, search
 from fastattn.tuner.select import Standing
 from fastattn.tuner.space import SPACES, Point, Space, candidate, default_point, kernel
 from fastattn.tuner.strategies import make
-from fastattn.tuner.workload import geometry_of, words_of
+from fastattn.tuner.workload import spec_of, words_of
 
 __all__ = ["space_of", "tune"]
 
@@ -109,13 +109,13 @@ def tune(
     'numpy'
     """
     begin = time.perf_counter()
-    geometry = geometry_of(shape, dtype, causal)
-    target = space_of(space, geometry, impl)
+    spec = spec_of(shape, dtype, causal)
+    target = space_of(space, spec, impl)
     _check_numbers(budget, seconds, seed)
-    control = default_point(target, geometry)
-    known = _remembered(target, geometry, impl) if space == "kernel" else []
+    control = default_point(target, spec)
+    known = _remembered(target, spec, impl) if space == "kernel" else []
     chosen = make(strategy, target, budget, seed, [control, *known], _BLOCKS)
-    source = Live(target, geometry, seed)
+    source = Live(target, spec, seed)
     source.warm_up()
     guard, ready = Guard(), time.perf_counter()
     try:
@@ -133,15 +133,17 @@ def tune(
         )
     except TrialError as error:
         raise UnavailableError(
-            teach("impl", repr(impl), "one whose default can be measured", f"see to this: {error}")
+            format_error(
+                "impl", repr(impl), "one whose default can be measured", f"see to this: {error}"
+            )
         ) from error
     load_ = guard.load()
     reasons = _reasons(found, load_, space, remember)
-    winner, decision = candidate(target, found.winner, geometry), found.decision
+    winner, decision = candidate(target, found.winner, spec), found.decision
     standing = found.standing(found.winner) or Standing(1.0, None)
     interval = standing.interval
     result = TuningResult(
-        problem=words_of(geometry),
+        problem=words_of(spec),
         space=space,
         strategy=strategy,
         seed=seed,
@@ -163,12 +165,12 @@ def tune(
         not_remembered="; ".join(reasons) or None,
         load=load_,
         search=found,
-        rows=rows_of(target, geometry, found),
+        rows=rows_of(target, spec, found),
     )
-    return result if reasons else _kept(result, geometry, impl)
+    return result if reasons else _kept(result, spec, impl)
 
 
-def space_of(name: str, geometry: Geometry, impl: str = "auto") -> Space:
+def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
     """The space of that name for a problem.
 
     Raises
@@ -178,38 +180,42 @@ def space_of(name: str, geometry: Geometry, impl: str = "auto") -> Space:
     """
     if name not in SPACES:
         raise ArgumentError(
-            teach("space", repr(name), f"one of {list(SPACES)}", "correct the name")
+            format_error("space", repr(name), f"one of {list(SPACES)}", "correct the name")
         )
     if impl == "auto":
         impls = None
     elif (reason := load(impl).missing()) is not None:
-        raise UnavailableError(teach("impl", repr(impl), "one that can run here", reason))
+        raise UnavailableError(format_error("impl", repr(impl), "one that can run here", reason))
     else:
         impls = [impl]
     if name == "kernel":
-        return kernel(geometry, impls)
+        return kernel(spec, impls)
     if impl not in ("auto", "cython"):
         raise ArgumentError(
-            teach("impl", repr(impl), f"'cython' in the space {name!r}", "take the space 'kernel'")
+            format_error(
+                "impl", repr(impl), f"'cython' in the space {name!r}", "take the space 'kernel'"
+            )
         )
-    return SPACES[name](geometry)
+    return SPACES[name](spec)
 
 
 def _check_numbers(budget: int, seconds: float, seed: int) -> None:
     for name, value, least, default in (("budget", budget, 1, 18), ("seed", seed, 0, 0)):
         if not isinstance(value, (int, np.integer)) or value < least:
             accepted = f"a whole number from {least} up"
-            raise ArgumentError(teach(name, repr(value), accepted, f"the default is {default}"))
+            raise ArgumentError(
+                format_error(name, repr(value), accepted, f"the default is {default}")
+            )
     if not seconds > 0:
-        raise ArgumentError(teach("seconds", repr(seconds), "above 0", "the default is 30"))
+        raise ArgumentError(format_error("seconds", repr(seconds), "above 0", "the default is 30"))
 
 
-def _remembered(space: Space, geometry: Geometry, impl: str) -> list[Point]:
+def _remembered(space: Space, spec: CallSpec, impl: str) -> list[Point]:
     """The space's point nearest to an earlier winner, if there is one."""
-    known = _wisdom.lookup(geometry, impl)
+    known = _wisdom.lookup(spec, impl)
     if known is None:
         return []
-    settled, _ = load(known.impl).configure(geometry, known.config)
+    settled, _ = load(known.impl).configure(spec, known.config)
     point = space.nearest({"impl": known.impl, **settled.given()})
     return [] if point is None else [point]
 
@@ -226,11 +232,11 @@ def _reasons(found: Search, load: Load, space: str, remember: bool) -> list[str]
     return reasons
 
 
-def _kept(result: TuningResult, geometry: Geometry, asked: str) -> TuningResult:
+def _kept(result: TuningResult, spec: CallSpec, asked: str) -> TuningResult:
     """The result, its winner remembered."""
     evidence = result.to_json()
     try:
-        path = _wisdom.remember(geometry, result.impl, result.config, evidence, asked=asked)
+        path = _wisdom.remember(spec, result.impl, result.config, evidence, asked=asked)
     except FastattnError as error:
         return dataclasses.replace(result, not_remembered=str(error))
     return dataclasses.replace(result, remembered=path)

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._config import TUNABLES, Config
-from fastattn._errors import ConfigError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import ConfigError, format_error
 from fastattn._machine import machine
+from fastattn._spec import CallSpec
 from fastattn._wisdom.keys import caps
 from fastattn.implementations import REGISTRY, load
 
@@ -138,7 +138,7 @@ class Space:
             if tuple(places) in self:
                 return tuple(places)
         raise ConfigError(
-            teach(
+            format_error(
                 "values",
                 repr(dict(values)),
                 f"a point of the space {self.name!r}, whose genes are "
@@ -190,7 +190,7 @@ class Candidate:
     dtype: str
 
 
-def study(geometry: Geometry | None = None) -> Space:
+def study(spec: CallSpec | None = None) -> Space:
     """Block, threads and data type, as published: 32 points for any problem.
 
     The implementation is ``cython``.
@@ -211,12 +211,12 @@ def study(geometry: Geometry | None = None) -> Space:
     )
 
 
-def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
+def kernel(spec: CallSpec, impls: Sequence[str] | None = None) -> Space:
     """All that the implementations expose, for one problem; the data type is the caller's.
 
     Parameters
     ----------
-    geometry : Geometry
+    spec : CallSpec
     impls : sequence of str, optional
         Names of implementations that can run here; default all of them.  The first, in the
         order of the registry, is the one whose default configuration is a point.
@@ -229,10 +229,10 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
     if impls is None:
         impls = [name for name in REGISTRY if load(name).missing() is None]
     wanted = impls
-    impls = [name for name in REGISTRY if name in wanted and _fits(name, geometry)]
+    impls = [name for name in REGISTRY if name in wanted and _fits(name, spec)]
     if not impls:
         raise ConfigError(
-            teach(
+            format_error(
                 "impl",
                 repr(list(wanted)),
                 f"names among {list(REGISTRY)}; numpy only while its scores take less than "
@@ -240,10 +240,10 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
                 "leave it out",
             )
         )
-    default = _shipped(impls[0], geometry)
+    default = _shipped(impls[0], spec)
     most, isa = caps()  # limits of what wisdom may choose: a winner beyond would serve no call
-    rows = max(1, geometry.length_q * geometry.group)
-    keys = max(1, geometry.length_k)
+    rows = max(1, spec.length_q * spec.group)
+    keys = max(1, spec.length_k)
     genes = [_gene("impl", impls)]
     if "cython" in impls:
         isas = machine().isas[:_ISAS] if isa is None else (isa,)
@@ -256,14 +256,16 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
     if "cython" in impls and rows <= _SPLIT_ROWS and keys >= 2 * _PART_KEYS:
         parts = {-(-keys // count) for count in _PARTS}
         long_enough = (part for part in parts if part >= _PART_KEYS)
-        genes.append(_gene("split_k", sorted({*long_enough, int(default["split_k"])})))
+        genes.append(
+            _gene("keys_per_split", sorted({*long_enough, int(default["keys_per_split"])}))
+        )
 
     def call(values: dict[str, Value]) -> tuple[Value, ...]:
         """What the point makes the implementation do; equal for points that mean the same."""
         has = load(str(values["impl"])).TUNABLES
         does = {name: value for name, value in values.items() if name in has or name == "impl"}
-        part = min(int(does.get("split_k", keys)), keys)
-        for name, extent in (("split_k", keys), ("block_k", part), ("block_q", rows)):
+        part = min(int(does.get("keys_per_split", keys)), keys)
+        for name, extent in (("keys_per_split", keys), ("block_k", part), ("block_q", rows)):
             if name in does:
                 does[name] = min(int(does[name]), extent)
         return tuple(does.values())
@@ -271,10 +273,10 @@ def kernel(geometry: Geometry, impls: Sequence[str] | None = None) -> Space:
     return _product("kernel", genes, call, default)
 
 
-SPACES: dict[str, Callable[[Geometry], Space]] = {"study": study, "kernel": kernel}
+SPACES: dict[str, Callable[[CallSpec], Space]] = {"study": study, "kernel": kernel}
 
 
-def candidate(space: Space, point: Point, geometry: Geometry) -> Candidate:
+def candidate(space: Space, point: Point, spec: CallSpec) -> Candidate:
     """What `point` means for a problem."""
     values = space.values(point)
     impl = str(values.get("impl", "cython"))
@@ -283,10 +285,10 @@ def candidate(space: Space, point: Point, geometry: Geometry) -> Candidate:
     }
     if "block" in values:
         fields["block_k"] = values["block"]
-    return Candidate(impl, Config(**fields), str(values.get("dtype", geometry.dtype.name)))
+    return Candidate(impl, Config(**fields), str(values.get("dtype", spec.dtype.name)))
 
 
-def default_point(space: Space, geometry: Geometry) -> Point:
+def default_point(space: Space, spec: CallSpec) -> Point:
     """The point of the shipped default: the control of a search, and its first point.
 
     In `study` it is block 64 on as many of the usable CPUs as a point can have, in the caller's
@@ -299,11 +301,11 @@ def default_point(space: Space, geometry: Geometry) -> Point:
     """
     genes = {gene.name: gene for gene in space.genes}
     if "block" not in genes:
-        shipped = _shipped(str(genes["impl"].values[0]), geometry)
+        shipped = _shipped(str(genes["impl"].values[0]), spec)
         values = {name: shipped.get(name, gene.values[0]) for name, gene in genes.items()}
         return space.point(values)
     usable = machine().usable_cpus
-    name = geometry.dtype.name
+    name = spec.dtype.name
     return space.point(
         {
             "block": 64,
@@ -352,13 +354,13 @@ def _ladder(values: Sequence[int], extent: int, default: Value | None) -> list[i
     return sorted(kept)
 
 
-def _shipped(impl: str, geometry: Geometry) -> dict[str, Value]:
+def _shipped(impl: str, spec: CallSpec) -> dict[str, Value]:
     """Default configuration of an implementation, as values of genes."""
-    settled, _ = load(impl).configure(geometry, Config())
+    settled, _ = load(impl).configure(spec, Config())
     return {"impl": impl, **settled.given()}
 
 
-def _fits(impl: str, geometry: Geometry) -> bool:
+def _fits(impl: str, spec: CallSpec) -> bool:
     """Whether the implementation's memory stays within bounds for this problem."""
-    scores = math.prod(geometry.scores_shape) * geometry.dtype.compute.itemsize
+    scores = math.prod(spec.scores_shape) * spec.dtype.compute.itemsize
     return impl != "numpy" or scores < _NUMPY_BYTES

@@ -1,4 +1,4 @@
-"""A problem named by its shape and data type: its arrays, and its geometry."""
+"""A problem named by its shape and data type: its arrays, and its spec."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, UnavailableError, teach
-from fastattn._geometry import Geometry
+from fastattn._errors import ArgumentError, UnavailableError, format_error
 from fastattn._problem import normalise
+from fastattn._spec import CallSpec
 
-__all__ = ["arrays", "geometry_of", "numpy_dtype", "words_of"]
+__all__ = ["arrays", "numpy_dtype", "spec_of", "words_of"]
 
 
 def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
@@ -40,7 +40,7 @@ def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any]
         axes = []
     if len(axes) not in (6, 7) or min(axes) < 0:
         raise ArgumentError(
-            teach(
+            format_error(
                 "shape",
                 repr(shape),
                 "6 or 7 whole numbers from 0 up: B, Hq, Hkv, Lq, Lk, D and, if it differs, Dv",
@@ -56,8 +56,8 @@ def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any]
     )
 
 
-def geometry_of(shape: Sequence[int], dtype: str, causal: bool) -> Geometry:
-    """Geometry of a call of that shape; a causal mask is aligned bottom-right.
+def spec_of(shape: Sequence[int], dtype: str, causal: bool) -> CallSpec:
+    """CallSpec of a call of that shape; a causal mask is aligned bottom-right.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def geometry_of(shape: Sequence[int], dtype: str, causal: bool) -> Geometry:
         The call would be refused, or there is nothing to compute.
     """
     align = "bottom_right" if causal else None
-    geometry = normalise(
+    spec = normalise(
         *arrays(shape, dtype),
         mask=None,
         causal=causal,
@@ -77,12 +77,14 @@ def geometry_of(shape: Sequence[int], dtype: str, causal: bool) -> Geometry:
         sinks=None,
         return_lse=False,
         out=None,
-    ).geometry
-    if geometry.multiply_adds == 0:
+    ).spec
+    if spec.multiply_adds == 0:
         raise ArgumentError(
-            teach("shape", repr(shape), "axes above 0", "there is nothing to compute or to tune")
+            format_error(
+                "shape", repr(shape), "axes above 0", "there is nothing to compute or to tune"
+            )
         )
-    return geometry
+    return spec
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
@@ -92,15 +94,17 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
             import ml_dtypes
         except ImportError:
             raise UnavailableError(
-                teach("dtype", name, ", ".join(DTYPES), "pip install ml_dtypes")
+                format_error("dtype", name, ", ".join(DTYPES), "pip install ml_dtypes")
             ) from None
         dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
         return dtype
     if name not in DTYPES:
-        raise ArgumentError(teach("dtype", repr(name), ", ".join(DTYPES), "correct the name"))
+        raise ArgumentError(
+            format_error("dtype", repr(name), ", ".join(DTYPES), "correct the name")
+        )
     return np.dtype(name)
 
 
-def words_of(geometry: Geometry) -> str:
+def words_of(spec: CallSpec) -> str:
     """The problem's axes, data type and causal mask, in words."""
-    return f"{geometry} causal" if geometry.causal else str(geometry)
+    return f"{spec} causal" if spec.causal else str(spec)

@@ -2,7 +2,7 @@
 
 Purpose: the place of each number, stated once for the side that writes (`numba_`) and the
 side that reads (`kernel`).
-Non-goals: arrays.  The table holds what is the same for all calls of one geometry,
+Non-goals: arrays.  The table holds what is the same for all calls of one spec,
 configuration and set of strides; addresses travel beside it.
 
 All strides are in bytes, named ARRAY_AXIS: H = head, R = row (query or key position),

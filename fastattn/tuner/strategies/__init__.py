@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies._base import Strategy, Trial
 from fastattn.tuner.strategies.auto import Auto
@@ -44,6 +44,6 @@ def make(
     """
     if name not in STRATEGIES:
         raise ArgumentError(
-            teach("strategy", repr(name), f"one of {list(STRATEGIES)}", "correct the name")
+            format_error("strategy", repr(name), f"one of {list(STRATEGIES)}", "correct the name")
         )
     return STRATEGIES[name](space, budget, seed, start, blocks)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from fastattn._errors import ArgumentError, teach
+from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Point, Space
 
 __all__ = ["Books", "Strategy", "Trial"]
@@ -73,7 +73,7 @@ class Books:
         for name, number in (("budget", budget), ("blocks", blocks)):
             if number < 1:
                 raise ArgumentError(
-                    teach(name, repr(number), "a whole number from 1 up", "ask for more")
+                    format_error(name, repr(number), "a whole number from 1 up", "ask for more")
                 )
         self.space, self.budget, self.blocks = space, budget, blocks
         self.start = [point for point in dict.fromkeys(start) if point in space]
@@ -106,7 +106,9 @@ class Books:
     def tell(self, point: Point, score: float | None) -> None:
         if point not in self.seen:
             raise ArgumentError(
-                teach("point", repr(point), "a point that was asked for", "tell what ask() gave")
+                format_error(
+                    "point", repr(point), "a point that was asked for", "tell what ask() gave"
+                )
             )
         if score is None or not math.isfinite(score):
             self.failed.add(point)

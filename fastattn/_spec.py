@@ -1,4 +1,4 @@
-"""`Geometry`: the static facts of a call, checked, without its arrays.
+"""`CallSpec`: the static facts of a call, checked, without its arrays.
 
 Axes: B = all batch axes, Hq and Hkv = query and key-value heads, Lq and Lk = query
 and key positions, D and Dv = features of a key and of a value.
@@ -14,17 +14,17 @@ import numpy as np
 
 from fastattn import masks
 from fastattn._dtypes import DTYPES, DType, lookup
-from fastattn._errors import ArgumentError, DTypeError, ShapeError, teach
+from fastattn._errors import ArgumentError, DTypeError, ShapeError, format_error
 from fastattn.masks import Band
 
-__all__ = ["GEOMETRIES", "Geometry"]
+__all__ = ["SPECS", "CallSpec"]
 
-_REMEMBERED = 4096  # geometries
+_REMEMBERED = 4096  # specs
 _WORK_LIMIT = 2**62  # below it, counts and byte offsets of a call fit int64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Geometry:
+class CallSpec:
     """Static facts of a call: everything but the arrays.
 
     Calls with equal facts share one object, compared by identity, so that whatever follows
@@ -86,23 +86,23 @@ class Geometry:
         return math.prod(self.scores_shape) * (self.dim + self.dim_v)
 
 
-class _Geometries(dict[tuple[Any, ...], Geometry]):
-    """Cache of geometries by the arguments of `_geometry_of`; emptied when there are too many.
+class _Specs(dict[tuple[Any, ...], CallSpec]):
+    """Cache of specs by the arguments of `_spec_of`; emptied when there are too many.
 
     Looking a key up in a dict takes less time than functools.lru_cache does.
     """
 
-    def __missing__(self, key: tuple[Any, ...]) -> Geometry:
-        geometry = _geometry_of(*key)
+    def __missing__(self, key: tuple[Any, ...]) -> CallSpec:
+        spec = _spec_of(*key)
         if len(self) >= _REMEMBERED:
             self.clear()
-        return self.setdefault(key, geometry)  # another thread may have been faster
+        return self.setdefault(key, spec)  # another thread may have been faster
 
 
-GEOMETRIES = _Geometries()
+SPECS = _Specs()
 
 
-def _geometry_of(
+def _spec_of(
     q_shape: tuple[int, ...],
     k_shape: tuple[int, ...],
     v_shape: tuple[int, ...],
@@ -114,10 +114,10 @@ def _geometry_of(
     aligned: bool,
     scale: float | None,
     softcap: float | None,
-) -> Geometry:
-    """Check what can be checked without the arrays, and build the geometry.
+) -> CallSpec:
+    """Check what can be checked without the arrays, and build the spec.
 
-    `GEOMETRIES` caches the result for each set of arguments.
+    `SPECS` caches the result for each set of arguments.
 
     `aligned` tells whether the call names an alignment.  Unless they are None, `scale` and
     `softcap` are finite floats, `softcap` above 0, and a side of `window` is a whole number
@@ -136,7 +136,7 @@ def _geometry_of(
         batch_shape = np.broadcast_shapes(q_shape[:-3], k_shape[:-3], v_shape[:-3])
     except ValueError:
         raise ShapeError(
-            teach(
+            format_error(
                 "q, k, v",
                 f"batch axes {q_shape[:-3]}, {k_shape[:-3]} and {v_shape[:-3]}",
                 "leading axes that broadcast together as NumPy's do",
@@ -147,7 +147,7 @@ def _geometry_of(
     length_k, dim_v = v_shape[-2:]
     if (causal or window is not None) and length_q != length_k and not aligned:
         raise ArgumentError(
-            teach(
+            format_error(
                 "align",
                 f"None with a causal or window mask, Lq = {length_q} and Lk = {length_k}",
                 "'top_left', 'bottom_right' or the key position of query 0",
@@ -159,7 +159,7 @@ def _geometry_of(
     for name, value in (("scale", scale), ("softcap", softcap)):
         if value is not None and abs(value) > largest:
             raise ArgumentError(
-                teach(
+                format_error(
                     name,
                     repr(value),
                     f"a number within the range of {dtype.compute.name} (+-{largest:.3g}), in "
@@ -169,14 +169,14 @@ def _geometry_of(
             )
     if softcap is not None and dtype.compute.type(softcap) == 0:
         raise ArgumentError(
-            teach(
+            format_error(
                 "softcap",
                 repr(softcap),
                 f"a number that does not round to 0 in {dtype.compute.name}",
                 "pass None for no cap",
             )
         )
-    geometry = Geometry(
+    spec = CallSpec(
         dtype=dtype,
         two_dimensional=two_dimensional,
         batch_shape=batch_shape,
@@ -192,24 +192,24 @@ def _geometry_of(
         softcap=softcap,
     )
     # An empty axis makes the result empty, but NumPy still counts the others in a view's strides.
-    axes = (*geometry.scores_shape, dim + dim_v, dtype.compute.itemsize)
+    axes = (*spec.scores_shape, dim + dim_v, dtype.compute.itemsize)
     if math.prod(max(1, extent) for extent in axes) >= _WORK_LIMIT:
         raise ShapeError(
-            teach(
+            format_error(
                 "q, k, v",
                 f"shapes {q_shape}, {k_shape} and {v_shape}",
                 "problems whose B * Hq * Lq * Lk * (D + Dv) takes fewer than 2**62 bytes",
                 "split the problem along a batch axis",
             )
         )
-    return geometry
+    return spec
 
 
 def _common_dtype(q: np.dtype, k: np.dtype, v: np.dtype) -> DType:
     row = lookup(q)
     if row is None or k != q or v != q:
         raise DTypeError(
-            teach(
+            format_error(
                 "q, k, v",
                 f"data types {q.str if row is None else q}, {k} and {v}",
                 f"one data type for all three, among {', '.join(DTYPES)}, in native byte order",
@@ -223,7 +223,7 @@ def _check_ranks(*shapes: tuple[int, ...]) -> None:
     ranks = [len(shape) for shape in shapes]
     if min(ranks) < 2 or (min(ranks) == 2 and max(ranks) > 2):
         raise ShapeError(
-            teach(
+            format_error(
                 "q, k, v",
                 f"shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
                 "three arrays (L, D), or arrays of 3 or more axes (..., H, L, D)",
@@ -237,7 +237,7 @@ def _check_axes(
 ) -> None:
     if q_shape[-1] != k_shape[-1]:
         raise ShapeError(
-            teach(
+            format_error(
                 "q, k",
                 f"{q_shape[-1]} features in q {q_shape} and {k_shape[-1]} in k {k_shape}",
                 "the same last axis D",
@@ -247,7 +247,7 @@ def _check_axes(
         )
     if k_shape[-2] != v_shape[-2]:
         raise ShapeError(
-            teach(
+            format_error(
                 "k, v",
                 f"{k_shape[-2]} keys in k {k_shape} and {v_shape[-2]} values in v {v_shape}",
                 "the same number of keys Lk",
@@ -256,7 +256,7 @@ def _check_axes(
         )
     if q_shape[-1] < 1 or v_shape[-1] < 1:
         raise ShapeError(
-            teach(
+            format_error(
                 "q, k, v",
                 f"shapes {q_shape}, {k_shape} and {v_shape}",
                 "at least one feature in D and Dv (lengths and batch axes may be 0)",
@@ -268,7 +268,7 @@ def _check_axes(
     heads_q, heads_k, heads_v = q_shape[-3], k_shape[-3], v_shape[-3]
     if heads_k != heads_v or min(heads_q, heads_k) < 1 or heads_q % heads_k:
         raise ShapeError(
-            teach(
+            format_error(
                 "q, k, v",
                 f"{heads_q} query heads, {heads_k} key heads and {heads_v} value heads",
                 "as many key as value heads (1 or more), dividing the number of query heads",
