@@ -131,7 +131,7 @@ def test_writers_that_are_killed(wisdom_folder: Path) -> None:
 
 @pytest.mark.slow
 def test_where_nothing_may_be_written() -> None:
-    """`remember` and `forget` raise; look-up works; an unreadable file counts as a miss, with a warning."""
+    """`remember` and `forget` raise; look-up works; an unreadable file counts as a miss."""
     code = """
     import logging
     from fastattn import WisdomError, _wisdom, wisdom
