@@ -21,19 +21,24 @@ namespace fastattn {
 enum class DType : int32_t { kFloat32 = 0, kFloat64 = 1, kFloat16 = 2, kBFloat16 = 3, kBool = 4 };
 inline constexpr int kStorageTypes = 4;
 
+// What a call computes.
+enum class Operation : int32_t { kForward = 0 };
+inline constexpr int kOperations = 1;
+
 // "No limit on this side" of a band.
 inline constexpr int64_t kUnlimited = INT64_MAX;
 
-// Rows of one key head, in place: row r starts at data + (r / group) * row + (r % group) * head.
-struct Rows {
+// Queries, results or a mask of one key head: row r starts at
+// data + (r / group) * row + (r % group) * head.
+struct QueryRows {
     char* data;
     int64_t head;
     int64_t row;
     int64_t column;
 };
 
-// Keys or values of one head, in place.
-struct Matrix {
+// Keys or values of one head.  Only tile/rows.hpp knows where in memory a row lies.
+struct RowSource {
     const char* data;
     int64_t row;
     int64_t column;
@@ -42,11 +47,11 @@ struct Matrix {
 // Everything a kernel needs to compute what keys [key_begin, key_end) contribute to rows
 // [row_begin, row_end) of one key head.
 struct Task {
-    Rows q;
-    Matrix k;
-    Matrix v;
-    Rows out;
-    Rows mask;            // data == nullptr: no dense mask
+    QueryRows q;
+    RowSource k;
+    RowSource v;
+    QueryRows out;
+    QueryRows mask;       // data == nullptr: no dense mask
     const double* sinks;  // one for each head of the group, or nullptr
     DType mask_type;
     int64_t group;
@@ -63,12 +68,12 @@ struct Task {
     int64_t row_begin;
     int64_t row_end;
     int64_t block_k;
-    void* scratch;      // scratch_bytes(...) bytes, aligned to kScratchAlignment
-    // If the keys were split into parts: where this part's result goes, [rows][dim_v + 2] in the
-    // compute type: a row's weighted values, maximum and sum.  Otherwise nullptr.
-    void* part;
-    double* row_max;    // [row_end - row_begin], running maximum of each row, or nullptr
-    double* row_sum;    // the same for its sum of exponentials
+    void* scratch;  // scratch_bytes(...) bytes, aligned to kScratchAlignment
+    // Where the keys are split: the partial result of this split, a row of
+    // Kernel::partial_row_bytes for each row.  Otherwise nullptr.
+    void* partial;
+    double* row_max;  // [row_end - row_begin], running maximum of each row, or nullptr
+    double* row_sum;  // the same for its sum of exponentials
 };
 
 inline constexpr int64_t kScratchAlignment = 64;
@@ -76,16 +81,29 @@ inline constexpr int64_t kScratchAlignment = 64;
 // Bytes of scratch for a block of `rows` rows and `block_k` keys, or -1 if that overflows.
 using ScratchBytes = int64_t (*)(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v);
 using Run = void (*)(const Task&);
-// Computes rows from the results of `parts` parts, which lie one after another at Task::part.
-using Merge = void (*)(const Task&, int64_t parts);
+// Computes rows from `splits` partial results, which lie one after another at Task::partial.
+using Merge = void (*)(const Task&, int64_t splits);
+// Bytes of one row of a partial result.
+using PartialRowBytes = int64_t (*)(int64_t dim_v);
 
+// Of one key head of a call: rows are queries times heads of the group.
+struct Extents {
+    int64_t rows, keys, dim, dim_v;
+};
+
+// The kernel for one operation and storage type.
 struct Kernel {
-    ScratchBytes scratch_bytes;
-    Run run;
+    Run run;  // nullptr: the set has no such kernel
     Merge merge;
+    ScratchBytes scratch_bytes;
+    PartialRowBytes partial_row_bytes;
+    // Whether it is worth choosing for a call that leaves the choice open; nullptr: always.
+    bool (*worthwhile)(const Extents&);
     int32_t lanes;       // values of the compute type in a vector
     int32_t tile_keys;   // blocks of a multiple of this many keys are whole tiles
-    int32_t tile_lanes;  // queries in a register tile
+    int32_t tile_rows;   // queries in a tile
+    int32_t block_keys;  // keys of a block where the caller gives none
+    int32_t chunk;       // columns of a wider head are taken in chunks of this many
 };
 
 // Loops that measure the machine's limits (kernel/probes.hpp).
@@ -107,11 +125,15 @@ enum Feature : uint32_t {
     kAvx512vl = 1u << 6,
 };
 
-// One instruction set: what it needs, its kernels by storage type, its probes.
+// One instruction set: what it needs, its kernels, its probes.
 struct KernelSet {
     const char* name;
     uint32_t needs;  // Feature bits
-    Kernel kernels[kStorageTypes];
+    // Called before and after each work item, on its thread, for processor state that the kernels
+    // need; `leave` gets what `enter` returned.  nullptr: nothing to do.
+    uint64_t (*enter)();
+    void (*leave)(uint64_t entered);
+    Kernel kernels[kOperations][kStorageTypes];
     Probes probes;
 };
 

@@ -146,11 +146,29 @@ private:
 struct Slowdown {};
 #endif
 
+// Processor state that a set's kernels need, for the length of a work item.
+class Region {
+public:
+    explicit Region(const KernelSet& kernels)
+        : kernels_(kernels), entered_(kernels.enter ? kernels.enter() : 0) {}
+    ~Region() {
+        if (kernels_.leave) kernels_.leave(entered_);
+    }
+    Region(const Region&) = delete;
+    Region& operator=(const Region&) = delete;
+
+private:
+    const KernelSet& kernels_;
+    const uint64_t entered_;
+};
+
 class Work {
 public:
     Work(const Call& call, const KernelSet& kernels)
         : call_(call),
-          kernel_(kernels.kernels[static_cast<int>(call.type)]),
+          kernels_(kernels),
+          kernel_(kernels.kernels[static_cast<int>(Operation::kForward)]
+                                 [static_cast<int>(call.type)]),
           group_(call.heads_q / call.heads_kv),
           rows_(call.length_q * group_),
           block_(std::min(call.block_q, rows_)),
@@ -195,6 +213,7 @@ public:
 
     void run(int64_t piece, char* memory, char* shared) const {
         [[maybe_unused]] const Slowdown slowdown;
+        const Region region(kernels_);
         const int64_t item = spread_ ? piece / parts_ : piece;
         Task task = task_of(item);
         if (call_.lse.data) {
@@ -207,14 +226,14 @@ public:
         } else if (spread_) {
             const int64_t items = pieces_ / parts_;
             Counter* left = reinterpret_cast<Counter*>(shared) + item;
-            task.part = shared + round_up(items * static_cast<int64_t>(sizeof(Counter))) +
+            task.partial = shared + round_up(items * static_cast<int64_t>(sizeof(Counter))) +
                         item * parts_bytes();
             run_part(task, piece % parts_);
             // The thread that finishes last sees what the others wrote, and merges.
             if (left->fetch_sub(1, std::memory_order_acq_rel) != 1) return;
             kernel_.merge(task, parts_);
         } else {
-            task.part = memory + bytes() - parts_bytes();
+            task.partial = memory + bytes() - parts_bytes();
             for (int64_t part = 0; part < parts_; ++part) run_part(task, part);
             kernel_.merge(task, parts_);
         }
@@ -260,14 +279,13 @@ private:
         task.key_begin = part * call_.keys_per_split;
         task.key_end = std::min(task.key_end, task.key_begin + call_.keys_per_split);
         task.row_max = task.row_sum = nullptr;
-        task.part = static_cast<char*>(task.part) +
+        task.partial = static_cast<char*>(task.partial) +
                     part * (task.row_end - task.row_begin) * part_row_bytes();
         kernel_.run(task);
     }
 
     int64_t part_row_bytes() const {
-        return (call_.dim_v + 2) *
-               static_cast<int64_t>(call_.type == DType::kFloat64 ? sizeof(double) : sizeof(float));
+        return kernel_.partial_row_bytes(call_.dim_v);
     }
 
     int64_t parts_bytes() const {
@@ -286,12 +304,12 @@ private:
         return call_.lse.data ? round_up(2 * block_ * static_cast<int64_t>(sizeof(double))) : 0;
     }
 
-    Rows rows_of(const Array& a, int64_t batch, int64_t head) const {
+    QueryRows rows_of(const Array& a, int64_t batch, int64_t head) const {
         return {a.data + batch_offset(call_, a, batch) + head * group_ * a.head, a.head, a.row,
                 a.column};
     }
 
-    Matrix matrix_of(const Array& a, int64_t batch, int64_t head) const {
+    RowSource matrix_of(const Array& a, int64_t batch, int64_t head) const {
         return {a.data + batch_offset(call_, a, batch) + head * a.head, a.row, a.column};
     }
 
@@ -299,7 +317,7 @@ private:
     void write_lse(const Task& task, int64_t head) const {
         const int64_t batch = head / call_.heads_kv;
         head %= call_.heads_kv;
-        const Rows lse = rows_of(call_.lse, batch, head);
+        const QueryRows lse = rows_of(call_.lse, batch, head);
         for (int64_t row = task.row_begin; row < task.row_end; ++row) {
             const double sum = task.row_sum[row - task.row_begin];
             const double value = sum == 0 ? -std::numeric_limits<double>::infinity()
@@ -313,6 +331,7 @@ private:
     }
 
     const Call& call_;
+    const KernelSet& kernels_;
     const Kernel& kernel_;
     int64_t group_, rows_, block_, blocks_, parts_, block_k_, batch_, pieces_;
     bool spread_;  // each part is a piece of its own

@@ -6,7 +6,7 @@ It trusts its caller, `fastattn.implementations.cython_`: shapes, types and rang
 checked by `normalise` and `configure`.
 """
 
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t, uint32_t
 
 cimport numpy as cnp
 
@@ -24,12 +24,14 @@ cdef extern from "abi.hpp" namespace "fastattn" nogil:
     cdef struct Kernel:
         int32_t lanes
         int32_t tile_keys
-        int32_t tile_lanes
+        int32_t tile_rows
+        int32_t block_keys
+        int32_t chunk
 
     cdef struct KernelSet:
         const char* name
         uint32_t needs
-        Kernel kernels[4]
+        Kernel kernels[1][4]
 
     int64_t kUnlimited
 
@@ -111,8 +113,8 @@ def isas():
 
 def tile(int index, int dtype):
     """Lanes of a vector, and keys and queries of whole tiles, of an ISA row for a dtype code."""
-    cdef const Kernel* kernel = &isa(index).kernels.kernels[dtype]
-    return kernel.lanes, kernel.tile_keys, kernel.tile_lanes
+    cdef const Kernel* kernel = &isa(index).kernels.kernels[0][dtype]
+    return kernel.lanes, kernel.tile_keys, kernel.tile_rows
 
 
 def roofline(int index, int threads, int repetitions, double window_seconds,
@@ -157,8 +159,8 @@ cdef class Runner:
         self.call.length_q, self.call.length_k = length_q, length_k
         self.call.dim, self.call.dim_v = dim, dim_v
         self.call.scale, self.call.softcap = scale, softcap
-        self.call.left = INT64_MAX if left is None else left
-        self.call.right = INT64_MAX if right is None else right
+        self.call.left = kUnlimited if left is None else left
+        self.call.right = kUnlimited if right is None else right
         self.call.block_q, self.call.block_k = block_q, block_k
         self.call.keys_per_split = keys_per_split
         self.call.threads, self.call.cpus = threads, cpus

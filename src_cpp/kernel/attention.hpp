@@ -43,7 +43,7 @@ class RowBlock {
     static constexpr int kPanel = Layout::kPanel;
     static constexpr int64_t kDepth = Layout::kDepth;
 
-    // Rows a multiple of this many bytes apart fall into the same sets of the L1 cache, so a tile
+    // QueryRows a multiple of this many bytes apart fall into the same sets of the L1 cache, so a tile
     // that reads values in place waits for a line of each key.  A tile of many vectors has other
     // work meanwhile.
     static constexpr int64_t kCrowdedBytes = 4096;
@@ -234,7 +234,7 @@ private:
     }
 
     // Asks for the row after the next one: otherwise rows would be copied sooner than they arrive.
-    void prefetch_row(const char* row, const Matrix& rows, int64_t j, int64_t columns) const {
+    void prefetch_row(const char* row, const RowSource& rows, int64_t j, int64_t columns) const {
         constexpr int64_t kAhead = 2;
         if (rows.column != static_cast<int64_t>(sizeof(S)) || j + kAhead >= block_.end) return;
         prefetch(row + kAhead * rows.row, columns * rows.column);
@@ -315,7 +315,7 @@ private:
 
     // Where a tile reads some columns of some rows: where they lie, or in `copy`, whose rows are
     // `stride` values apart.
-    static Stream read(const Matrix& matrix, Interval some, int64_t column, int64_t columns,
+    static Stream read(const RowSource& matrix, Interval some, int64_t column, int64_t columns,
                        T* copy, int64_t stride) {
         const Stream rows = rows_from(matrix, some.begin, column);
         if constexpr (!kConverts) return rows;
@@ -406,9 +406,9 @@ private:
                 for (int64_t i = 0; i < at_.features * ld; ++i) o[i] = 0;
             char* to[ld];
             T factor[ld];
-            if (task_.part) {
+            if (task_.partial) {
                 for (int64_t lane = 0; lane < ld; ++lane) {
-                    T* part = part_row<T>(task_, 0, first + (lane < rows ? lane : rows - 1));
+                    T* part = partial_row<T>(task_, 0, first + (lane < rows ? lane : rows - 1));
                     to[lane] = reinterpret_cast<char*>(part);
                     factor[lane] = 1;
                     if (lane >= rows) continue;

@@ -34,8 +34,17 @@ template <typename Simd, typename S>
 constexpr Kernel kernel_of() {
     constexpr int kKeys = NarrowLayout<Simd>::Tile::keys;  // of the tile with the most keys
     static_assert(kKeys % FmaTile<Simd>::low_rows == 0, "other tiles divide it");
-    return {&scratch_bytes<Simd>, &run<Simd, S>, &merge<Simd, S>,
-            Simd::lanes, kKeys, FmaTile<Simd>::vectors * Simd::lanes};
+    Kernel kernel{};
+    kernel.run = &run<Simd, S>;
+    kernel.merge = &merge<Simd, S>;
+    kernel.scratch_bytes = &scratch_bytes<Simd>;
+    kernel.partial_row_bytes = &partial_row_bytes<typename Simd::Value>;
+    kernel.lanes = Simd::lanes;
+    kernel.tile_keys = kKeys;
+    kernel.tile_rows = FmaTile<Simd>::vectors * Simd::lanes;
+    kernel.block_keys = 128;
+    kernel.chunk = BlockLayout<Simd>::kDepth;
+    return kernel;
 }
 
 // The kernels of one vocabulary, by DType.
@@ -43,8 +52,10 @@ template <template <typename> class Simd>
 constexpr KernelSet kernels_of(const char* name, uint32_t needs) {
     return {name,
             needs,
-            {kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
-             kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()},
+            nullptr,
+            nullptr,
+            {{kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
+              kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()}},
             probes_of<Simd>()};
 }
 

@@ -16,19 +16,19 @@ namespace fastattn {
 namespace {
 
 template <typename Simd, typename S>
-inline void merge(const Task& task, int64_t parts) {
+inline void merge(const Task& task, int64_t splits) {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     constexpr int64_t kLanes = Simd::lanes;
     const int64_t rows = task.row_end - task.row_begin, dim_v = task.dim_v;
     for (int64_t r = 0; r < rows; ++r) {
         T m = -kInfinity<T>, l = 0;
-        for (int64_t i = 0; i < parts; ++i) {
-            const T other = part_row<T>(task, i, r)[dim_v];
+        for (int64_t i = 0; i < splits; ++i) {
+            const T other = partial_row<T>(task, i, r)[dim_v];
             m = other > m ? other : m;
         }
-        for (int64_t i = 0; i < parts; ++i) {
-            T* part = part_row<T>(task, i, r);
+        for (int64_t i = 0; i < splits; ++i) {
+            T* part = partial_row<T>(task, i, r);
             T& top = part[dim_v];  // becomes the part's factor
             // For a part in which the row saw nothing: -inf - (-inf) would be NaN.
             const T shift = top == -kInfinity<T> ? top : top - m;
@@ -39,10 +39,10 @@ inline void merge(const Task& task, int64_t parts) {
         const bool given = sinks_of<Simd>(task, r, 1, sinks);
         const Vec scale = normaliser<Simd>(broadcast<Simd>(m), broadcast<Simd>(l),
                                            given ? sinks : nullptr);
-        T* sum = part_row<T>(task, 0, r);
+        T* sum = partial_row<T>(task, 0, r);
         for (int64_t f = 0; f < dim_v; ++f) sum[f] *= sum[dim_v];
-        for (int64_t i = 1; i < parts; ++i) {
-            const T* part = part_row<T>(task, i, r);
+        for (int64_t i = 1; i < splits; ++i) {
+            const T* part = partial_row<T>(task, i, r);
             for (int64_t f = 0; f < dim_v; ++f) sum[f] += part[f] * part[dim_v];
         }
         char* out;

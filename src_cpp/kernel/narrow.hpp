@@ -304,8 +304,8 @@ private:
             for (int64_t i = 0; i < rows_ * at_.ld; ++i) o_[i] = 0;
         for (int64_t r = 0; r < rows_; ++r) {
             const T* o = o_ + r * at_.ld;
-            if (task_.part) {
-                T* part = part_row<T>(task_, 0, r);
+            if (task_.partial) {
+                T* part = partial_row<T>(task_, 0, r);
                 __builtin_memcpy(part, o, static_cast<uint64_t>(task_.dim_v * kSize));
                 part[task_.dim_v] = m_[r];
                 part[task_.dim_v + 1] = l_[r];

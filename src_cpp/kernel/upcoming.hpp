@@ -53,9 +53,9 @@ public:
     Asking results(int64_t first) const { return beside(task_.out, task_.dim_v, first, 0); }
 
 private:
-    // Rows `further` panels from one, as many as a panel has, but all of one head: so the panels of
+    // QueryRows `further` panels from one, as many as a panel has, but all of one head: so the panels of
     // all heads of a group together ask for all.
-    Asking beside(const Rows& rows, int64_t columns, int64_t first, int64_t further) const {
+    Asking beside(const QueryRows& rows, int64_t columns, int64_t first, int64_t further) const {
         const int64_t panel = first / kPanel, head = panel % task_.group;
         const int64_t row = task_.row_begin + (panel - head + further) * kPanel;
         return {Stream{rows.data + row / task_.group * rows.row + head * rows.head, rows.row},
