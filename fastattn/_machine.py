@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastattn._config import MOST_THREADS
+from fastattn._dtypes import DTYPES
 from fastattn._env import forced_threads
 from fastattn._errors import UnavailableError, format_error
 
@@ -40,6 +41,9 @@ class Machine:
         Instruction sets that the ``cython`` implementation can run here, best first.
     missing_isas : dict of str to str
         Instruction sets that cannot run here, with the reason.
+    kernels : dict of str to dict of str to tuple of str
+        For each operation and data type, the instruction sets of `isas` that have a kernel for
+        it, best first.
     """
 
     processor: str
@@ -49,6 +53,7 @@ class Machine:
     caches_bytes: dict[str, int]
     isas: tuple[str, ...]
     missing_isas: dict[str, str]
+    kernels: dict[str, dict[str, tuple[str, ...]]]
 
 
 def native() -> tuple[ModuleType | None, str | None]:
@@ -90,7 +95,26 @@ def machine() -> Machine:
         caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
         isas=tuple(name for name, why in rows if why is None),
         missing_isas={name: why for name, why in rows if why is not None},
+        kernels=_kernels(binding) if binding else {},
     )
+
+
+def _kernels(binding: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
+    """`Machine.kernels`."""
+    runnable = {
+        name: binding.kernel_types(index)
+        for index, (name, why) in enumerate(binding.isas())
+        if why is None
+    }
+    return {
+        operation: {
+            row.name: tuple(
+                name for name, types in runnable.items() if row.code in types[operation]
+            )
+            for row in DTYPES.values()
+        }
+        for operation in binding.OPERATIONS
+    }
 
 
 def check_runnable(isa: str, origin: str) -> None:

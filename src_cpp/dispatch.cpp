@@ -36,4 +36,20 @@ const char* lacking(int index) {
     return kernels ? feature_name(kernels->needs & ~cpu_features()) : nullptr;
 }
 
+const Kernel* kernel(int index, Operation operation, DType type) {
+    const KernelSet* set = kIsas[index].kernels;
+    if (!set) return nullptr;
+    const Kernel& found = set->kernels[static_cast<int>(operation)][static_cast<int>(type)];
+    return found.run ? &found : nullptr;
+}
+
+int best_isa(Operation operation, DType type, const Extents& extents) {
+    for (int index = 0; index < isa_count(); ++index) {
+        const Kernel* found = kernel(index, operation, type);
+        if (found && !lacking(index) && (!found->worthwhile || found->worthwhile(extents)))
+            return index;
+    }
+    return -1;
+}
+
 }  // namespace fastattn

@@ -1,4 +1,5 @@
-// The instruction sets of this build, best first.  Built without ISA flags.
+// The instruction sets of this build, best first, and which of them computes a call.  Built
+// without ISA flags.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -19,5 +20,12 @@ const Isa& isa(int index);
 // Lowest feature that row `index` needs and this CPU lacks; nullptr if it can run here
 // (or is not in this build).
 const char* lacking(int index);
+
+// Kernel of row `index`; nullptr if the row is not in this build or has no such kernel.
+const Kernel* kernel(int index, Operation operation, DType type);
+
+// First row that can run here and whose kernel for the operation and type is worthwhile for a call
+// of these extents; -1 if there is none.
+int best_isa(Operation operation, DType type, const Extents& extents);
 
 }  // namespace fastattn

@@ -13,6 +13,7 @@ from strategies import DTYPES
 
 from fastattn._dtypes import lookup
 from fastattn.implementations import cython_
+from fastattn.implementations.cython_ import Tile
 
 KIB = 1024
 caches = st.one_of(
@@ -26,10 +27,11 @@ def _spec(dtype: np.dtype, **extents: int) -> Any:
 
 
 @st.composite
-def _tiles(draw: st.DrawFn) -> tuple[int, int, int]:
-    """Lanes of a vector, keys and queries of whole tiles: the vocabularies' and others."""
+def _tiles(draw: st.DrawFn) -> Tile:
+    """Those of the instruction sets and others."""
     lanes = draw(st.sampled_from([2, 4, 8, 16]))
-    return lanes, draw(st.sampled_from([8, 16, 32])), lanes * draw(st.integers(1, 4))
+    keys = draw(st.sampled_from([8, 16, 32]))
+    return Tile(lanes, keys, lanes * draw(st.integers(1, 4)), 128, 128)
 
 
 @given(
@@ -44,17 +46,16 @@ def test_blocks_of_keys(
     length_k: int,
     keys_per_split: int,
     dims: tuple[int, int],
-    tile: tuple[int, int, int],
+    tile: Tile,
     dtype: np.dtype,
     caches_bytes: dict[str, int],
 ) -> None:
     """Weights fit L1 (or are of 32 keys), and no short block is left over in a part."""
-    _, tile_keys, tile_lanes = tile
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
         spec = _spec(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
         block_k, why = cython_._default_block_k(spec, keys_per_split, tile)
-    weights = block_k * tile_lanes * lookup(dtype).compute.itemsize
+    weights = block_k * tile.rows * lookup(dtype).compute.itemsize
     l1_bytes = caches_bytes.get("L1d", 32 * KIB)
     assert why
     assert block_k >= 1
@@ -63,7 +64,7 @@ def test_blocks_of_keys(
     blocks = -(-keys // block_k)
     if blocks <= block_k // 2:  # else equal blocks of whole keys need not exist
         last = keys - (blocks - 1) * block_k
-        assert 2 * last >= block_k - tile_keys, "a short block is left over"
+        assert 2 * last >= block_k - tile.keys, "a short block is left over"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes={}))
         spec = _spec(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
-        assert cython_._default_block_k(spec, 1920, (4, 16, 8))[0] == wanted
+        assert cython_._default_block_k(spec, 1920, Tile(4, 16, 8, 128, 128))[0] == wanted
 
 
 @given(
@@ -96,7 +97,7 @@ def test_blocks_of_rows(
     dims: tuple[int, int],
     dtype: np.dtype,
     threads: int,
-    tile: tuple[int, int, int],
+    tile: Tile,
 ) -> None:
     """Whole vectors that fit 2 MiB, no more of them than a head has; work for every thread.
 
@@ -112,7 +113,7 @@ def test_blocks_of_rows(
         dim=dims[0],
         dim_v=dims[1],
     )
-    vector, _, lanes = tile
+    vector, lanes = tile.lanes, tile.rows
     block_q, why = cython_._default_block_q(spec, threads, tile)
     assert why
     assert block_q >= vector
@@ -144,7 +145,7 @@ def test_few_blocks_of_rows_are_shared_out_evenly(
         dim=64,
         dim_v=64,
     )
-    block_q, _ = cython_._default_block_q(spec, threads, (8, 16, 16))
+    block_q, _ = cython_._default_block_q(spec, threads, Tile(8, 16, 16, 128, 128))
     assert heads * -(-length_q // block_q) == wanted
 
 
@@ -153,4 +154,4 @@ def test_two_threads_share_a_head_that_no_tile_divides() -> None:
     spec = _spec(
         np.dtype("float32"), batch=1, heads_q=1, heads_kv=1, length_q=400, dim=400, dim_v=400
     )
-    assert cython_._default_block_q(spec, 2, (16, 16, 64))[0] == 208
+    assert cython_._default_block_q(spec, 2, Tile(16, 16, 64, 128, 128))[0] == 208

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import hashlib
 import itertools
@@ -15,7 +16,6 @@ import pytest
 from oracle import definition
 
 import fastattn
-from fastattn import _machine
 from fastattn.tuner import measure
 from fastattn.tuner.check import disagreement, expect
 from fastattn.tuner.guard import Guard
@@ -327,7 +327,7 @@ def test_contention(
     here = fastattn.machine()
     monkeypatch.setattr(
         "fastattn.tuner.guard.machine",
-        lambda: _machine.Machine("", "", 2, usable, here.caches_bytes, here.isas, {}),
+        lambda: dataclasses.replace(here, cpus=2, usable_cpus=usable),
     )
     stat = tmp_path / "stat"
     stat.write_text(STAT.format(0, 0))

@@ -6,7 +6,7 @@ It trusts its caller, `fastattn.implementations.cython_`: shapes, types and rang
 checked by `normalise` and `configure`.
 """
 
-from libc.stdint cimport int32_t, int64_t, uint32_t
+from libc.stdint cimport int32_t, int64_t
 
 cimport numpy as cnp
 
@@ -28,12 +28,17 @@ cdef extern from "abi.hpp" namespace "fastattn" nogil:
         int32_t block_keys
         int32_t chunk
 
+    cdef enum class Operation(int32_t):
+        kForward
+
+    cdef struct Extents:
+        int64_t rows, keys, dim, dim_v
+
     cdef struct KernelSet:
         const char* name
-        uint32_t needs
-        Kernel kernels[1][4]
 
-    int64_t kUnlimited
+    const int kStorageTypes
+    const int64_t kUnlimited
 
 
 cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
@@ -45,6 +50,8 @@ cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
     int isa_count()
     const Isa& isa(int)
     const char* lacking(int)
+    const Kernel* kernel(int, Operation, DType)
+    int native_best_isa "fastattn::best_isa"(Operation, DType, const Extents&)
 
 
 cdef extern from "driver.hpp" namespace "fastattn" nogil:
@@ -97,6 +104,9 @@ cdef extern from "roofline.hpp" namespace "fastattn" nogil:
     Probed measure_roofline "fastattn::roofline"(const Probing&, const KernelSet&, Roofline&)
 
 
+OPERATIONS = {"forward": <int> Operation.kForward}
+
+
 def isas():
     """Rows of the ISA table, best first: (name, None or why it cannot run here)."""
     rows = []
@@ -111,10 +121,33 @@ def isas():
     return rows
 
 
-def tile(int index, int dtype):
-    """Lanes of a vector, and keys and queries of whole tiles, of an ISA row for a dtype code."""
-    cdef const Kernel* kernel = &isa(index).kernels.kernels[0][dtype]
-    return kernel.lanes, kernel.tile_keys, kernel.tile_rows
+def kernel_types(int index):
+    """Codes of the data types for which an ISA row has a kernel, by operation."""
+    return {
+        name: tuple(
+            code for code in range(kStorageTypes)
+            if kernel(index, <Operation> <int> operation, <DType> <int> code) != NULL
+        )
+        for name, operation in OPERATIONS.items()
+    }
+
+
+def best_isa(str operation, int dtype, rows, keys, dim, dim_v):
+    """Best ISA row that can run here and computes such a call; None if there is none.
+
+    rows: queries of all heads that share a key head.
+    """
+    cdef Extents extents
+    cdef int index
+    extents.rows, extents.keys, extents.dim, extents.dim_v = rows, keys, dim, dim_v
+    index = native_best_isa(<Operation> <int> OPERATIONS[operation], <DType> dtype, extents)
+    return None if index < 0 else index
+
+
+def tile(int index, str operation, int dtype):
+    """Sizes that an ISA row's kernel works in: see `Kernel` in abi.hpp."""
+    cdef const Kernel* found = kernel(index, <Operation> <int> OPERATIONS[operation], <DType> dtype)
+    return found.lanes, found.tile_keys, found.tile_rows, found.block_keys, found.chunk
 
 
 def roofline(int index, int threads, int repetitions, double window_seconds,

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
+from fastattn._errors import UnavailableError, format_error
 from fastattn._machine import check_runnable, default_threads, machine, native
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
@@ -21,6 +23,8 @@ NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
 TUNABLES = frozenset({"block_q", "block_k", "keys_per_split", "threads", "isa"})
 
+_OPERATION = "forward"
+
 # One thread is asked for per this many multiply-adds: some microseconds of one core.  Helpers that
 # are looking out for work come in time even for so little; those that sleep come too late to help,
 # and waking them costs the call.
@@ -28,12 +32,8 @@ _WORK_PER_THREAD = 250_000
 # Between the two products, the weights of a register tile's queries are to fit the L1 cache, whose
 # size is assumed to be this if the system does not tell.
 _L1_DEFAULT_BYTES = 32 * 1024
-# Larger blocks are no faster and sum more products one after the other, which rounds more.
-_BLOCK_K = 128
-# For heads wider than the kernels' chunk of columns (kDepth in src_cpp/kernel/layout.hpp), the
-# scores of all rows of a block wait in L2 between chunks, beside a chunk of its keys.  So a block
-# has fewer keys if an item (one number) has more bytes.
-_WIDE = 128
+# For heads wider than the kernel's chunk of columns, the scores of all rows of a block wait in L2
+# between chunks, beside a chunk of its keys.  So a block has fewer keys if a number has more bytes.
 _WIDE_ITEM_BYTES = 4
 # Most rows of a block, and most bytes of its queries and sums.  The rows of a block share what is
 # read of keys and values.
@@ -53,6 +53,16 @@ _KEYS_PER_SPLIT_SMALLEST = 1024
 _PART_ROWS_MOST = 1024
 
 
+class Tile(NamedTuple):
+    """Sizes that a kernel works in: see `Kernel` in ``src_cpp/abi.hpp``."""
+
+    lanes: int
+    keys: int
+    rows: int
+    block_keys: int
+    chunk: int
+
+
 def missing() -> str | None:
     """Why the compiled extension cannot be used; None if it can."""
     return native()[1]
@@ -66,9 +76,10 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
         isa, origin = _env.forced_isa(), "FASTATTN_ISA"
         reasons["isa"] = origin
     if isa is None:
-        isa = machine().isas[0]
-        reasons["isa"] = "the best that runs here"
-    check_runnable(isa, origin)
+        isa = _best_isa(spec)
+        reasons["isa"] = f"the best for {spec.dtype.name} that runs here"
+    else:
+        _check_serves(isa, origin, spec)
 
     threads = config.threads
     if threads is None:
@@ -138,6 +149,37 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     return run
 
 
+def _best_isa(spec: CallSpec) -> str:
+    binding, _ = native()
+    assert binding is not None
+    index = binding.best_isa(
+        _OPERATION,
+        spec.dtype.code,
+        spec.length_q * spec.group,
+        spec.length_k,
+        spec.dim,
+        spec.dim_v,
+    )
+    assert index is not None  # the baseline has all kernels
+    name: str = binding.isas()[index][0]
+    return name
+
+
+def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:
+    """Refuse an instruction set that cannot run here or has no kernel for the call."""
+    check_runnable(isa, origin)
+    serving = machine().kernels[_OPERATION][spec.dtype.name]
+    if isa not in serving:
+        raise UnavailableError(
+            format_error(
+                origin,
+                repr(isa),
+                f"one of {list(serving)} for {spec.dtype.name}",
+                "choose another, or none: the best that has a kernel is then taken",
+            )
+        )
+
+
 @functools.cache
 def _isa_index(isa: str) -> int:
     binding, _ = native()
@@ -146,35 +188,30 @@ def _isa_index(isa: str) -> int:
 
 
 @functools.cache
-def _tile(isa: str, code: int) -> tuple[int, int, int]:
-    """Lanes of a vector, and the keys and the queries of whole tiles."""
+def _tile(isa: str, code: int) -> Tile:
     binding, _ = native()
     assert binding is not None
-    tile: tuple[int, int, int] = binding.tile(_isa_index(isa), code)
-    return tile
+    return Tile(*binding.tile(_isa_index(isa), _OPERATION, code))
 
 
-def _default_block_k(
-    spec: CallSpec, keys_per_split: int, tile: tuple[int, int, int]
-) -> tuple[int, str]:
-    """About `_BLOCK_K` keys, such that the blocks of a part are nearly equal, and why."""
-    _, tile_keys, tile_lanes = tile
+def _default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[int, str]:
+    """About `tile.block_keys` keys, such that the blocks of a split are nearly equal, and why."""
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
-    key_bytes = tile_lanes * spec.dtype.compute.itemsize
+    key_bytes = tile.rows * spec.dtype.compute.itemsize
     fitting = max(32, l1_bytes // key_bytes // 32 * 32)
-    wanted = _BLOCK_K
-    if max(spec.dim, spec.dim_v) > _WIDE:
+    wanted = tile.block_keys
+    if max(spec.dim, spec.dim_v) > tile.chunk:
         wanted = wanted * _WIDE_ITEM_BYTES // spec.dtype.compute.itemsize
     wanted = min(wanted, fitting)
     keys = max(1, min(spec.length_k, keys_per_split))
     blocks = max(1, round(keys / wanted), -(-keys // fitting))
     block = -(-keys // blocks)
     # Round up to whole tiles, unless that leaves a short block at the end.
-    whole = -(-block // tile_keys) * tile_keys
+    whole = -(-block // tile.keys) * tile.keys
     last = keys - (blocks - 1) * whole
     if whole <= fitting and -(-keys // whole) == blocks and last > block // 2:
         block = whole
-    return block, f"nearly equal blocks; the weights of {tile_lanes} queries fit L1"
+    return block, f"nearly equal blocks; the weights of {tile.rows} queries fit L1"
 
 
 def _default_keys_per_split(spec: CallSpec) -> tuple[int, str]:
@@ -187,9 +224,8 @@ def _default_keys_per_split(spec: CallSpec) -> tuple[int, str]:
     return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
 
 
-def _default_block_q(spec: CallSpec, threads: int, tile: tuple[int, int, int]) -> tuple[int, str]:
+def _default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]:
     g = spec
-    lanes, _, tile_lanes = tile
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
     rows, why = _BLOCK_Q_LARGEST, "the largest default"
     if _BLOCK_Q_BYTES // row_bytes < rows:
@@ -204,9 +240,9 @@ def _default_block_q(spec: CallSpec, threads: int, tile: tuple[int, int, int]) -
     of_head = max(1, g.length_q * (g.heads_q // g.heads_kv))
     blocks = -(-of_head // max(1, rows))
     heads = g.batch * g.heads_kv
-    unit = tile_lanes
+    unit = tile.rows
     if threads > 1 and heads * blocks < _FEW_ITEMS * threads:
-        unit = lanes  # a tile of fewer vectors takes little more time for each vector
+        unit = tile.lanes  # a tile of fewer vectors takes little more time for each vector
 
         def longest_share(count: int) -> float:
             height = _height(of_head, count, unit)
