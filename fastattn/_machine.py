@@ -7,16 +7,14 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from fastattn._config import MOST_THREADS
 from fastattn._dtypes import DTYPES
-from fastattn._env import forced_threads
 from fastattn._errors import UnavailableError, format_error
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Machine", "cgroup_cpus", "check_runnable", "default_threads", "machine", "native"]
+__all__ = ["Machine", "cgroup_cpus", "check_runnable", "machine", "native"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,22 +130,6 @@ def check_runnable(isa: str, origin: str) -> None:
                 origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}"
             )
         )
-
-
-def default_threads(multiply_adds: int, worth_a_thread: int) -> tuple[int, str]:
-    """Thread count to use if the caller gives none, and why.
-
-    ``FASTATTN_NUM_THREADS`` as it is, if it is set; else the usable CPUs, but no more threads
-    than get `worth_a_thread` multiply-adds each.
-    """
-    forced = forced_threads()
-    if forced is not None:
-        return forced, "FASTATTN_NUM_THREADS"
-    usable = min(machine().usable_cpus, MOST_THREADS)
-    paid = max(1, multiply_adds // worth_a_thread)
-    if paid < usable:
-        return paid, f"the work pays for {paid} of {usable} usable CPUs"
-    return usable, "usable CPUs"
 
 
 if hasattr(os, "register_at_fork"):

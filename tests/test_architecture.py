@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = (
     ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
-    ("_roofline",),
+    ("_roofline", "_threads"),
     ("masks", "_spec", "_problem"),
     ("implementations",),
     ("_wisdom", "_plan"),

@@ -9,7 +9,7 @@ import pytest
 from targets import RUNNABLE
 
 import fastattn
-from fastattn import ConfigError, FastattnError, _env, _machine, _plan
+from fastattn import ConfigError, FastattnError, _env, _machine, _plan, _threads
 from fastattn.implementations import load
 
 
@@ -48,8 +48,8 @@ def test_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_more_cpus_than_threads_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
     many = dataclasses.replace(_machine.machine(), usable_cpus=2000)
-    monkeypatch.setattr(_machine, "machine", lambda: many)
-    assert _machine.default_threads(10**12, 1)[0] == 1024
+    monkeypatch.setattr(_threads, "machine", lambda: many)
+    assert _threads.wanted_threads(None, 10**12, 1)[0] == 1024
 
 
 @pytest.mark.parametrize("text", ["0", "-2", "two", "1.5", " ", "0x2", "1025"])

@@ -14,9 +14,9 @@ from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from fastattn import _env
-from fastattn._config import MOST_THREADS
 from fastattn._machine import machine, native
 from fastattn._spec import CallSpec
+from fastattn._threads import thread_limit
 from fastattn._version import __version__
 
 if TYPE_CHECKING:
@@ -145,8 +145,7 @@ def candidates(key: Key) -> Iterator[tuple[Key, bool]]:
 
 def caps() -> tuple[int, str | None]:
     """Most threads that wisdom may choose, and the instruction set that is forced, if one is."""
-    most = _env.forced_threads() or min(machine().usable_cpus, MOST_THREADS)
-    return most, _env.forced_isa()
+    return thread_limit()[0], _env.forced_isa()
 
 
 @functools.cache

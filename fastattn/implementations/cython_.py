@@ -15,9 +15,10 @@ import numpy as np
 from fastattn import _env
 from fastattn._config import Config
 from fastattn._errors import UnavailableError, format_error
-from fastattn._machine import check_runnable, default_threads, machine, native
+from fastattn._machine import check_runnable, machine, native
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
+from fastattn._threads import wanted_threads
 
 NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
@@ -83,7 +84,7 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
 
     threads = config.threads
     if threads is None:
-        threads, reasons["threads"] = default_threads(spec.multiply_adds, _WORK_PER_THREAD)
+        threads, reasons["threads"] = wanted_threads(None, spec.multiply_adds, _WORK_PER_THREAD)
 
     keys_per_split = config.keys_per_split
     if keys_per_split is None:

@@ -22,9 +22,9 @@ import numpy as np
 
 from fastattn._config import Config
 from fastattn._errors import UnavailableError, format_error
-from fastattn._machine import default_threads
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
+from fastattn._threads import wanted_threads
 from fastattn.implementations._numba import shape
 from fastattn.implementations._numba.pool import run_on_threads
 
@@ -64,7 +64,7 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     g, reasons = spec, {}
     threads, block_q, block_k = config.threads, config.block_q, config.block_k
     if threads is None:
-        threads, reasons["threads"] = default_threads(g.multiply_adds, _WORK_PER_THREAD)
+        threads, reasons["threads"] = wanted_threads(None, g.multiply_adds, _WORK_PER_THREAD)
     if block_q is None:
         block_q, reasons["block_q"] = _BLOCK_Q, "keeps a block of queries and results in cache"
         shared = _shared_block_q(spec, threads)

@@ -1,0 +1,54 @@
+"""How many threads a call gets: decided here and nowhere else.
+
+An implementation asks `wanted_threads` first, lays out its blocks for that many, and passes the
+number of work items to `used_threads`, whose answer is what `explain` shows and what runs.  Wisdom
+and the tuner choose within `thread_limit`.
+
+Only the driver of the ``cython`` implementation (``src_cpp/driver.cpp``) may then use fewer: it
+counts the threads of all calls in progress in this process, which nobody knows before the call.
+"""
+
+from __future__ import annotations
+
+from fastattn._config import MOST_THREADS
+from fastattn._env import forced_threads
+from fastattn._machine import machine
+
+__all__ = ["thread_limit", "used_threads", "wanted_threads"]
+
+
+def thread_limit() -> tuple[int, str]:
+    """Most threads that are chosen where `Config.threads` is not given, and what limits them.
+
+    ``FASTATTN_NUM_THREADS`` as it is, if it is set; else the CPUs that affinity and cgroup leave
+    to the process.
+    """
+    forced = forced_threads()
+    if forced is not None:
+        return forced, "FASTATTN_NUM_THREADS"
+    return min(machine().usable_cpus, MOST_THREADS), "usable CPUs"
+
+
+def wanted_threads(
+    explicit: int | None, multiply_adds: int, multiply_adds_per_thread: int
+) -> tuple[int, str]:
+    """Threads that blocks are laid out for, and why.
+
+    `explicit`, which is `Config.threads`, and ``FASTATTN_NUM_THREADS`` are taken as they are; else
+    each usable CPU gets a thread, as far as each thread gets `multiply_adds_per_thread`.
+    """
+    if explicit is not None:
+        return explicit, "Config.threads"
+    limit, reason = thread_limit()
+    worthwhile = max(1, multiply_adds // multiply_adds_per_thread)
+    if worthwhile < limit and forced_threads() is None:
+        return worthwhile, f"the work pays for {worthwhile} of {limit} usable CPUs"
+    return limit, reason
+
+
+def used_threads(wanted: int, reason: str, work_items: int) -> tuple[int, str]:
+    """Threads of a call with so many work items: no more than one for each; and why."""
+    if work_items < wanted:
+        used = max(1, work_items)
+        return used, f"no more than work items; {wanted} wanted: {reason}"
+    return wanted, reason
