@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
 
 from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, format_error
+from fastattn._normalise import normalise
 from fastattn._plan import Explanation, explain_plan, plan
-from fastattn._problem import normalise
 
 __all__ = ["attention", "explain"]
 
@@ -185,7 +185,7 @@ def attention(
     problem = normalise(
         q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
     )
-    plan(problem, impl, config).run(problem)
+    plan(problem.spec, impl, config).run(problem)
     return problem.out if problem.lse is None else (problem.out, problem.lse)
 
 
@@ -227,4 +227,4 @@ def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
             )
     settings.update(arguments)
     impl, config = settings.pop("impl"), settings.pop("config")
-    return explain_plan(normalise(q, k, v, **settings), impl, config)
+    return explain_plan(normalise(q, k, v, **settings).spec, impl, config)

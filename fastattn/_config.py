@@ -52,7 +52,7 @@ class Config:
         Instruction set of the ``cython`` implementation, a name from
         ``fastattn.machine().isas``.
     deterministic : bool, default False
-        Ignore wisdom (`fastattn.wisdom`): fields that are not given are settled by the
+        Ignore wisdom (`fastattn.wisdom`): fields that are not set follow from the
         shipped defaults alone, so that equal calls give equal bits whatever was tuned.
 
     Raises
@@ -114,10 +114,10 @@ class Config:
             )
 
     def __repr__(self) -> str:
-        said = self.given() | ({"deterministic": True} if self.deterministic else {})
-        return f"Config({', '.join(f'{name}={value!r}' for name, value in said.items())})"
+        fields = self.explicit() | ({"deterministic": True} if self.deterministic else {})
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in fields.items())})"
 
-    def given(self) -> dict[str, int | str]:
-        """The fields that were given, by name; `deterministic` is not among them."""
+    def explicit(self) -> dict[str, int | str]:
+        """The fields that the caller set, by name; `deterministic` is not among them."""
         values = {name: getattr(self, name) for name in (*(row.name for row in TUNABLES), "isa")}
         return {name: value for name, value in values.items() if value is not None}

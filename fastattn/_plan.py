@@ -6,13 +6,14 @@ import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fastattn import masks
 from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, format_error
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 from fastattn._wisdom import Remembered, lookup
 from fastattn._wisdom.store import clear_when_changed
-from fastattn.implementations import REGISTRY, Implementation, load, refuse_name
+from fastattn.implementations import REGISTRY, Implementation, load, refuse_name, unsupported
 
 __all__ = ["Explanation", "Plan", "explain_plan", "plan"]
 
@@ -31,15 +32,15 @@ class Plan:
     run: Callable[[Problem], None]
 
 
-def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
-    """Decide how to compute `problem`.
+def plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
+    """Decide how to compute a call.
 
     Each combination of spec, `impl` and `config` is planned once; the plan is then cached.
 
     Raises
     ------
     FastattnError
-        `impl` or `config` cannot be honoured on this machine.
+        `impl` or `config` cannot be honoured for this call on this machine.
     """
     if config is not None and not isinstance(config, Config):
         raise ArgumentTypeError(
@@ -49,80 +50,86 @@ def plan(problem: Problem, impl: str, config: Config | None) -> Plan:
         )
     if not isinstance(impl, str):
         refuse_name(impl)
-    return _plan(problem.spec, impl, config)
+    return _plan(spec, impl, config)
 
 
 @functools.lru_cache(maxsize=4096)
 def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
-    wanted = config or Config()
-    found = None
-    if impl == "auto":
-        found = _remembered(spec, impl, wanted)
-        if found is None:
-            implementation, why = _preferred(wanted)
-        else:
-            implementation, why = load(found.impl), f"auto: {found.why}"
-    else:
-        implementation, why = load(impl), "asked for"
-        if (reason := implementation.missing()) is not None:
-            raise UnavailableError(
-                format_error(
-                    "impl",
-                    repr(impl),
-                    "an implementation that fastattn.implementations() shows as usable",
-                    f"impl='auto', or see to this: {reason}",
-                )
+    requested = config or Config()
+    if impl != "auto" and (reason := unsupported(load(impl), spec)) is not None:
+        raise UnavailableError(
+            format_error(
+                "impl",
+                repr(impl),
+                "an implementation that can compute this call here",
+                f"use impl='auto'; the reason is: {reason}",
             )
-        found = _remembered(spec, impl, wanted)
-    given = wanted.given()
-    if foreign := sorted(set(given) - implementation.TUNABLES):
+        )
+    found = _remembered(spec, impl, requested)
+    if impl != "auto":
+        implementation, why = load(impl), "requested"
+    elif found is not None:
+        implementation, why = load(found.impl), f"auto: {found.why}"
+    else:
+        implementation, why = _preferred(spec, requested)
+    explicit = requested.explicit()
+    if lacking := sorted(set(explicit) - implementation.TUNABLES):
         raise ConfigError(
             format_error(
-                f"Config.{foreign[0]}",
-                f"{given[foreign[0]]!r} for impl={implementation.NAME!r}",
+                f"Config.{lacking[0]}",
+                f"{explicit[lacking[0]]!r} for impl={implementation.NAME!r}",
                 f"fields that it has: {sorted(implementation.TUNABLES) or 'none'}",
                 "leave the field out, or choose another implementation"
                 + (
                     "; NumPy's threads are BLAS's: limit them with the package threadpoolctl"
-                    if implementation.NAME == "numpy" and foreign[0] == "threads"
+                    if implementation.NAME == "numpy" and lacking[0] == "threads"
                     else ""
                 ),
             )
         )
-    known = dict.fromkeys(given, "asked for")
+    known = dict.fromkeys(explicit, "requested")
     if found is not None:
-        wanted, known = found.config, dict.fromkeys(found.config.given(), found.why)
-    settled, reasons = implementation.configure(spec, wanted)
-    run = implementation.prepare(spec, settled)
-    return Plan(implementation, settled, {"impl": why, **reasons, **known}, run)
+        requested, known = found.config, dict.fromkeys(found.config.explicit(), found.why)
+    lowered = masks.lowered_spec(spec, implementation.MASKS)
+    resolved, reasons = implementation.configure(lowered, requested)
+    run = implementation.prepare(lowered, resolved)
+    if lowered is not spec:
+        run = functools.partial(_run_lowered, run, implementation.MASKS)
+    return Plan(implementation, resolved, {"impl": why, **reasons, **known}, run)
 
 
 clear_when_changed(_plan.cache_clear)
 
 
+def _run_lowered(run: Callable[[Problem], None], handled: frozenset[str], problem: Problem) -> None:
+    run(masks.lowered(problem, handled))
+
+
 def _remembered(spec: CallSpec, impl: str, config: Config) -> Remembered | None:
-    """What wisdom says; it is not asked if `config` sets a field or is deterministic."""
-    return None if config.given() or config.deterministic else lookup(spec, impl)
+    """What wisdom says; it is not consulted if `config` sets a field or is deterministic."""
+    return None if config.explicit() or config.deterministic else lookup(spec, impl)
 
 
-def _preferred(config: Config) -> tuple[Implementation, str]:
-    """First implementation that can run and has every field that `config` sets, and why."""
-    passed_over = []
+def _preferred(spec: CallSpec, config: Config) -> tuple[Implementation, str]:
+    """First implementation that computes the call and has `config`'s fields, and why."""
+    skipped = []
     for name in REGISTRY:
         implementation = load(name)
         if (reason := implementation.missing()) is not None:
             _report_fallback(name, reason)
-            passed_over.append(f"{name} cannot run here ({reason})")
-        elif foreign := sorted(set(config.given()) - implementation.TUNABLES):
-            passed_over.append(f"{name} has no Config.{foreign[0]}")
+            skipped.append(f"{name} cannot run here ({reason})")
+        elif (reason := unsupported(implementation, spec)) is not None:
+            skipped.append(f"{name} does not compute this call ({reason})")
+        elif lacking := sorted(set(config.explicit()) - implementation.TUNABLES):
+            skipped.append(f"{name} has no Config.{lacking[0]}")
         else:
-            why = "; ".join(passed_over) or "the first choice"
+            why = "; ".join(skipped) or "the first choice"
             return implementation, f"auto: {why}"
     raise ConfigError(
         format_error(
             "config",
             repr(config),
-            f"fields that an implementation which runs here has: {'; '.join(passed_over)}",
+            f"fields of an implementation that computes this call here: {'; '.join(skipped)}",
             "leave the field out, or see `fastattn info`",
         )
     )
@@ -130,12 +137,12 @@ def _preferred(config: Config) -> tuple[Implementation, str]:
 
 @functools.cache
 def _report_fallback(name: str, reason: str) -> None:
-    """Log, once per process, that a preferred implementation is passed over."""
+    """Log, once per process, that a preferred implementation is skipped."""
     import logging  # `import fastattn` does not need it
 
     log = logging.getLogger("fastattn")
     log.addHandler(logging.NullHandler())
-    log.warning("impl='auto' passes over %s: %s", name, reason)
+    log.warning("impl='auto' skips %s: %s", name, reason)
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,13 +154,28 @@ class Explanation:
     impl : str
         Name of the implementation.
     config : Config
-        Full configuration, including the instruction set.
+        Full configuration.  Its `isa` names the kernel set that serves the call, if the
+        implementation has several.
     reasons : dict of str to str
-        Why ``impl`` and each field of `config` that is set were chosen.
+        Why they were chosen.  The keys are ``impl`` and the names of the fields of `config`
+        that are set.
     masks : tuple of str
-        What hides keys in this call.
+        What masks keys in this call.
     problem : str
-        The call's axes and data type, in words.
+        The call's axes and data type.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import fastattn
+    >>> x = np.zeros((64, 64), np.float32)
+    >>> explained = fastattn.explain(x, x, x, causal=True, kv_lengths=40, impl="numpy")
+    >>> explained.masks
+    ('causal', 'kv_lengths')
+    >>> print(explained)
+    problem  B=1 Hq=1 Hkv=1 Lq=64 Lk=64 D=64 Dv=64 float32
+    impl     numpy  (requested)
+    masks    causal, kv_lengths
     """
 
     impl: str
@@ -166,7 +188,7 @@ class Explanation:
         rows = [("problem", self.problem, ""), ("impl", self.impl, self.reasons["impl"])]
         rows += [
             (name, str(value), self.reasons.get(name, ""))
-            for name, value in self.config.given().items()
+            for name, value in self.config.explicit().items()
         ]
         rows.append(("masks", ", ".join(self.masks) or "none", ""))
         return "\n".join(
@@ -174,22 +196,13 @@ class Explanation:
         )
 
 
-def explain_plan(problem: Problem, impl: str, config: Config | None) -> Explanation:
-    """Explanation of the plan for `problem`."""
-    chosen, g = plan(problem, impl, config), problem.spec
-    hides = []
-    if problem.mask is not None:
-        hides.append(f"dense {problem.mask.dtype}")
-    if g.causal:
-        hides.append("causal")
-    if g.window is not None:
-        hides.append(f"window {g.window}")
-    if problem.lengths is not None:
-        hides.append("kv_lengths")
+def explain_plan(spec: CallSpec, impl: str, config: Config | None) -> Explanation:
+    """Explanation of the plan for a call."""
+    chosen = plan(spec, impl, config)
     return Explanation(
         impl=chosen.implementation.NAME,
         config=chosen.config,
         reasons=dict(chosen.reasons),
-        masks=tuple(hides),
-        problem=str(g),
+        masks=masks.labels(spec),
+        problem=str(spec),
     )

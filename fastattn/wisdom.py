@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
-
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, WisdomError, format_error
-from fastattn._spec import SPECS
+from fastattn._shapes import parse_shape, spec_of
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, Unfit, document_of, from_document, unusable
 
@@ -348,21 +346,4 @@ def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:
 
 def _size(shape: Sequence[int]) -> dict[str, int]:
     """The part of a key that follows from a shape."""
-    if len(shape) not in (6, 7) or not all(type(n) is int and n > 0 for n in shape):
-        raise ArgumentError(
-            format_error(
-                "shape",
-                repr(shape),
-                "6 or 7 whole numbers from 1 up: B, Hq, Hkv, Lq, Lk, D and Dv",
-                "write forget((1, 8, 8, 2048, 2048, 64))",
-            )
-        )
-    batch, heads_q, heads_kv, length_q, length_k, dim, dim_v = (*shape, shape[5])[:7]
-    single = np.dtype(np.float32)
-    q_shape, k_shape, v_shape = (
-        (batch, heads_q, length_q, dim),
-        (batch, heads_kv, length_k, dim),
-        (batch, heads_kv, length_k, dim_v),
-    )
-    facts = (False, None, False, None, None)
-    return keys.size_of(SPECS[q_shape, k_shape, v_shape, single, single, single, *facts])
+    return keys.size_of(spec_of(parse_shape(shape, least=1)))

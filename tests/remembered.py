@@ -11,7 +11,7 @@ import pytest
 
 import fastattn
 from fastattn import Config, _wisdom
-from fastattn._problem import normalise
+from fastattn._normalise import normalise
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, from_document
@@ -54,19 +54,7 @@ def spec(
 ) -> CallSpec:
     """Of a call with arrays of that shape."""
     q, k, v = empty(shape, dtype)
-    nothing: tuple[Any, ...] = (None,) * 4
-    return normalise(
-        q,
-        k,
-        v,
-        None,
-        causal,
-        window,
-        "bottom_right",
-        *nothing,
-        False,
-        np.empty(q.shape[:-1] + v.shape[-1:], dtype),
-    ).spec
+    return normalise(q, k, v, causal=causal, window=window, align="bottom_right").spec
 
 
 def remember(shape: tuple[int, ...] = SHAPE, config: Config = WINNER, **more: Any) -> Path:

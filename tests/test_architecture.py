@@ -31,7 +31,8 @@ ROOT = Path(__file__).resolve().parent.parent
 ROWS = (
     ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
     ("_roofline", "_threads"),
-    ("masks", "_spec", "_problem"),
+    ("_spec", "_problem", "_arrays"),
+    ("masks", "_shapes", "_normalise"),
     ("implementations",),
     ("_wisdom", "_plan"),
     ("wisdom", "_api"),

@@ -62,7 +62,7 @@ def test_deterministic_is_a_flag(value: Any) -> None:
     with pytest.raises(ConfigError, match=r"Config\.deterministic.*Fix"):
         Config(deterministic=value)
     config = Config(threads=2, deterministic=True)
-    assert config.given() == {"threads": 2}
+    assert config.explicit() == {"threads": 2}
     assert config != Config(threads=2)
     assert hash(config) != hash(Config(threads=2))
     assert repr(config) == "Config(threads=2, deterministic=True)"
@@ -106,4 +106,4 @@ def _configs() -> st.SearchStrategy[Config]:
 def test_repr_is_the_call_that_makes_it(config: Config) -> None:
     """What is printed can be pasted."""
     assert eval(repr(config)) == config
-    assert Config(**config.given(), deterministic=config.deterministic) == config
+    assert Config(**config.explicit(), deterministic=config.deterministic) == config

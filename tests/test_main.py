@@ -55,7 +55,6 @@ def test_explain(command: Command) -> None:
     status, out, err = command("explain", "--shape", "4,32,8,1,4096,128", "--dtype", "float32")
     assert status == 0, err
     assert "B=4 Hq=32 Hkv=8 Lq=1 Lk=4096 D=128 Dv=128 float32" in out
-    assert fastattn.explain.__name__ in ("explain",)
     auto = next(name for name, why in fastattn.implementations().items() if why is None)
     assert auto in out
     assert "masks    none" in out
@@ -70,7 +69,7 @@ def test_explain_everything(command: Command, dtype: str) -> None:
         )
         assert status == 0, err
         assert f"D=32 Dv=16 {dtype}" in out
-        assert "asked for" in out
+        assert "requested" in out
         assert "causal" in out
 
 

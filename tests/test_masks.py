@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 import fastattn
 from fastattn import masks
-from fastattn.masks import KINDS, Band
+from fastattn._spec import Band
+from fastattn.masks import KINDS
 
 sides = st.none() | st.integers(0, 9)
 bands = st.builds(Band, sides, sides)

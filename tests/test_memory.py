@@ -41,7 +41,7 @@ print(extra)
 
 def _extra_bytes(target: Target, shape: tuple[int, int, int], **tunables: int) -> int:
     """Peak beyond inputs and output of a call of Lq, Lk, D = Dv."""
-    config = target.config(**tunables).given()
+    config = target.config(**tunables).explicit()
     how = {"impl": target.impl, "config": config, "shape": shape}
     return int(run_python(CODE, json.dumps(how), timeout_seconds=300))
 

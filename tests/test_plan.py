@@ -11,7 +11,7 @@ import pytest
 from targets import RUNNABLE, Target
 
 import fastattn
-from fastattn import Config, ConfigError, _plan, implementations
+from fastattn import Config, ConfigError, _plan, implementations, masks
 from fastattn.implementations import REGISTRY, load
 
 
@@ -28,9 +28,11 @@ def _fake(name: str, tunables: set[str], missing: str | None) -> Any:
         NAME=name,
         SUMMARY="",
         TUNABLES=frozenset(tunables),
+        MASKS=frozenset(kind.NAME for kind in masks.KINDS),
         missing=lambda: missing,
+        supports=lambda spec: None,
         configure=lambda spec, config: (
-            Config(**{"threads": 7, **config.given()}),
+            Config(**{"threads": 7, **config.explicit()}),
             {"threads": "lucky"},
         ),
         prepare=lambda spec, config: run,
@@ -64,7 +66,7 @@ def test_auto_takes_the_first_that_can_run(fakes: object, caplog: pytest.LogCapt
     assert explained.reasons["impl"] == "auto: gone cannot run here (no such metal)"
     assert explained.reasons["threads"] == "lucky"
     assert [record.getMessage() for record in caplog.records] == [
-        "impl='auto' passes over gone: no such metal"
+        "impl='auto' skips gone: no such metal"
     ]
 
 
@@ -73,7 +75,7 @@ def test_auto_takes_one_that_has_the_fields(fakes: object) -> None:
     explained = fastattn.explain(*_arrays(), config=Config(block_q=3))
     assert explained.impl == "rich"
     assert "plain has no Config.block_q" in explained.reasons["impl"]
-    assert explained.reasons["block_q"] == "asked for"
+    assert explained.reasons["block_q"] == "requested"
     assert explained.config == Config(block_q=3, threads=7)
     with pytest.raises(ConfigError, match="isa='x'.*plain has no Config.isa.*Fix"):
         fastattn.explain(*_arrays(), config=Config(isa="x"))
@@ -150,13 +152,13 @@ def test_explanation(target: Target) -> None:
     )
     assert explained.impl == target.impl
     assert explained.config.isa == target.isa
-    assert set(explained.reasons) == {"impl", *explained.config.given()}
+    assert set(explained.reasons) == {"impl", *explained.config.explicit()}
     assert all(explained.reasons.values())
-    assert explained.reasons["impl"] == "asked for"
+    assert explained.reasons["impl"] == "requested"
     assert explained.masks == ("dense bool", "causal", "window (1, None)", "kv_lengths")
     assert explained.problem == "B=2 Hq=4 Hkv=2 Lq=6 Lk=6 D=8 Dv=8 float32"
     text = str(explained)
-    for name, value in explained.config.given().items():
+    for name, value in explained.config.explicit().items():
         assert f"{name:<8} {value}" in text
         assert explained.reasons[name] in text
     assert explained.problem in text
@@ -181,7 +183,7 @@ def test_every_tunable_is_settled(target: Target) -> None:
     ):
         q, k = (np.broadcast_to(np.float32(0), shape) for shape in (q_shape, k_shape))
         explained = fastattn.explain(q, k, k, impl=target.impl, config=target.config())
-        assert set(explained.config.given()) == tunables
+        assert set(explained.config.explicit()) == tunables
 
 
 def test_threads_default_to_the_usable_cpus(tiled: Target) -> None:

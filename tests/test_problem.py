@@ -14,17 +14,12 @@ from hypothesis import given
 from strategies import Call, calls
 
 import fastattn
-from fastattn import _spec
-from fastattn._problem import Problem, normalise
-from fastattn._spec import SPECS, CallSpec
+from fastattn import _shapes
+from fastattn._normalise import normalise
+from fastattn._shapes import SPECS
+from fastattn._spec import CallSpec
 
 F32 = np.float32
-
-
-def _normalise(q: Any, k: Any, v: Any, **arguments: Any) -> Problem:
-    names = ("mask", "window", "align", "scale", "softcap", "kv_lengths", "sinks", "out")
-    defaults = {**dict.fromkeys(names), "causal": False, "return_lse": False}
-    return normalise(q, k, v, **{**defaults, **arguments})
 
 
 def _arrays(*batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -39,7 +34,7 @@ def _arrays(*batch: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def test_nothing_is_copied(call: Call) -> None:
     """Arrays are the caller's own; the rest is broadcast to its full shape."""
     q, k, v = call.arrays
-    problem = _normalise(q, k, v, return_lse=True, **call.arguments)
+    problem = normalise(q, k, v, return_lse=True, **call.arguments)
     g = problem.spec
     assert problem.q is q
     assert problem.k is k
@@ -61,7 +56,7 @@ def test_nothing_is_copied(call: Call) -> None:
 
 def test_spec() -> None:
     """Static facts, in the field's names."""
-    g = _normalise(*_arrays(3, 7), causal=True, align=0).spec
+    g = normalise(*_arrays(3, 7), causal=True, align=0).spec
     assert (g.batch, g.batch_shape, g.heads_q, g.heads_kv, g.group) == (21, (3, 7), 4, 2, 2)
     assert (g.length_q, g.length_k, g.dim, g.dim_v) == (3, 5, 8, 6)
     assert g.scale == 1 / np.sqrt(8)
@@ -73,7 +68,7 @@ def test_spec() -> None:
 
 def test_spec_of_two_dimensions() -> None:
     """One head, no head axis."""
-    g = _normalise(*(a[0] for a in _arrays())).spec
+    g = normalise(*(a[0] for a in _arrays())).spec
     assert (g.batch, g.heads_q, g.heads_kv, g.two_dimensional) == (1, 1, 1, True)
     assert g.out_shape == (3, 6)
     assert g.lse_shape == (3,)
@@ -81,21 +76,21 @@ def test_spec_of_two_dimensions() -> None:
 
 def test_equal_calls_share_their_spec() -> None:
     """Found by value: other arrays of the same shapes, the same object."""
-    first = _normalise(*_arrays(2), softcap=2, scale=1)
-    assert first.spec is _normalise(*_arrays(2), softcap=2.0, scale=1.0).spec
-    assert first.spec is not _normalise(*_arrays(2), softcap=3.0, scale=1.0).spec
-    assert first.spec is not _normalise(*_arrays(3), softcap=2.0, scale=1.0).spec
+    first = normalise(*_arrays(2), softcap=2, scale=1)
+    assert first.spec is normalise(*_arrays(2), softcap=2.0, scale=1.0).spec
+    assert first.spec is not normalise(*_arrays(2), softcap=3.0, scale=1.0).spec
+    assert first.spec is not normalise(*_arrays(3), softcap=2.0, scale=1.0).spec
 
 
 def test_flags_of_numpy_are_flags() -> None:
     """As good as Python's own, and the same spec."""
     x = np.zeros((3, 4), F32)
-    plain = _normalise(x, x, x, causal=False)
-    same = _normalise(x, x, x, causal=np.False_, return_lse=np.False_)
+    plain = normalise(x, x, x, causal=False)
+    same = normalise(x, x, x, causal=np.False_, return_lse=np.False_)
     assert same.spec is plain.spec
     assert same.lse is None and same.offsets is None
-    causal = _normalise(x, x, x, causal=True)
-    same = _normalise(x, x, x, causal=np.True_, return_lse=np.True_)
+    causal = normalise(x, x, x, causal=True, return_lse=True)
+    same = normalise(x, x, x, causal=np.True_, return_lse=np.True_)
     assert same.spec is causal.spec is not plain.spec
     assert same.lse is not None and same.offsets is not None
 
@@ -155,12 +150,12 @@ def test_no_array_is_kept(target: Any) -> None:
 
 def test_specs_are_forgotten_when_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """And are found anew by who needs them."""
-    monkeypatch.setattr(_spec, "_REMEMBERED", 4)
+    monkeypatch.setattr(_shapes, "_REMEMBERED", 4)
     SPECS.clear()
     for _ in range(2):
         for length in range(1, 10):
             x = np.zeros((length, 4), F32)
-            assert _normalise(x, x, x).spec.length_q == length
+            assert normalise(x, x, x).spec.length_q == length
             assert 1 <= len(SPECS) <= 4
 
 
@@ -170,7 +165,7 @@ def test_refused_calls_are_not_remembered() -> None:
     x = np.zeros((3, 4), F32)
     for _ in range(2):
         with pytest.raises(fastattn.ShapeError):
-            _normalise(x, x[:, :2], x)
+            normalise(x, x[:, :2], x)
     assert not SPECS
 
 
@@ -184,7 +179,7 @@ def test_threads_share_a_spec() -> None:
         for length in range(1, 60):
             x = np.zeros((length, 4), F32)
             barrier.wait()
-            mine.append(_normalise(x, x, x, softcap=length).spec)
+            mine.append(normalise(x, x, x, softcap=length).spec)
 
     SPECS.clear()
     threads = [threading.Thread(target=work, args=(mine,)) for mine in found]
@@ -213,17 +208,17 @@ def test_threads_share_a_spec() -> None:
 )
 def test_offsets(arguments: dict[str, Any], expected: list[int]) -> None:
     """Key position of query 0, for each batch entry."""
-    problem = _normalise(*_arrays(2), causal=True, **arguments)
+    problem = normalise(*_arrays(2), causal=True, **arguments)
     assert problem.offsets is not None
     assert problem.offsets.tolist() == expected
-    assert _normalise(*_arrays(2), **arguments).offsets is None
+    assert normalise(*_arrays(2), **arguments).offsets is None
 
 
 def test_no_alignment_is_needed_for_as_many_keys_as_queries() -> None:
     """All conventions agree there."""
     x = np.zeros((2, 5, 4), F32)
     for arguments in ({"causal": True}, {"window": (1, 1)}):
-        assert _normalise(x, x, x, **arguments).offsets.tolist() == 0
+        assert normalise(x, x, x, **arguments).offsets.tolist() == 0
 
 
 @pytest.mark.parametrize(
@@ -231,7 +226,7 @@ def test_no_alignment_is_needed_for_as_many_keys_as_queries() -> None:
 )
 def test_lengths(lengths: Any) -> None:
     """One for all, or one for each batch entry, of any integer type."""
-    problem = _normalise(*_arrays(2), kv_lengths=lengths)
+    problem = normalise(*_arrays(2), kv_lengths=lengths)
     assert problem.lengths is not None
     assert problem.lengths.tolist() == np.broadcast_to(lengths, (2,)).tolist()
 

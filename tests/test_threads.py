@@ -37,7 +37,7 @@ def check(x, got):
 
 
 def _run(target: Target, code: str, **tunables: int) -> str:
-    config = target.config(**tunables).given()
+    config = target.config(**tunables).explicit()
     return run_python(HEADER + code, json.dumps({"impl": target.impl, "config": config}))
 
 

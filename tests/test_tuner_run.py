@@ -74,7 +74,7 @@ def test_the_result_is_read(quiet: Path) -> None:
     ):
         assert part in words
     document = json.loads(json.dumps(result.to_json()))
-    assert document["config"] == result.config.given()
+    assert document["config"] == result.config.explicit()
     assert document["speedup_interval"] == list(result.speedup_interval)
     assert document["load"]["usable_cpus"] == 2
     assert len(document["search"]["final_seconds"]) == 15

@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 import fastattn
 from fastattn import Config, ConfigError
-from fastattn._spec import SPECS, CallSpec
+from fastattn._shapes import spec_of
+from fastattn._spec import CallSpec
 from fastattn._wisdom import keys
 from fastattn.implementations import load
 from fastattn.tuner import space as spaces
@@ -33,10 +33,7 @@ problems = pytest.mark.parametrize("problem", PROBLEMS.values(), ids=PROBLEMS)
 
 
 def _spec(problem: tuple[int, ...], dtype: str = "float32") -> CallSpec:
-    batch, heads_q, heads_kv, length_q, length_k, dim = problem
-    q, kv = (batch, heads_q, length_q, dim), (batch, heads_kv, length_k, dim)
-    of = np.dtype(dtype)
-    return SPECS[(q, kv, kv, of, of, of, False, None, True, None, None)]
+    return spec_of(problem, dtype)
 
 
 def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
@@ -48,7 +45,7 @@ def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
 def _call(impl: str, config: Config, g: CallSpec) -> tuple[Any, ...]:
     """What an implementation is made to do: its blocks end where the problem ends."""
     keys, rows = max(1, g.length_k), max(1, g.length_q * g.heads_q // g.heads_kv)
-    fields = load(impl).configure(g, config)[0].given()
+    fields = load(impl).configure(g, config)[0].explicit()
     part = min(int(fields.get("keys_per_split", keys)), keys)
     return (
         impl,

@@ -71,7 +71,7 @@ def test_forget(wisdom_folder: Path, command: Command) -> None:
         ((), "ACTION"),
         (("forget",), "--all --here --damaged --shape"),
         (("forget", "--all", "--here"), "--here"),
-        (("forget", "--shape", "1,2"), "--shape"),
+        (("forget", "--shape", "1,2"), "shape"),
         (("forget", "--shape", "1,2,2,0,4,8"), "shape"),
         (("forget", "--all", "--dtype", "int8"), "dtype"),
         (("forget", "--damaged", "--dtype", "float32"), "without --damaged"),

@@ -37,16 +37,16 @@ def test_exact(wisdom_folder: Path) -> None:
     explained = _explain()
     why = "tuned here on B=1 Hq=4 Hkv=2 Lq=64 Lk=64 D=16 Dv=16 float32"
     assert explained.reasons["impl"] == f"auto: {why}"
-    for name, value in WINNER.given().items():
+    for name, value in WINNER.explicit().items():
         assert getattr(explained.config, name) == value
         assert explained.reasons[name] == why
-    for name in set(default.config.given()) - set(WINNER.given()):
+    for name in set(default.config.explicit()) - set(WINNER.explicit()):
         assert explained.reasons[name] == default.reasons[name]
     assert explained.config != default.config
     assert why in str(explained)
     asked = _explain(impl=IMPL)
     assert asked.config == explained.config
-    assert asked.reasons["impl"] == "asked for"
+    assert asked.reasons["impl"] == "requested"
     assert asked.reasons["block_q"] == why
     assert np.allclose(
         fastattn.attention(*arrays()), fastattn.attention(*arrays(), impl="numpy"), atol=1e-5
@@ -118,7 +118,7 @@ def test_the_nearest_serves(wisdom_folder: Path) -> None:
 def test_what_the_default_chooses_too_follows_the_shape(wisdom_folder: Path) -> None:
     """A winner serves its own problem as it is, others with what is special in it."""
     default = _explain().config
-    fields: dict[str, Any] = default.given() | {"block_q": default.block_q * 2}
+    fields: dict[str, Any] = default.explicit() | {"block_q": default.block_q * 2}
     remembered.remember(config=Config(**fields))
     own = _wisdom.lookup(spec(), "auto")
     assert own is not None
@@ -370,17 +370,14 @@ def test_a_warm_call_does_not_look_up(wisdom_folder: Path, monkeypatch: pytest.M
 
 def test_a_warm_plan_takes_less_than_five_microseconds(wisdom_folder: Path) -> None:
     """The whole of `plan`, in the quietest of many short times."""
-    from fastattn._problem import normalise
-
     remembered.remember()
-    nothing: tuple[Any, ...] = (None,) * 6
-    problem = normalise(*arrays(), None, False, *nothing, False, None)
-    assert "tuned" in _plan.plan(problem, "auto", None).reasons["impl"]
+    spec = remembered.spec()
+    assert "tuned" in _plan.plan(spec, "auto", None).reasons["impl"]
     best = sys.float_info.max
     for _ in range(200):
         start = time.perf_counter()
         for _ in range(20):
-            _plan.plan(problem, "auto", None)
+            _plan.plan(spec, "auto", None)
         best = min(best, (time.perf_counter() - start) / 20)
     assert best < 5e-6
 

@@ -9,9 +9,11 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fastattn._commands import live, shapes
+from fastattn._commands import live
+from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
+from fastattn._shapes import SHAPE, parse_shape
 from fastattn._version import __version__
 from fastattn.implementations import REGISTRY
 from fastattn.tuner import TuningResult, tune
@@ -37,8 +39,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--shape", action="append", default=[], metavar=shapes.METAVAR, help="may be repeated")
-    add("--dtype", default="float32", metavar="NAME", help=shapes.DTYPE_HELP)
+    add("--shape", action="append", default=[], metavar=SHAPE, help="may be repeated")
+    add("--dtype", default="float32", metavar="NAME", help=", ".join(DTYPES))
     add("--causal", action="store_true", help="causal, aligned bottom-right")
     add(
         "--space",
@@ -71,7 +73,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
         yield _spaces(options)
         return
     texts = _shard(options.shard, options.shape)
-    problems = [shapes.axes(text) for text in texts]
+    problems = [parse_shape(text) for text in texts]
     for axes in problems:
         space_of(
             options.space or "kernel",
@@ -126,12 +128,10 @@ def _spaces(options: argparse.Namespace) -> str:
     """Genes and values of the spaces, for the first shape or an example."""
     if options.space is None:
         raise ArgumentError(
-            format_error(
-                "--shape", "none", f"at least one {shapes.METAVAR}", f"write --shape {_SHOWN}"
-            )
+            format_error("--shape", "none", f"at least one {SHAPE}", f"write --shape {_SHOWN}")
         )
     text = options.shape[0] if options.shape else _SHOWN
-    spec = spec_of(shapes.axes(text), options.dtype, options.causal)
+    spec = spec_of(parse_shape(text), options.dtype, options.causal)
     lines = [f"for {words_of(spec)} on this machine:"]
     for name in [options.space] if options.space else SPACES:
         space = space_of(name, spec, options.impl)

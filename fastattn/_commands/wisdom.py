@@ -6,8 +6,9 @@ import argparse
 from collections.abc import Callable
 
 from fastattn import wisdom
-from fastattn._commands import shapes
+from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, format_error
+from fastattn._shapes import SHAPE, parse_shape
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -34,8 +35,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     which.add_argument("--all", action="store_true", help="of every machine and build")
     which.add_argument("--here", action="store_true", help="of this machine and build")
     which.add_argument("--damaged", action="store_true", help="what cannot be read or run")
-    which.add_argument("--shape", metavar=shapes.METAVAR, help="of this machine, for such problems")
-    forgotten.add_argument("--dtype", metavar="NAME", help=f"of it, only {shapes.DTYPE_HELP}")
+    which.add_argument("--shape", metavar=SHAPE, help="of this machine, for such problems")
+    forgotten.add_argument("--dtype", metavar="NAME", help=f"of it, only {', '.join(DTYPES)}")
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
@@ -54,7 +55,7 @@ def _forget(options: argparse.Namespace) -> int:
         raise ArgumentError(
             format_error("--dtype", options.dtype, "it without --damaged", "leave one of them out")
         )
-    shape = None if options.shape is None else shapes.axes(options.shape)
+    shape = None if options.shape is None else parse_shape(options.shape)
     return wisdom.forget(shape, options.dtype, everywhere=options.all, damaged=options.damaged)
 
 

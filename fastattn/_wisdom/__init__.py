@@ -189,8 +189,8 @@ def _special(entry: Entry) -> Config:
         return config
     configure = load(entry.impl).configure
     settled, _ = configure(entry.spec, config)
-    for name in config.given():
-        fields: dict[str, Any] = config.given()
+    for name in config.explicit():
+        fields: dict[str, Any] = config.explicit()
         del fields[name]
         if configure(entry.spec, Config(**fields))[0] == settled:
             config = Config(**fields)

@@ -13,10 +13,11 @@ from typing import Any
 from fastattn._config import TUNABLES, Config
 from fastattn._dtypes import DTYPES
 from fastattn._errors import FastattnError
+from fastattn._shapes import spec_of
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys
 from fastattn._wisdom.keys import Key
-from fastattn.implementations import REGISTRY, load
+from fastattn.implementations import REGISTRY, load, unsupported
 
 __all__ = ["Entry", "Unfit", "document_of", "from_document", "parse", "problem_of", "unusable"]
 
@@ -122,7 +123,7 @@ class Entry:
             "environment": self.environment,
             "key": self.key.document(),
             "problem": problem_of(self.spec),
-            "winner": {"impl": self.impl, "config": self.config.given()},
+            "winner": {"impl": self.impl, "config": self.config.explicit()},
             "evidence": self.evidence,
             "date": self.date,
         }
@@ -204,7 +205,7 @@ def from_document(document: Any) -> Entry:
 def unusable(impl: str, config: Config, spec: CallSpec) -> str | None:
     """Why this machine cannot compute a problem in this way; None if it can."""
     implementation = load(impl)
-    if (reason := implementation.missing()) is not None:
+    if (reason := unsupported(implementation, spec)) is not None:
         return reason
     try:
         implementation.configure(spec, config)
@@ -237,21 +238,15 @@ def _spec(value: Any) -> CallSpec:
         or not all(type(part) is int and 0 <= part <= _LARGEST for part in reach)
     ):
         raise Unfit("its problem is not a valid one")
-    return CallSpec(
-        dtype=DTYPES[said["dtype"]],
-        two_dimensional=False,
-        batch_shape=(said["batch"],),
-        heads_q=said["heads_q"],
-        heads_kv=said["heads_kv"],
-        length_q=said["length_q"],
-        length_k=said["length_k"],
-        dim=said["dim"],
-        dim_v=said["dim_v"],
-        causal=said["causal"],
-        window=None if window is None else (window[0], window[1]),
-        scale=1.0,
-        softcap=None,
-    )
+    try:
+        return spec_of(
+            sizes,
+            said["dtype"],
+            causal=said["causal"],
+            window=None if window is None else (window[0], window[1]),
+        )
+    except FastattnError as error:
+        raise Unfit(f"its problem is not a valid one: {error}") from None
 
 
 def _key(value: dict[str, Any], spec: CallSpec) -> Key:

@@ -23,6 +23,7 @@ from fastattn._threads import wanted_threads
 NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
 TUNABLES = frozenset({"block_q", "block_k", "keys_per_split", "threads", "isa"})
+MASKS = frozenset({"dense", "causal", "window", "lengths"})
 
 _OPERATION = "forward"
 
@@ -67,6 +68,25 @@ class Tile(NamedTuple):
 def missing() -> str | None:
     """Why the compiled extension cannot be used; None if it can."""
     return native()[1]
+
+
+def supports(spec: CallSpec) -> str | None:
+    """Why it cannot compute such a call; None if it can."""
+    return None
+
+
+def fingerprint() -> dict[str, str]:
+    """Digest of the compiled extension."""
+    import hashlib
+
+    binding, _ = native()
+    if binding is None or binding.__file__ is None:
+        return {}
+    try:
+        with open(binding.__file__, "rb") as file:
+            return {"extension": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError:  # replaced by another installation, say
+        return {"extension": "unreadable"}
 
 
 def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:

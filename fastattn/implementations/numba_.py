@@ -31,6 +31,7 @@ from fastattn.implementations._numba.pool import run_on_threads
 NAME = "numba"
 SUMMARY = "a tiled kernel that Numba compiles for this processor"
 TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
+MASKS = frozenset({"dense", "causal", "window", "lengths"})
 
 _BLOCK_Q = 256
 _BLOCK_K = 192  # a multiple of 6 and of 8: whole tiles
@@ -57,6 +58,21 @@ def missing() -> str | None:
     except ValueError:  # a stand-in without a spec takes the module's place
         found = False
     return None if found else "the package numba is not installed"
+
+
+def supports(spec: CallSpec) -> str | None:
+    """Why it cannot compute such a call; None if it can."""
+    return None
+
+
+def fingerprint() -> dict[str, str]:
+    """Version of Numba."""
+    from importlib import metadata
+
+    try:
+        return {"numba": metadata.version("numba")}
+    except metadata.PackageNotFoundError:
+        return {}
 
 
 def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:

@@ -23,11 +23,22 @@ from fastattn._spec import CallSpec
 NAME = "numpy"
 SUMMARY = "the definition: two BLAS products around a softmax held in memory"
 TUNABLES: frozenset[str] = frozenset()
+MASKS = frozenset(kind.NAME for kind in masks.KINDS)
 
 
 def missing() -> str | None:
     """Why this implementation cannot run here; always None, since it can run anywhere."""
     return None
+
+
+def supports(spec: CallSpec) -> str | None:
+    """Why it cannot compute such a call; always None, since it is the definition."""
+    return None
+
+
+def fingerprint() -> dict[str, str]:
+    """Nothing: it has no field that wisdom could remember."""
+    return {}
 
 
 def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
@@ -71,14 +82,14 @@ def _run(problem: Problem) -> None:
     if problem.lse is not None:
         problem.lse[...] = (m + np.log(l)).reshape(problem.lse.shape)
 
-    nothing = l == 0  # is seen; otherwise the largest weight is 1
+    fully_masked = l == 0  # other rows have l >= 1
     if problem.sinks is not None:
         sink = _grouped(problem.sinks.astype(compute)[:, None, None], g)
-        top = np.fmax(m, sink)
-        e *= np.exp(m - top)
-        l = l * np.exp(m - top) + np.exp(sink - top)
+        m_s = np.fmax(m, sink)
+        e *= np.exp(m - m_s)
+        l = l * np.exp(m - m_s) + np.exp(sink - m_s)
     o = _weighted_sum(e, v, visible)
-    np.divide(o, np.where(nothing, 1, l), out=out, casting="unsafe")
+    np.divide(o, np.where(fully_masked, 1, l), out=out, casting="unsafe")
 
 
 def _grouped(array: np.ndarray, g: CallSpec) -> np.ndarray:

@@ -1,50 +1,38 @@
-"""What a mask kind reads of a problem, and what it offers."""
+"""What a mask kind offers."""
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
-from fastattn.masks._band import Band
+from fastattn._problem import Problem
+from fastattn._spec import Band, CallSpec
 
-__all__ = ["CallSpec", "Kind", "Problem"]
-
-
-class CallSpec(Protocol):
-    """Static facts a mask may read."""
-
-    @property
-    def causal(self) -> bool: ...
-    @property
-    def window(self) -> tuple[int | None, int | None] | None: ...
-    @property
-    def length_q(self) -> int: ...
-    @property
-    def length_k(self) -> int: ...
-
-
-class Problem(Protocol):
-    """Arrays a mask may read, all in the order (*batch, head, query, key)."""
-
-    @property
-    def spec(self) -> CallSpec: ...
-    @property
-    def mask(self) -> np.ndarray | None: ...
-    @property
-    def offsets(self) -> np.ndarray | None: ...
-    @property
-    def lengths(self) -> np.ndarray | None: ...
+__all__ = ["Kind", "OperandKind"]
 
 
 class Kind(Protocol):
-    """A mask kind: a module with these three names.
+    """A mask kind: a module with these names.
 
-    `visible` defines the meaning.  `band` gives the part of it that moves along with the
-    query: compiled kernels skip whatever lies outside the band that all kinds share.
+    `visible` defines the meaning.  `band` bounds it by keys around the query's position:
+    compiled kernels skip whatever lies outside the band that all kinds share.
     """
 
     NAME: str
 
-    def band(self, spec: CallSpec) -> Band: ...
-    def visible(self, problem: Problem) -> np.ndarray | None: ...
+    def label(self, spec: CallSpec) -> str | None:
+        """Its text in an explanation; None if it is no part of the call."""
+
+    def band(self, spec: CallSpec) -> Band:
+        """A band outside which it masks every key; `EVERYTHING` if there is none."""
+
+    def visible(self, problem: Problem) -> np.ndarray | None:
+        """Visible keys, bool, broadcast to (*batch, Hq, Lq, Lk); None if it masks nothing."""
+
+
+class OperandKind(Kind, Protocol):
+    """A mask kind with an operand of its own, in ``Problem.operands[NAME]``."""
+
+    def check(self, value: Any, spec: CallSpec) -> Any:
+        """The operand from what the caller passes; refuses it with a FastattnError."""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from fastattn.masks._band import EVERYTHING, Band
-
-if TYPE_CHECKING:
-    from fastattn.masks._kind import CallSpec, Problem
+from fastattn._problem import Problem
+from fastattn._spec import EVERYTHING, Band, CallSpec
 
 NAME = "causal"
+
+
+def label(spec: CallSpec) -> str | None:
+    """``causal``."""
+    return NAME if spec.causal else None
 
 
 def band(spec: CallSpec) -> Band:
@@ -21,7 +22,7 @@ def band(spec: CallSpec) -> Band:
 
 def visible(problem: Problem) -> np.ndarray | None:
     """Visible keys, bool (*batch, 1, Lq, Lk); None if the call is not causal."""
-    g = problem.spec
-    if not g.causal or problem.offsets is None:
+    spec = problem.spec
+    if not spec.causal or problem.offsets is None:
         return None
-    return band(g).visible(problem.offsets, g.length_q, g.length_k)
+    return band(spec).visible(problem.offsets, spec.length_q, spec.length_k)

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
-from fastattn.masks._band import EVERYTHING, Band
-
-if TYPE_CHECKING:
-    from fastattn.masks._kind import CallSpec, Problem
+from fastattn._errors import ArgumentError, format_error
+from fastattn._problem import Problem
+from fastattn._spec import EVERYTHING, Band, CallSpec
+from fastattn.masks._positions import constant, integers
 
 NAME = "lengths"
+
+
+def label(spec: CallSpec) -> str | None:
+    """``kv_lengths``, the argument."""
+    return "kv_lengths" if spec.has_lengths else None
+
+
+def check(value: object, spec: CallSpec) -> np.ndarray:
+    """The argument `kv_lengths` as int64 (*batch)."""
+    if type(value) is int and 0 <= value <= spec.length_k:
+        return constant(value, spec.batch_shape)
+    accepted = f"whole numbers from 0 to Lk = {spec.length_k}"
+    lengths = integers("kv_lengths", value, spec, accepted)
+    if lengths.size and (lengths.min() < 0 or lengths.max() > spec.length_k):
+        raise ArgumentError(
+            format_error(
+                "kv_lengths",
+                f"values from {lengths.min()} to {lengths.max()}",
+                accepted,
+                "count the keys that are there",
+            )
+        )
+    return lengths.astype(np.int64)
 
 
 def band(spec: CallSpec) -> Band:

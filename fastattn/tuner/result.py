@@ -74,7 +74,7 @@ def name_of(space: Space, point: Point, spec: CallSpec) -> str:
 
 
 def _words(impl: str, config: Config, dtype: str = "") -> str:
-    fields = [f"{name}={value}" for name, value in config.given().items()]
+    fields = [f"{name}={value}" for name, value in config.explicit().items()]
     return " ".join([impl, *fields, dtype]).strip()
 
 
@@ -179,7 +179,7 @@ class TuningResult:
             plain[name] = None if plain[name] is None else list(plain[name])
         return {
             **plain,
-            "config": self.config.given(),
+            "config": self.config.explicit(),
             "remembered": None if self.remembered is None else str(self.remembered),
             "load": asdict(self.load),
             "search": self.search.to_json(),

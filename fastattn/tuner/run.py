@@ -216,7 +216,7 @@ def _remembered(space: Space, spec: CallSpec, impl: str) -> list[Point]:
     if known is None:
         return []
     settled, _ = load(known.impl).configure(spec, known.config)
-    point = space.nearest({"impl": known.impl, **settled.given()})
+    point = space.nearest({"impl": known.impl, **settled.explicit()})
     return [] if point is None else [point]
 
 

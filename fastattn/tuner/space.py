@@ -357,7 +357,7 @@ def _ladder(values: Sequence[int], extent: int, default: Value | None) -> list[i
 def _shipped(impl: str, spec: CallSpec) -> dict[str, Value]:
     """Default configuration of an implementation, as values of genes."""
     settled, _ = load(impl).configure(spec, Config())
-    return {"impl": impl, **settled.given()}
+    return {"impl": impl, **settled.explicit()}
 
 
 def _fits(impl: str, spec: CallSpec) -> bool:

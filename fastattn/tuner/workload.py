@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fastattn import _shapes
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, UnavailableError, format_error
-from fastattn._problem import normalise
+from fastattn._shapes import parse_shape
 from fastattn._spec import CallSpec
 
 __all__ = ["arrays", "numpy_dtype", "spec_of", "words_of"]
@@ -34,26 +34,9 @@ def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any]
     UnavailableError
         `dtype` needs a package that is not installed.
     """
-    try:
-        axes = [operator.index(axis) for axis in shape]
-    except TypeError:
-        axes = []
-    if len(axes) not in (6, 7) or min(axes) < 0:
-        raise ArgumentError(
-            format_error(
-                "shape",
-                repr(shape),
-                "6 or 7 whole numbers from 0 up: B, Hq, Hkv, Lq, Lk, D and, if it differs, Dv",
-                "write (1, 8, 8, 2048, 2048, 64)",
-            )
-        )
-    batch, heads_q, heads_kv, length_q, length_k, dim, dim_v = (*axes, axes[5])[:7]
     zero = np.zeros((), numpy_dtype(dtype))
-    return (
-        np.broadcast_to(zero, (batch, heads_q, length_q, dim)),
-        np.broadcast_to(zero, (batch, heads_kv, length_k, dim)),
-        np.broadcast_to(zero, (batch, heads_kv, length_k, dim_v)),
-    )
+    q, k, v = (np.broadcast_to(zero, axes) for axes in parse_shape(shape).arrays)
+    return q, k, v
 
 
 def spec_of(shape: Sequence[int], dtype: str, causal: bool) -> CallSpec:
@@ -64,20 +47,7 @@ def spec_of(shape: Sequence[int], dtype: str, causal: bool) -> CallSpec:
     FastattnError
         The call would be refused, or there is nothing to compute.
     """
-    align = "bottom_right" if causal else None
-    spec = normalise(
-        *arrays(shape, dtype),
-        mask=None,
-        causal=causal,
-        window=None,
-        align=align,
-        scale=None,
-        softcap=None,
-        kv_lengths=None,
-        sinks=None,
-        return_lse=False,
-        out=None,
-    ).spec
+    spec = _shapes.spec_of(shape, dtype, causal=causal)
     if spec.multiply_adds == 0:
         raise ArgumentError(
             format_error(
