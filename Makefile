@@ -9,11 +9,13 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 
-.PHONY: help test test-thorough bench roofline tuned preview report chart peers replay compare history browser \
-        lint sanitize clean distclean
+.PHONY: help test test-thorough test-timing coverage bench roofline tuned preview report chart peers replay compare history browser \
+        lint lint-ci sanitize clean distclean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
+	@echo "make test-timing  the tests that assert times, on a machine that does nothing else"
+	@echo "make coverage   what the tests reach: Python by coverage.py, C++ by gcov"
 	@echo "make bench      benchmark the current commit with asv, publish, print a table: PROFILE=full"
 	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
 	@echo "make preview    serve the published pages"
@@ -25,7 +27,7 @@ help:
 	@echo "make tuned      tuned calls against the default, over the workloads"
 	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
 	@echo "make browser    a headless browser for the tests of pages"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff and mypy; lint-ci: actionlint and zizmor"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, builds and caches; distclean: also what was measured"
 
@@ -36,14 +38,24 @@ $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
-# Numba's cache starts empty, because coverage sees the code generators only while they generate.
 test: $(VENV)/.installed
-	rm -rf build/numba-cache
-	NUMBA_CACHE_DIR=$(CURDIR)/build/numba-cache $(BIN)/python -m pytest -n 2 --dist worksteal \
-		--cov --cov-report=term --cov-fail-under=95
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not timing" $(ARGS)
 
 test-thorough: $(VENV)/.installed
-	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest -m "not timing" $(ARGS)
+
+# One at a time, on a machine that does nothing else.
+test-timing: $(VENV)/.installed
+	$(BIN)/python -m pytest -m timing $(ARGS)
+
+# Coverage of Python is that of the whole suite, and counts no function that Numba compiles; of
+# C++ that of KERNEL_TESTS, with an extension that gcov has instrumented.
+coverage: $(VENV)/.installed
+	$(call instrumented,coverage,-O1 -g1 --coverage -fprofile-update=atomic)
+	cd build/coverage && PYTHONPATH=. ../../$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider \
+		$(KERNEL_TESTS) -k cython
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not timing" --cov --cov-report=term
+	cd build/coverage && ../../$(BIN)/gcovr --root . --filter src_cpp/ --txt --sort uncovered-percent
 
 # asv builds the package itself, in an environment of its own.
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
@@ -106,19 +118,32 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-# The extension is built again, in a copy of the tree, with the sanitizers linked in.
+# The workflows of hosted CI.
+$(VENV)/.lint-ci: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[lint-ci]"
+	@touch $@
+
+lint-ci: $(VENV)/.lint-ci
+	$(BIN)/actionlint
+	$(BIN)/zizmor --offline --persona=pedantic .github
+
+# The tests of the C++ side, less those that a slow build would keep for minutes.
+KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,kernels agreement stability poison rows masks narrow split dense))
+
+# Build the extension again, with other flags, in a copy of the tree: build/NAME.
+define instrumented
+	rm -rf build/$(1)
+	mkdir -p build/$(1)
+	cp -r setup.py pyproject.toml README.md fastattn src_cpp tests build/$(1)/
+	rm -f build/$(1)/fastattn/implementations/*.so
+	cd build/$(1) && FASTATTN_CXXFLAGS="$(2)" ../../$(BIN)/python setup.py --quiet build_ext --inplace
+endef
+
 sanitize: $(VENV)/.installed
-	rm -rf build/sanitize
-	mkdir -p build/sanitize
-	cp -r setup.py pyproject.toml README.md fastattn src_cpp tests build/sanitize/
-	rm -f build/sanitize/fastattn/implementations/*.so
-	cd build/sanitize && FASTATTN_CXXFLAGS="-g1 -O1 -fsanitize=address,undefined -fno-omit-frame-pointer" \
-		../../$(BIN)/python setup.py --quiet build_ext --inplace
+	$(call instrumented,sanitize,-g1 -O1 -fsanitize=address -fsanitize=undefined -fno-omit-frame-pointer)
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
-		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_kernels.py \
-		tests/test_agreement.py tests/test_stability.py tests/test_poison.py tests/test_rows.py tests/test_masks.py \
-		tests/test_narrow.py tests/test_split.py tests/test_dense.py -k cython
+		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider $(KERNEL_TESTS) -k cython
 
 clean:
 	rm -rf $(VENV) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \

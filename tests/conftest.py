@@ -4,13 +4,14 @@ A test with an argument `target` runs once for each implementation and, of ``cyt
 each instruction set that fastattn knows; one that cannot run here is skipped by name.
 With an argument `tiled` it runs for the same, less ``numpy``; with `native` for ``cython`` alone.
 
-The default profile ``ci`` draws the same cases each time: the gate tells of a change, not of
-luck.  ``HYPOTHESIS_PROFILE=thorough`` draws new ones, and many more.
+Hypothesis draws new cases at each run, from a seed that the header prints;
+``--hypothesis-seed=N`` repeats them.  ``HYPOTHESIS_PROFILE=thorough`` draws many more.
 """
 
 from __future__ import annotations
 
 import os
+import random
 import runpy
 import sys
 from collections.abc import Iterator
@@ -28,9 +29,9 @@ _COMMON = {
     "print_blob": True,
     "suppress_health_check": [HealthCheck.too_slow, HealthCheck.differing_executors],
 }
-settings.register_profile("ci", max_examples=60, derandomize=True, **_COMMON)
+settings.register_profile("gate", max_examples=60, **_COMMON)
 settings.register_profile("thorough", max_examples=2_000, **_COMMON)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -70,9 +71,16 @@ def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str])
     return run
 
 
+@pytest.hookimpl(tryfirst=True)  # before Hypothesis reads the option, and xdist copies it
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks."""
-    config.addinivalue_line("markers", "slow: takes seconds, or a process of its own")
+    """Draw the seed of this run, unless the command line gives one."""
+    if config.option.hypothesis_seed is None:
+        config.option.hypothesis_seed = str(random.SystemRandom().randrange(2**32))
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Show how this run's cases are drawn again."""
+    return f"to repeat these cases: --hypothesis-seed={config.option.hypothesis_seed}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -52,6 +52,7 @@ def _seconds(code: str, environment: dict[str, str]) -> float:
 
 
 @pytest.mark.slow
+@pytest.mark.timing
 def test_import_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At most 1.3 times ``import numpy`` alone: least times of interleaved processes.
 

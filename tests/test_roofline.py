@@ -45,6 +45,7 @@ def test_limits_are_plausible(cython: Target, threads: int) -> None:
 
 
 @pytest.mark.parametrize("cython", CYTHON)
+@pytest.mark.timing
 def test_wider_vectors_do_not_compute_less(cython: Target) -> None:
     """The best of many turns: a multiply-add of all lanes, not of one."""
     best = {

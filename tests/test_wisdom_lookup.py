@@ -368,6 +368,7 @@ def test_a_warm_call_does_not_look_up(wisdom_folder: Path, monkeypatch: pytest.M
         fastattn.attention(*arrays((1, 4, 2, 62, 65, 16, 16)))
 
 
+@pytest.mark.timing
 def test_a_warm_plan_takes_less_than_five_microseconds(wisdom_folder: Path) -> None:
     """The whole of `plan`, in the quietest of many short times."""
     remembered.remember()
