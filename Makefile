@@ -9,6 +9,12 @@ BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
 
+# `python -m` must find the tools in this folder, whatever the user's environment says.
+unexport PYTHONSAFEPATH
+
+# A variable as one word for the shell, whatever is in it.
+quoted = '$(subst ','\'',$(1))'
+
 .PHONY: help test test-thorough test-timing coverage bench roofline tuned preview report chart peers replay compare history browser \
         lint lint-ci sanitize clean distclean
 
@@ -62,34 +68,35 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 		print(*project["optional-dependencies"]["bench"], sep="\n")' > $(VENV)/bench.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r $(VENV)/bench.txt
-	-$(BIN)/python -m benchmarks.vendor
+	-$(BIN)/python -m perf.vendor
 	@touch $@
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.run $(if $(PROFILE),--profile $(PROFILE)) $(ARGS)
+	$(BIN)/python -m perf.run $(if $(PROFILE),--profile $(call quoted,$(PROFILE))) $(ARGS)
 
 compare: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.paired $(or $(BASE),$(error say which revision: make compare BASE=HEAD~1)) \
-		$(or $(HEAD),HEAD) $(ARGS)
+	$(BIN)/python -m perf.paired \
+		$(call quoted,$(or $(BASE),$(error say which revision: make compare BASE=HEAD~1))) \
+		$(call quoted,$(or $(HEAD),HEAD)) $(ARGS)
 
 history: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.history $(or $(STEPS),10) $(ARGS)
+	$(BIN)/python -m perf.history $(or $(STEPS),10) $(ARGS)
 
 roofline: $(VENV)/.installed
 	$(BIN)/python -m benchmarks.roofline
 
 tuned: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.tuned_calls $(ARGS)
+	$(BIN)/python -m perf.tuned_calls $(ARGS)
 
 preview: $(VENV)/.bench
 	$(BIN)/python -P -m asv preview
 
 # The report compares with PyTorch only if `make peers` has installed it.
 report: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.study $(ARGS)
+	$(BIN)/python -m perf.study $(ARGS)
 
 chart: $(VENV)/.bench
-	$(BIN)/python -m benchmarks.chart docs/dims.svg
+	$(BIN)/python -m perf.chart docs/dims.svg
 
 # Other libraries are large: only this target installs them.
 $(VENV)/.peers: $(VENV)/.installed
@@ -97,14 +104,14 @@ $(VENV)/.peers: $(VENV)/.installed
 	@touch $@
 
 peers: $(VENV)/.peers
-	$(BIN)/python -m benchmarks.peers $(ARGS)
+	$(BIN)/python -m perf.peers $(ARGS)
 
 $(VENV)/.rivals: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[tuner-rivals]"
 	@touch $@
 
 replay: $(VENV)/.rivals
-	$(BIN)/python -m benchmarks.tuner_replay $(or $(ARGS),replay)
+	$(BIN)/python -m perf.tuner_replay $(or $(ARGS),replay)
 
 # The system's Chromium if there is one or this user may install it, else playwright's own.
 browser: $(VENV)/.installed
@@ -148,7 +155,7 @@ sanitize: $(VENV)/.installed
 clean:
 	rm -rf $(VENV) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \
 		.asv/env .asv/html .asv/vendor .asv/paired/installed .asv/paired/rounds .asv/paired/wheels
-	find fastattn benchmarks tests -name __pycache__ -prune -exec rm -rf {} +
+	find fastattn benchmarks perf tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Measurements cannot be made again in a minute, so `clean` leaves them.
 distclean: clean

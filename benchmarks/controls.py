@@ -68,7 +68,7 @@ def measure(
         block_seconds=BLOCK_SECONDS,
         budget_seconds=min(BUDGET_SECONDS, profile.budget_seconds),
     )
-    return sampling.measure(cases, impls, profile, "controls")
+    return sampling.measure(cases, impls, profile, "benchmarks.controls")
 
 
 def child(request_json: str) -> None:

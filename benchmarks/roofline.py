@@ -92,7 +92,7 @@ def measure(
         block_seconds=BLOCK_SECONDS,
         budget_seconds=BUDGET_SHARE * profile.budget_seconds,
     )
-    return sampling.measure(cases, impls, profile, "roofline", threads)
+    return sampling.measure(cases, impls, profile, "benchmarks.roofline", threads)
 
 
 def child(request_json: str) -> None:

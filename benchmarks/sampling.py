@@ -19,20 +19,17 @@ import gc
 import itertools
 import json
 import math
-import os
 import random
 import statistics
-import subprocess
-import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any
 
 from benchmarks import common, conditions, oracle
+from benchmarks.child import ask
 from benchmarks.common import Case, Profile
 
 WARM_UP_SECONDS = 0.02
@@ -188,12 +185,12 @@ def measure(
     cases: Mapping[Any, Case],
     impls: Sequence[str],
     profile: Profile,
-    module: str = "sampling",
+    module: str = "benchmarks.sampling",
     threads: int = common.THREADS,
 ) -> dict[tuple[Any, str], Cell]:
     """Measure every case in every implementation; keys are (key of the case, impl).
 
-    The function `child` of a module in this folder answers for a round.
+    The function `child` of `module` answers for a round.
     """
     cells = {(key, impl): Cell() for key in cases for impl in impls}
     for turn in range(profile.rounds):
@@ -238,19 +235,6 @@ def _add(cell: Cell, values: dict[str, Any]) -> None:
             getattr(cell, name).append(value)
 
 
-# A round's process runs `child` of a module in this folder.  The package is put together by
-# hand, because with its parent folder on `sys.path` the source tree would hide the installed
-# fastattn.
-CHILD = """
-import sys, types
-package = types.ModuleType("benchmarks")
-package.__path__ = [sys.argv[1]]
-sys.modules["benchmarks"] = package
-import importlib
-importlib.import_module("benchmarks." + sys.argv[2]).child(sys.argv[3])
-"""
-
-
 def _round(
     case: Case,
     impls: Sequence[str],
@@ -269,44 +253,12 @@ def _round(
         "threads": threads,
     }
     try:
-        answer: dict[str, dict[str, Any]] = ask(module, request, ROUND_TIMEOUT_SECONDS, label)
+        answer: dict[str, dict[str, Any]] = ask(
+            module, request, ROUND_TIMEOUT_SECONDS, {conditions.CASE_VARIABLE: label}
+        )
     except RuntimeError as error:
         return {impl: {"failed": str(error)} for impl in impls}
     return answer
-
-
-def ask(
-    module: str,
-    request: Mapping[str, Any],
-    timeout_seconds: float,
-    label: str = "",
-    environment: Mapping[str, str] | None = None,
-) -> Any:
-    """What the function `child` of a module in this folder answers, in a fresh process.
-
-    `environment` is added to this one's.
-
-    Raises
-    ------
-    RuntimeError
-        The process failed, or took too long.
-    """
-    folder = str(Path(__file__).parent)
-    command = [sys.executable, "-c", CHILD, folder, module, json.dumps(request)]
-    try:
-        done = subprocess.run(
-            command,
-            env=os.environ | {conditions.CASE_VARIABLE: label} | dict(environment or {}),
-            capture_output=True,
-            text=True,
-            timeout=timeout_seconds,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        raise RuntimeError(f"no result in {timeout_seconds:g} s") from None
-    if done.returncode != 0:
-        raise RuntimeError(f"process ended with {done.returncode}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
 
 
 def child(request_json: str) -> None:

@@ -22,11 +22,13 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks import common, oracle, sampling
+from benchmarks.child import ask
 from benchmarks.common import Profile
 
 SPACE, STRATEGY, BUDGET = "study", "genetic", 18
 BLOCKS, THREADS = (8, 16, 32, 64), (1, 2, 4, 8)  # with the data types, the space's points
 TIMEOUT_SECONDS = 300.0
+MODULE = "benchmarks.tuned"
 
 Values = dict[str, Any]  # block, threads, dtype
 
@@ -40,10 +42,10 @@ def measure(dims: Sequence[int], profile: Profile) -> dict[int, dict[str, Any]]:
         common.progress(f"tuning dim {dim}")
         request = {"dim": dim, "profile": asdict(profile)}
         try:
-            found[dim] = sampling.ask("tuned", request | {"what": "search"}, TIMEOUT_SECONDS)
+            found[dim] = ask(MODULE, request | {"what": "search"}, TIMEOUT_SECONDS)
             points = {name: found[dim][name] for name in ("winner", "default")}
             again = request | {"what": "afresh"} | points
-            found[dim] |= sampling.ask("tuned", again, TIMEOUT_SECONDS)
+            found[dim] |= ask(MODULE, again, TIMEOUT_SECONDS)
         except RuntimeError as error:
             found[dim] = {"failed": str(error)}
     return found

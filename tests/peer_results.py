@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks.peers.results import Entry, Results
+from perf.peers.results import Entry, Results
 
 LIMITS = {"operations": {"float32": 1e11, "float64": 5e10}, "stream_bytes": 1e10}
 

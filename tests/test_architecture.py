@@ -290,7 +290,10 @@ def test_data_type_codes_are_those_of_the_kernels() -> None:
 
 def test_benchmarks_use_the_public_face_only() -> None:
     """They measure what users call; replays run the tuner's own search, of which users see less."""
-    for path in sorted((ROOT / "benchmarks").rglob("*.py")):
+    for path in [
+        *sorted((ROOT / "benchmarks").glob("*.py")),
+        *sorted((ROOT / "perf").rglob("*.py")),
+    ]:
         if path.parent.name == "tuner_replay":
             continue
         for node in ast.walk(_tree(path)):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import itertools
 import re
-import sys
 import tomllib
 from importlib import metadata
 from pathlib import Path
@@ -25,8 +24,6 @@ from packaging.requirements import Requirement  # noqa: E402
 from packaging.utils import canonicalize_name  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
 from benchmarks import common  # noqa: E402
 
 # Read by asv with `getattr`, without a default in its Config.

@@ -20,9 +20,7 @@ pytest.importorskip("asv", reason="the extra [bench] is not installed")
 from asv_runner.benchmarks.mark import SkipNotImplemented
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks import common, oracle, roofline, sampling  # noqa: E402
+from benchmarks import child, common, oracle, roofline, sampling  # noqa: E402
 from benchmarks.common import Case, Profile  # noqa: E402
 
 # --- Agreement before timing -----------------------------------------------------------
@@ -173,7 +171,7 @@ def test_a_round_is_a_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_process_that_dies_or_hangs_fails_its_cells(
     monkeypatch: pytest.MonkeyPatch, code: str, reason: str
 ) -> None:
-    monkeypatch.setattr(sampling, "CHILD", code)
+    monkeypatch.setattr(child, "_CODE", code)
     monkeypatch.setattr(sampling, "ROUND_TIMEOUT_SECONDS", 1.0)
     cells = sampling.measure(TINY, ("numpy",), profile(rounds=1))
     assert reason in cells["tiny", "numpy"].failed

@@ -20,16 +20,15 @@ json5 = pytest.importorskip("json5", reason="the extra [bench] is not installed"
 pytest.importorskip("asv", reason="the extra [bench] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks import common, oracle, report  # noqa: E402
+from benchmarks import common, oracle  # noqa: E402
+from perf import report  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
 REGISTER = """
 import sys
 sys.path.append(sys.argv[1])
-from benchmarks import run
+from perf import run
 run.register_machine("test")
 """
 SET = dict.fromkeys(common.BLAS_VARIABLES, "1") | common.UNTUNED

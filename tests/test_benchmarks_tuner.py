@@ -24,10 +24,9 @@ pytest.importorskip("asv_runner", reason="the extra [bench] is not installed")
 from asv_runner.benchmarks.mark import SkipNotImplemented  # noqa: E402
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks import common, report, sampling, tuned  # noqa: E402
+from benchmarks import common, sampling, tuned  # noqa: E402
 from benchmarks.bench_tuner import Genetic  # noqa: E402
+from perf import report  # noqa: E402
 
 SMOKE = common.PROFILES["smoke"]
 WINNER = {"block": 16, "threads": 1, "dtype": "float32"}
@@ -145,7 +144,7 @@ def test_a_process_that_fails_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
         raise RuntimeError("process ended with 1")
 
     monkeypatch.setattr(tuned, "_missing", lambda: None)
-    monkeypatch.setattr(sampling, "ask", fail)
+    monkeypatch.setattr(tuned, "ask", fail)
     found = tuned.measure((64, 128), SMOKE)
     with pytest.raises(RuntimeError, match="process ended with 1"):
         tuned.track(found[128], "time_over_best")

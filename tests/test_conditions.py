@@ -11,10 +11,9 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-from benchmarks import common, conditions, run, sampling
+from benchmarks import common, conditions, sampling
 from benchmarks.conditions import Disturbance, Watch
+from perf import run
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 

@@ -1,16 +1,12 @@
-"""How far apart two CPUs are: `benchmarks/distance.py`."""
+"""How far apart two CPUs are: `perf/distance.py`."""
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from benchmarks.distance import ASKED, Distance, _to_and_fro
+from perf.distance import ASKED, Distance, _to_and_fro
 
 CPUS = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else [0]
 
@@ -37,7 +33,7 @@ def test_one_cpu_has_no_distance() -> None:
 
 
 def test_an_answer_that_does_not_come_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.distance.LOOKS", 10)
+    monkeypatch.setattr("perf.distance.LOOKS", 10)
     memory = bytearray(2048)
     assert _to_and_fro(memory) is None  # type: ignore[arg-type]
     assert memory[ASKED] == 1

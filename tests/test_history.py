@@ -8,7 +8,6 @@ import math
 import os
 import random
 import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,18 +18,9 @@ import numpy as np
 import pytest
 from processes import publish
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-from benchmarks import (
-    bench_history,
-    common,
-    controls,
-    history,
-    report,
-    roofline,
-    run,
-)
+from benchmarks import bench_history, common, controls, roofline
 from benchmarks.common import Case
+from perf import history, report, run
 
 ROOT = Path(run.__file__).resolve().parent.parent
 
@@ -222,7 +212,7 @@ def test_rounds_are_those_of_history(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(controls.sampling, "measure", lambda *arguments: seen.append(arguments))
     controls.measure({}, ("cython",), common.PROFILES["full"])
     (_, impls, profile, module), = seen  # fmt: skip
-    assert (impls, profile.rounds, module) == (("cython",), 12, "controls")
+    assert (impls, profile.rounds, module) == (("cython",), 12, "benchmarks.controls")
     smoke = common.PROFILES["smoke"]
     controls.measure({}, ("cython",), smoke)
     assert seen[1][2].budget_seconds == smoke.budget_seconds

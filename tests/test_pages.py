@@ -24,9 +24,8 @@ json5 = pytest.importorskip("json5", reason="the extra [bench] is not installed"
 pytest.importorskip("asv", reason="the extra [bench] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks import common, vendor  # noqa: E402
+from benchmarks import common  # noqa: E402
+from perf import vendor  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

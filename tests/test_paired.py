@@ -5,26 +5,22 @@ from __future__ import annotations
 import itertools
 import math
 import random
-import sys
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-from benchmarks import exact
-from benchmarks.paired import rule
-from benchmarks.paired.engine import (
+from perf import exact
+from perf.paired import rule
+from perf.paired.engine import (
     Comparison,
     SourceError,
     Trouble,
     compare,
 )
-from benchmarks.paired.rule import Round, Rule, Turn, judge, summarise
+from perf.paired.rule import Round, Rule, Turn, judge, summarise
 
 # --- Exact statistics ------------------------------------------------------------------
 

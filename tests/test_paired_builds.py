@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import os
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-from benchmarks import run
-from benchmarks.paired import builds, calibrate
+from perf import run
+from perf.paired import builds, calibrate
 
 ROOT = Path(run.__file__).resolve().parent.parent
 

@@ -13,17 +13,15 @@ from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-from benchmarks import run
 from benchmarks.common import Case
-from benchmarks.paired import __main__ as command
-from benchmarks.paired import builds, calibrate, engine, live, workers
-from benchmarks.paired.cells import BENCHMARKS, SUITES, Cell, cells
-from benchmarks.paired.engine import SourceError
-from benchmarks.paired.progress import Progress
-from benchmarks.paired.rule import Round, Rule
-from benchmarks.paired.workers import Pace, Process, Side, WorkerError, Workers
+from perf import run
+from perf.paired import __main__ as command
+from perf.paired import builds, calibrate, engine, live, workers
+from perf.paired.cells import BENCHMARKS, SUITES, Cell, cells
+from perf.paired.engine import SourceError
+from perf.paired.progress import Progress
+from perf.paired.rule import Round, Rule
+from perf.paired.workers import Pace, Process, Side, WorkerError, Workers
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="processes are bound as Linux does it"
@@ -354,7 +352,7 @@ def test_calibration_adds_up(
     assert calibrate.main() == 0
     found = json.loads(result.read_text())
     assert found["real"]["0"]["comparisons"] == found["real"]["5"]["comparisons"] == 2
-    assert found["command"].startswith("python -m benchmarks.paired.calibrate --revision fast")
+    assert found["command"].startswith("python -m perf.paired.calibrate --revision fast")
     assert found["real"]["0"]["alarms"]["found"] == 0
     assert "| 5 % | 2 |" in capsys.readouterr().out
     before = calibrate.LOG.read_text()

@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-sys.path.append(str(Path(__file__).resolve().parent.parent))
-
-from benchmarks.paired import calibrate, rates, simulate, table
-from benchmarks.paired.engine import Comparison, Trouble
-from benchmarks.paired.rule import Round, Rule, Verdict
+from perf.paired import calibrate, rates, simulate, table
+from perf.paired.engine import Comparison, Trouble
+from perf.paired.rule import Round, Rule, Verdict
 
 ABOUT = {
     "base": "a",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import sys
 from collections.abc import Callable
@@ -18,17 +17,16 @@ import fastattn
 pytest.importorskip("rich", reason="the extra [bench] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
 from peer_results import LIMITS, synthetic  # noqa: E402
 
-from benchmarks import common, oracle, peers  # noqa: E402
+from benchmarks import common, oracle  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
-from benchmarks.peers import __main__ as command_line  # noqa: E402
-from benchmarks.peers import cells, command, timing  # noqa: E402
-from benchmarks.peers.cells import CELLS, Cell  # noqa: E402
-from benchmarks.peers.peer import Bound, Peer, fold, owns_its_cpus  # noqa: E402
-from benchmarks.peers.results import Results  # noqa: E402
+from perf import peers  # noqa: E402
+from perf.peers import __main__ as command_line  # noqa: E402
+from perf.peers import cells, command, timing  # noqa: E402
+from perf.peers.cells import CELLS, Cell  # noqa: E402
+from perf.peers.peer import Bound, Peer, fold, owns_its_cpus  # noqa: E402
+from perf.peers.results import Results  # noqa: E402
 
 TINY = Case(2, 4, 4, 12, 12, 8)
 
@@ -49,23 +47,9 @@ def test_a_peer_describes_itself() -> None:
 
 
 def test_every_peer_file_is_listed() -> None:
-    folder = ROOT / "benchmarks/peers"
+    folder = ROOT / "perf/peers"
     files = {p.stem for p in folder.glob("*.py") if "\nPEERS = " in p.read_text()}
     assert files == set(peers.FILES)
-
-
-def test_other_libraries_are_imported_inside_functions() -> None:
-    """asv imports these files in an environment that has none of them."""
-    heavy = {module.partition(".")[0] for p in peers.registry().values() for module in p.modules}
-    heavy |= {"numpy", "rich", "matplotlib"}
-    for path in (ROOT / "benchmarks/peers").glob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            names = []
-            if isinstance(node, ast.Import):
-                names = [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not {name.partition(".")[0] for name in names} & heavy, path
 
 
 def _nothing(*arguments: Any) -> Bound:
@@ -340,7 +324,7 @@ def test_a_peer_that_kills_the_process_is_left_out(monkeypatch: pytest.MonkeyPat
 
 
 def test_a_process_that_dies_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command.sys, "executable", "/bin/false")
+    monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(RuntimeError, match="no measurement on 1 threads"):
         command.run(Results({}, ["cython"]), ["small"], [1], 1.0, lambda *words: None)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import statistics
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,12 +12,10 @@ import pytest
 pytest.importorskip("rich", reason="the extra [bench] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
 from peer_results import LIMITS, entry, synthetic  # noqa: E402
 
-from benchmarks.peers import chart, results, tables  # noqa: E402
-from benchmarks.peers.results import Entry, Ratio, Results  # noqa: E402
+from perf.peers import chart, results, tables  # noqa: E402
+from perf.peers.results import Entry, Ratio, Results  # noqa: E402
 
 
 def test_ratios_are_paired() -> None:

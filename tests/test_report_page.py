@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,12 +15,10 @@ pytest.importorskip("matplotlib", reason="the extra [report] is not installed")
 pytest.importorskip("rich", reason="the extra [report] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
 from study_records import synthetic  # noqa: E402
 
 from benchmarks.common import DIMS, MASKED, REGIMES  # noqa: E402
-from benchmarks.study import page as pages  # noqa: E402
+from perf.study import page as pages  # noqa: E402
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,6 @@ import math
 import random
 import re
 import statistics
-import sys
 import xml.etree.ElementTree as ElementTree
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,14 +16,12 @@ import pytest
 pytest.importorskip("rich", reason="the extra [report] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
 from study_records import SPEEDUPS, TORCH, synthetic  # noqa: E402
 
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES  # noqa: E402
-from benchmarks.peers.results import Entry  # noqa: E402
-from benchmarks.study import charts, measure, page, picture, published, tables, words  # noqa: E402
-from benchmarks.study.record import Estimate, Record, Round, estimate  # noqa: E402
+from perf.peers.results import Entry  # noqa: E402
+from perf.study import charts, measure, page, picture, published, tables, words  # noqa: E402
+from perf.study.record import Estimate, Record, Round, estimate  # noqa: E402
 
 SMALL = replace(measure.QUICK, dims=(64, 128), rounds=2, regimes=("small",))
 

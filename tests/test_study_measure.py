@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import ast
 import json
 import os
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,17 +17,15 @@ import fastattn
 pytest.importorskip("rich", reason="the extra [report] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
 from study_records import synthetic  # noqa: E402
 
 from benchmarks import common, roofline, sampling  # noqa: E402
 from benchmarks.common import IMPLS  # noqa: E402
-from benchmarks.peers import command, timing  # noqa: E402
-from benchmarks.peers.results import Entry  # noqa: E402
-from benchmarks.study import __main__ as command_line  # noqa: E402
-from benchmarks.study import measure, page, turns  # noqa: E402
-from benchmarks.study.record import Record, Round  # noqa: E402
+from perf.peers import command, timing  # noqa: E402
+from perf.peers.results import Entry  # noqa: E402
+from perf.study import __main__ as command_line  # noqa: E402
+from perf.study import measure, page, turns  # noqa: E402
+from perf.study.record import Record, Round  # noqa: E402
 
 SMALL = replace(measure.QUICK, dims=(64, 128), rounds=2, regimes=("small", "dim-256"))
 CONFIG = {"block_k": 16, "threads": 1}
@@ -298,24 +294,13 @@ def test_what_is_told_of_the_run() -> None:
     assert measure.median_load(empty())["most"] == 0.0
 
 
-def test_heavy_modules_are_imported_inside_functions() -> None:
-    """asv imports these files in an environment that has few of them."""
-    heavy = {"numpy", "rich", "matplotlib", "jinja2", "torch", "fastattn"}
-    for path in (ROOT / "benchmarks/study").glob("*.py"):
-        for node in ast.parse(path.read_text()).body:
-            names = [alias.name for alias in getattr(node, "names", [])]
-            if isinstance(node, ast.ImportFrom):
-                names = [node.module or ""]
-            assert not {name.partition(".")[0] for name in names} & heavy, path
-
-
 # --- The command -----------------------------------------------------------------------
 
 
 @pytest.fixture
 def rendered(monkeypatch: pytest.MonkeyPatch) -> list[Record]:
     """Records that were rendered."""
-    page = pytest.importorskip("benchmarks.study.page")
+    page = pytest.importorskip("perf.study.page")
     found: list[Record] = []
     monkeypatch.setattr(page, "render", lambda record, folder: found.append(record) or [folder])
     return found

@@ -14,9 +14,8 @@ from remembered import SHAPE, WINNER, remember
 import fastattn
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks import common, sampling, tuned_calls  # noqa: E402
+from benchmarks import common, sampling  # noqa: E402
+from perf import tuned_calls  # noqa: E402
 
 FOUND = {"winner": "cython threads=1", "not_remembered": None, "tuning_time": 2.5, "time": 2e-5}
 

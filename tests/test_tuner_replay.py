@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +16,9 @@ from fastattn.tuner.space import Gene, Space
 from fastattn.tuner.strategies import STRATEGIES, Trial
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks.tuner_replay import campaign, rivals, synthetic  # noqa: E402
-from benchmarks.tuner_replay.replay import Replay, Watched, _course, replay, warm_start  # noqa: E402
-from benchmarks.tuner_replay.tables import Table, read, write  # noqa: E402
+from perf.tuner_replay import campaign, rivals, synthetic  # noqa: E402
+from perf.tuner_replay.replay import Replay, Watched, _course, replay, warm_start  # noqa: E402
+from perf.tuner_replay.tables import Table, read, write  # noqa: E402
 
 GENES = (
     Gene("block_q", (16, 32, 64, 128), True, "rows"),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,15 +14,13 @@ from fastattn._errors import ArgumentError
 from fastattn.tuner.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks.tuner_replay import __main__ as command_line  # noqa: E402
-from benchmarks.tuner_replay import campaign, judge, report, rivals, synthetic  # noqa: E402
-from benchmarks.tuner_replay.campaign import Setting  # noqa: E402
-from benchmarks.tuner_replay.replay import replay  # noqa: E402
-from benchmarks.tuner_replay.results import EVALUATIONS, SECONDS, Cell, Results  # noqa: E402
-from benchmarks.tuner_replay.tables import read  # noqa: E402
-from benchmarks.tuner_replay.workloads import HELD_OUT, TUNING, WORKLOADS  # noqa: E402
+from perf.tuner_replay import __main__ as command_line  # noqa: E402
+from perf.tuner_replay import campaign, judge, report, rivals, synthetic  # noqa: E402
+from perf.tuner_replay.campaign import Setting  # noqa: E402
+from perf.tuner_replay.replay import replay  # noqa: E402
+from perf.tuner_replay.results import EVALUATIONS, SECONDS, Cell, Results  # noqa: E402
+from perf.tuner_replay.tables import read  # noqa: E402
+from perf.tuner_replay.workloads import HELD_OUT, TUNING, WORKLOADS  # noqa: E402
 
 # --- Conclusions -----------------------------------------------------------------------
 
@@ -237,15 +233,3 @@ def test_recording_goes_on_where_it_stopped(
     path.write_text(path.read_text().replace('"tuning_abi": ', '"tuning_abi": 9'))
     assert command_line.main([*words, "--rounds", "6"]) == 1
     assert "--fresh" in capsys.readouterr().err
-
-
-def test_asv_does_not_import_the_tuners_inside() -> None:
-    """For commits without it asv could not list the benchmarks."""
-    code = (
-        "import sys; from asv_runner.discovery import disc_modules; "
-        f"sys.path.insert(0, {str(ROOT)!r}); list(disc_modules('benchmarks')); "
-        "sys.exit(any('tuner_replay' in name for name in sys.modules))"
-    )
-    pytest.importorskip("asv_runner", reason="the extra [bench] is not installed")
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False)
-    assert done.returncode == 0

@@ -14,10 +14,8 @@ from typing import Any
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.append(str(ROOT))  # last: the installed fastattn goes before the source tree
-
-from benchmarks import vendor  # noqa: E402
-from benchmarks.vendor import PACKAGES, REFERENCES, Package, VendorError  # noqa: E402
+from perf import vendor  # noqa: E402
+from perf.vendor import PACKAGES, REFERENCES, Package, VendorError  # noqa: E402
 
 PAGE = """<!doctype html>
 <script src="https://a.example/x/jquery-3.3.1.min.js" integrity="sha256-A=" crossorigin="anonymous"

@@ -1,0 +1,1 @@
+"""Tools around the benchmarks: comparisons, history, reports, replays of the tuner."""

@@ -1,0 +1,162 @@
+"""How often the paired driver is wrong: ``python -m perf.paired.calibrate``.
+
+Compares a commit with itself, installed twice, and with builds of it that are slower by a
+known share (``-DFASTATTN_SLOWDOWN_PERCENT``, see src_cpp/driver.cpp), as `make compare` would.
+Each comparison is one line of the log in .asv, so runs add up.  The rates over all of them go to
+calibration.json beside this file and, as Markdown, to standard output.  After Ctrl-C, the same
+command goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shlex
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks import conditions
+from benchmarks.files import write_whole
+from perf.paired.builds import FOLDER, Builder, BuildError
+from perf.paired.cells import SUITES, cells
+from perf.paired.engine import INTERRUPTED, Comparison
+from perf.paired.live import LOG as BUILD_LOG
+from perf.paired.live import ROOT, measure, seconds_of, settings
+from perf.paired.progress import Progress
+from perf.paired.rates import markdown, summary
+from perf.paired.rule import Rule
+from perf.paired.workers import SIDES, Side
+
+LOG = FOLDER / "calibration.jsonl"
+RESULT = Path(__file__).with_name("calibration.json")
+MARK = b"fastattn is slowed down on purpose"
+UNIT = 1e-5  # unit of the log ratios that are kept
+
+
+def flags(percent: float) -> str:
+    """Compiler flags for a slowdown; empty if nothing is to be slower."""
+    return f"-DFASTATTN_SLOWDOWN_PERCENT={percent:g}" if percent else ""
+
+
+def marked(folder: Path) -> bool:
+    """Whether an installed build is slowed down on purpose."""
+    return any(MARK in path.read_bytes() for path in folder.glob("fastattn/**/*.so"))
+
+
+def line(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept from one comparison."""
+
+    def rounds(name: str) -> dict[str, list[int | None]]:
+        stages = (("screening", found.screening), ("confirming", found.confirming))
+        return {
+            stage: [r.log_ratio if r.log_ratio is None else round(r.log_ratio / UNIT) for r in one]
+            for stage, many in stages
+            if (one := many.get(name))
+        }
+
+    return {
+        **about,
+        "stopped": found.stopped,
+        "lost_share": round(found.lost(), 4),
+        "cells": {
+            name: {"word": verdict.word, "discarded": found.discarded(name), **rounds(name)}
+            for name, verdict in found.verdicts.items()
+        },
+        "troubles": {name: trouble.words for name, trouble in found.troubles.items()},
+    }
+
+
+def lines(path: Path, suite: str, threads: int) -> list[dict[str, Any]]:
+    """Finished comparisons of a suite."""
+    if not path.exists():
+        return []
+    every = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+    return [one for one in every if (one["suite"], one["threads"]) == (suite, threads)]
+
+
+def _run(options: argparse.Namespace, progress: Progress) -> None:
+    """Run the comparisons of each kind in random order, and keep each when it is done."""
+    builder = Builder(BUILD_LOG, progress.say)
+    commit = builder.commit(options.revision)
+    chosen = cells(SUITES[options.suite], options.impl, options.bench)
+    kinds = [percent for percent in options.percent for _ in range(options.times)]
+    random.shuffle(kinds)
+    for number, percent in enumerate(kinds, start=1):
+        sides = []
+        for side in SIDES:
+            slowed = percent if side == "head" else 0
+            build = builder.install(commit, side, flags(slowed))
+            if marked(build.folder) != bool(slowed):
+                raise BuildError(f"{commit[:8]} does not know {flags(percent)}, or always does it")
+            sides.append(Side(side, build.python, build.folder))
+        progress.say(f"comparison {number} of {len(kinds)}: {percent:g} % slower")
+        seed, started = time.time_ns() % 2**32, time.monotonic()
+        found, _ = measure(
+            sides, chosen, Rule(), progress, seconds_of(options), options.threads, seed
+        )
+        if found.stopped == INTERRUPTED:  # a stopped comparison says nothing about the rates
+            raise KeyboardInterrupt
+        about = {
+            "percent": percent,
+            "commit": commit,
+            "suite": options.suite,
+            "threads": options.threads,
+            "minutes": round((time.monotonic() - started) / 60, 2),
+            "seed": seed,
+            "machine": conditions.machine(),
+        }
+        with LOG.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(line(found, about)) + "\n")
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m perf.paired.calibrate",
+                                     description=__doc__)  # fmt: skip
+    settings(parser)
+    parser.add_argument("--revision", default="HEAD", help="default %(default)s")
+    parser.add_argument("--times", type=int, default=1, help="comparisons of each kind; 0: none")
+    parser.add_argument("--percent", type=float, nargs="+", default=[0, 2, 5, 10],
+                        help="slowdowns; 0 is the commit against itself")  # fmt: skip
+    parser.add_argument("--simulate", type=int, default=2000, metavar="N",
+                        help="simulated comparisons of equal sides; a tenth for each "
+                        "cell and effect")  # fmt: skip
+    parser.add_argument("--result", type=Path, default=RESULT, help="default %(default)s")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Run the command."""
+    from perf import run
+
+    options = _options()
+    os.chdir(ROOT)
+    run.ensure_home()
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    status = 0
+    if options.times:
+        with Progress() as progress:
+            try:
+                _run(options, progress)
+            except BuildError as error:
+                print(error)
+                return 2
+            except KeyboardInterrupt:
+                status = 130
+    done = lines(LOG, options.suite, options.threads)
+    if not done:
+        print(f"no comparison of suite {options.suite} in {LOG}")
+        return 2
+    command = f"python -m perf.paired.calibrate {shlex.join(sys.argv[1:])}".strip()
+    result = summary(done, Rule(), options.simulate, UNIT) | {"command": command}
+    write_whole(options.result, json.dumps(result, indent=1) + "\n")
+    print(markdown(result))
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Samples, their ratios, and the file they are kept in."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from benchmarks.files import write_whole
+from perf.peers import OURS
+
+FORMAT = 1  # of the file
+
+
+@dataclass(slots=True)
+class Entry:
+    """What was measured of one peer in one cell on one number of threads.
+
+    Attributes
+    ----------
+    samples : list of float
+        Seconds of a call; sample i of every peer of the cell belongs to repetition i.
+    calls : int
+        Calls in a turn; a sample is their mean.
+    alone : bool
+        Whether it is too slow to take turns: one sample, of one call.
+    error : float or None
+        Maximum error against a wider type, over the naive one.
+    difference : float or None
+        Maximum difference from our result, if the cell asks for it.
+    restless : int
+        Number of turns before which this process did not become quiet.
+    skipped, failed : str or None
+        Why there are no samples.
+    """
+
+    cell: str
+    threads: int
+    peer: str
+    samples: list[float] = field(default_factory=list)
+    calls: int = 0
+    alone: bool = False
+    error: float | None = None
+    difference: float | None = None
+    restless: int = 0
+    skipped: str | None = None
+    failed: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ratio:
+    """Median of paired ratios, and the interval that holds the middle 80 % of them."""
+
+    median: float
+    low: float
+    high: float
+
+
+def ratio(peer: Entry, ours: Entry) -> Ratio | None:
+    """Peer's time over ours: above 1 we are faster.  None if there are no samples.
+
+    Samples of the same repetition are divided, because what disturbs a repetition disturbs both.
+    """
+    if not peer.samples or not ours.samples:
+        return None
+    if peer.alone or ours.alone:
+        only = statistics.median(peer.samples) / statistics.median(ours.samples)
+        return Ratio(only, only, only)
+    # An interrupted repetition is not kept, so both have one sample for each whole repetition.
+    pairs = zip(peer.samples, ours.samples, strict=True)
+    return spread([theirs / ours for theirs, ours in pairs])
+
+
+def spread(values: Sequence[float]) -> Ratio:
+    """Median and the quantiles at 10 % and 90 %."""
+    if len(values) < 2:
+        return Ratio(*(values[0],) * 3)
+    tenths = statistics.quantiles(values, n=10, method="inclusive")
+    return Ratio(statistics.median(values), tenths[0], tenths[-1])
+
+
+@dataclass(slots=True)
+class Results:
+    """All of a run.
+
+    Attributes
+    ----------
+    about : dict
+        Commit, versions, machine, environment, settings.
+    limits : dict
+        Number of threads, as text -> what the machine can do with them at most:
+        ``operations`` a second by data type, ``stream_bytes`` a second.
+    others : dict
+        Number of threads -> cell -> fraction of the CPUs' time that others took.
+    peers : list of str
+        Columns of the tables.
+    """
+
+    about: dict[str, Any]
+    peers: list[str]
+    limits: dict[str, dict[str, Any]] = field(default_factory=dict)
+    others: dict[str, dict[str, float]] = field(default_factory=dict)
+    entries: list[Entry] = field(default_factory=list)
+
+    def get(self, cell: str, threads: int, peer: str) -> Entry | None:
+        """Entry of a peer; None if it was not measured."""
+        wanted = (cell, threads, peer)
+        return next((e for e in self.entries if (e.cell, e.threads, e.peer) == wanted), None)
+
+    def ratio(self, cell: str, threads: int, peer: str) -> Ratio | None:
+        """Peer's time over ours."""
+        theirs, ours = self.get(cell, threads, peer), self.get(cell, threads, OURS)
+        return None if theirs is None or ours is None else ratio(theirs, ours)
+
+    def fastest(self, cell: str, threads: int, peers: Iterable[str]) -> tuple[str, Ratio] | None:
+        """The fastest of some peers and its ratio."""
+        found = [(peer, self.ratio(cell, threads, peer)) for peer in peers]
+        known = [(peer, value) for peer, value in found if value is not None]
+        return min(known, key=lambda pair: pair[1].median, default=None)
+
+    def cells(self, threads: int) -> list[str]:
+        """Cells that were measured, in order."""
+        return list(dict.fromkeys(e.cell for e in self.entries if e.threads == threads))
+
+    def threads(self) -> list[int]:
+        """Numbers of threads, in order."""
+        return list(dict.fromkeys(e.threads for e in self.entries))
+
+    def write(self, path: Path) -> None:
+        """Keep it all, raw samples included."""
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Results:
+        """Read what `write` kept."""
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if stored.pop("format") != FORMAT:
+            raise ValueError(f"{path} is of another format: measure again")
+        return cls.of(stored)
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> Results:
+        """Results from what `asdict` made of them."""
+        return cls(**{**stored, "entries": [Entry(**entry) for entry in stored["entries"]]})
+
+
+def fraction_of_limit(
+    seconds: float, operations: int, keys_bytes: int, dtype: str, limits: Mapping[str, Any]
+) -> tuple[float, str]:
+    """What fraction of the machine's limit a time reaches, and which limit that is.
+
+    The least time is that of the arithmetic at the FMA peak or that of reading keys and
+    values once from memory, whichever is longer.
+    """
+    arithmetic = operations / limits["operations"].get(dtype, math.inf)
+    reading = keys_bytes / limits["stream_bytes"]
+    return max(arithmetic, reading) / seconds, "FMA" if arithmetic >= reading else "memory"
+
+
+def geometric_mean(ratios: Iterable[Ratio | None]) -> float:
+    """Geometric mean of the medians; NaN if there are none."""
+    found = [value.median for value in ratios if value is not None]
+    return statistics.geometric_mean(found) if found else math.nan

@@ -1,0 +1,270 @@
+"""Measure what the report shows, piece by piece, into a record that is kept after each piece."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+from benchmarks import child, common, conditions, roofline
+from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
+from perf.peers import command, timing
+from perf.study.published import STUDY_DTYPE
+from perf.study.record import Record, Round
+
+BUDGET = 18  # evaluations of the tuner, as the study had
+ROUND_TIMEOUT_SECONDS = 300.0
+PEERS = ("cython", "numpy", "torch-sdpa", "torch-hand", "torch-mha")
+
+Tell = Callable[[float, str], None]  # share of the whole that is done, what is being done
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is measured; never what a number means.
+
+    Attributes
+    ----------
+    dims : tuple of int
+    rounds : int
+        Processes for each dim that count; at most as many again stand in for disturbed ones.
+    seconds : float
+        Time for the turns of a round.
+    regimes : tuple of str
+        Regimes that are compared with the roofline.
+    regime_rounds : int
+        Processes for each regime.
+    cells : tuple of str
+        Cells of `perf.peers` that are measured beside torch.
+    cell_seconds : float
+        Time for the turns of a cell.
+    """
+
+    dims: tuple[int, ...]
+    rounds: int
+    seconds: float
+    regimes: tuple[str, ...]
+    regime_rounds: int
+    cells: tuple[str, ...]
+    cell_seconds: float
+
+    def shares(self) -> dict[str, float]:
+        """About how long each piece takes, as a share of the whole."""
+        threads = len(_thread_counts())
+        pieces = {
+            "tuner": 5.0 * len(self.dims),
+            "rounds": (self.seconds + 3.0) * self.rounds * len(self.dims),
+            "roofline": 4.0 * self.regime_rounds * len(self.regimes),
+            "peers": (2.0 * self.cell_seconds + 3.0) * len(self.cells) * threads,
+        }
+        return {name: seconds / sum(pieces.values()) for name, seconds in pieces.items()}
+
+
+FULL = Extent(
+    dims=DIMS,
+    rounds=9,
+    seconds=6.0,
+    regimes=(*REGIMES, *MASKED),
+    regime_rounds=3,
+    cells=("blog", "dim-64", "dim-256", "dim-1024", "vit", "bert", "prefill-2k", "causal-4k"),
+    cell_seconds=8.0,
+)
+QUICK = Extent(
+    dims=(64, 128),
+    rounds=2,
+    seconds=0.5,
+    regimes=("dim-256", "small"),
+    regime_rounds=1,
+    cells=("blog",),
+    cell_seconds=0.5,
+)
+
+
+def about(extent: Extent) -> dict[str, Any]:
+    """Machine, versions and commit, and how much is measured."""
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    return command.about(extent.cell_seconds) | {
+        "extent": asdict(extent),
+        "cpus": command.usable_cpus(),
+        "load_average": load,
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
+    }
+
+
+def run(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
+    """Measure everything, calling `keep` after each piece; an interruption ends the measuring.
+
+    This sets the environment of the current process, for what is measured in it.
+    """
+    os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)) | common.UNTUNED)
+    before = 0.0
+    try:
+        for name, piece in (
+            ("tuner", tune),
+            ("rounds", compare),
+            ("roofline", hold_against_roofline),
+            ("peers", beside_torch),
+        ):
+            share = extent.shares()[name]
+
+            def part(done: float, words: str, before: float = before, share: float = share) -> None:
+                tell(before + share * min(1.0, done), words)
+
+            piece(record, extent, keep, part)
+            before += share
+    except KeyboardInterrupt:
+        record.interrupted = True
+    keep()
+
+
+def tune(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
+    """Search the study's space for each dim, as the study did.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        The search was interrupted.
+    """
+    import fastattn
+
+    for number, dim in enumerate(extent.dims):
+
+        def heard(event: Any, dim: int = dim, number: int = number) -> None:
+            done = (number + min(1.0, event.done / BUDGET)) / len(extent.dims)
+            tell(done, f"tuner, dim {dim}: {event.phase} {event.done}")
+
+        result = fastattn.tune(
+            (1, 1, 1, dim, dim, dim),
+            STUDY_DTYPE,
+            space="study",
+            strategy="genetic",
+            budget=BUDGET,
+            seed=0,
+            remember=False,
+            progress=heard,
+        )
+        if result.interrupted:
+            raise KeyboardInterrupt
+        record.tunings[str(dim)] = result.to_json()
+        keep()
+
+
+def compare(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
+    """Rounds of all dims in turn; then, up to a limit, more where rounds were disturbed."""
+    total = extent.rounds * len(extent.dims)
+    done = 0
+    for number in range(2 * extent.rounds):
+        for dim in extent.dims:
+            found = record.rounds.setdefault(str(dim), [])
+            quiet = sum((one.others or 0.0) <= conditions.LOST_SHARE for one in record.near(dim))
+            if number >= extent.rounds and quiet >= extent.rounds:
+                continue
+            again = " again, for it was disturbed" if number >= extent.rounds else ""
+            tell(done / total, f"dim {dim}, process {number + 1} of {extent.rounds}{again}")
+            found.append(_round(dim, record.tunings[str(dim)], extent.seconds, seed=number))
+            done += 1
+        keep()
+
+
+def _round(dim: int, tuning: dict[str, Any], seconds: float, seed: int) -> Round:
+    """One round in a process of its own."""
+    request = {
+        "dim": dim,
+        "dtype": tuning["dtype"],
+        "config": tuning["config"],
+        "seconds": seconds,
+        "seed": seed,
+    }
+    try:
+        done = subprocess.run(
+            child.command("perf.study.turns", request),
+            env=child.environment(timing.environment(command.usable_cpus())),
+            capture_output=True,
+            text=True,
+            timeout=ROUND_TIMEOUT_SECONDS,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        reason = f"no result in {ROUND_TIMEOUT_SECONDS:g} s"
+        return Round(failures=dict.fromkeys(IMPLS, reason))
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
+        reason = f"its process ended with {done.returncode}: {last}"
+        return Round(failures=dict.fromkeys(IMPLS, reason))
+    return Round(**json.loads(done.stdout.splitlines()[-1]))
+
+
+def hold_against_roofline(
+    record: Record, extent: Extent, keep: Callable[[], None], tell: Tell
+) -> None:
+    """Fraction of the machine's peak for each regime, by ``cython`` on one thread."""
+    others = timing.Others()
+    profile = replace(common.profile(), rounds=extent.regime_rounds)
+    cases = REGIMES | MASKED
+    for number, name in enumerate(extent.regimes):
+        tell(number / len(extent.regimes), f"roofline, {name}")
+        ((_, cell),) = roofline.measure({name: cases[name]}, ["cython"], profile).items()
+        record.roofline[name] = {
+            "time": cell.time,
+            "time_over_peak": cell.time_over_peak,
+            "reason": cell.failed or cell.skipped,
+        }
+        record.roofline_load = {"others": others.share(), "stolen": others.stolen()}
+        keep()
+
+
+def beside_torch(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
+    """Our calls beside torch's, by `perf.peers`; a reason if torch is not installed."""
+    from perf.peers.results import Results
+
+    if find_spec("torch") is None:
+        record.peers_reason = "torch is not installed here: `make peers` installs it"
+        return
+    results = Results(command.about(extent.cell_seconds), list(PEERS))
+    threads = _thread_counts()
+    total = len(extent.cells) * len(threads)
+
+    def heard(cell: str, count: int, doing: str) -> None:
+        cells = {(e.cell, e.threads) for e in results.entries}
+        tell(max(0, len(cells) - 1) / total, f"torch, {cell}, threads {count}: {doing}")
+        if not doing:
+            record.peers = asdict(results)
+            keep()
+
+    try:
+        command.run(results, extent.cells, threads, extent.cell_seconds, heard)
+    except RuntimeError as error:
+        record.peers_reason = str(error)
+
+
+def _thread_counts() -> Sequence[int]:
+    return tuple(dict.fromkeys((1, command.usable_cpus())))
+
+
+def differences(one: Record, other: Record) -> dict[tuple[int, str], float]:
+    """Speed-ups of one run over those of another, minus one, by dim and implementation."""
+    found = {}
+    for dim in sorted(set(one.dims()) & set(other.dims())):
+        for impl in IMPLS[1:]:
+            a, b = one.speedup(dim, impl), other.speedup(dim, impl)
+            if a is not None and b is not None:
+                found[dim, impl] = a.median / b.median - 1
+    return found
+
+
+def median_load(record: Record) -> dict[str, float]:
+    """Median and greatest share that others took during the rounds, and median share stolen."""
+    rounds = [one for dim in record.dims() for one in record.kept(dim)]
+    others = [one.others or 0.0 for one in rounds] or [0.0]
+    stolen = [one.stolen or 0.0 for one in rounds] or [0.0]
+    return {
+        "others": statistics.median(others),
+        "most": max(others),
+        "stolen": statistics.median(stolen),
+    }

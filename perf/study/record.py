@@ -1,0 +1,237 @@
+"""What was measured, the file it is kept in, and what follows from it."""
+
+from __future__ import annotations
+
+import json
+import math
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import compress
+from pathlib import Path
+from typing import Any
+
+from benchmarks import conditions
+from benchmarks.files import write_whole
+from perf import exact
+from perf.peers.results import Results
+
+FORMAT = 1  # of the file
+CONFIDENCE = 0.95
+# CPUs that are further apart than this many times the run's least distance have been moved.
+NEAR = 1.4
+LEAST_REPETITIONS = 8  # with near CPUs, for a round to count
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """Median of the processes' values, and its interval."""
+
+    median: float
+    low: float
+    high: float
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Median, and its exact interval of at least 95 %, whatever the values' distribution.
+
+    The interval lies between order statistics, as in the sign test.  Fewer than six values cannot
+    give one, so the interval is then their range.  None if there are no values.
+    """
+    if not values:
+        return None
+    interval = exact.sign_interval(values, CONFIDENCE)
+    return Estimate(statistics.median(values), interval.low, interval.high)
+
+
+@dataclass(slots=True)
+class Round:
+    """What one process measured of one dim.
+
+    Attributes
+    ----------
+    samples : dict of str to list of float
+        Seconds of a call, by implementation; sample i of each belongs to repetition i.
+    errors : dict of str to float or None
+        Maximum error against a wider type, over the naive one.
+    reasons : dict of str to str
+        Why an implementation cannot run here.
+    failures : dict of str to str
+        What went wrong in an implementation that should have run.
+    others, stolen : float or None
+        Share of the CPUs' time that others took; of that, the share that the hypervisor took.
+    distances : list of float
+        Seconds that a word took from one CPU to the other and back, by repetition; empty if
+        that is unknown.
+    """
+
+    samples: dict[str, list[float]] = field(default_factory=dict)
+    errors: dict[str, float | None] = field(default_factory=dict)
+    reasons: dict[str, str] = field(default_factory=dict)
+    failures: dict[str, str] = field(default_factory=dict)
+    others: float | None = None
+    stolen: float | None = None
+    distances: list[float] = field(default_factory=list)
+
+    def among(self, limit: float) -> Round | None:
+        """What was measured with the CPUs at most `limit` apart; None if that is too little."""
+        if not self.distances:
+            return self
+        near = [distance <= limit for distance in self.distances]
+        if sum(near) < min(LEAST_REPETITIONS, len(near)):
+            return None
+        samples = {impl: list(compress(values, near)) for impl, values in self.samples.items()}
+        return replace(self, samples=samples, distances=list(compress(self.distances, near)))
+
+    def ratio(self, above: str, below: str) -> float | None:
+        """Median over the repetitions of one implementation's time over another's."""
+        pairs = zip(self.samples.get(above, []), self.samples.get(below, []), strict=False)
+        ratios = [a / b for a, b in pairs]
+        return statistics.median(ratios) if ratios else None
+
+    def seconds(self, impl: str) -> float | None:
+        """Median seconds of a call over the repetitions."""
+        samples = self.samples.get(impl)
+        return statistics.median(samples) if samples else None
+
+    def variation(self, impl: str) -> float | None:
+        """Coefficient of variation: standard deviation over mean."""
+        samples = self.samples.get(impl, [])
+        return statistics.stdev(samples) / statistics.mean(samples) if len(samples) > 1 else None
+
+
+@dataclass(slots=True)
+class Record:
+    """All of a run.
+
+    Attributes
+    ----------
+    about : dict
+        Machine, versions and commit; and what was asked for.
+    wanted : int
+        Number of rounds for each dim that count.
+    tunings : dict of str to dict
+        By dim: `fastattn.TuningResult.to_json`.
+    rounds : dict of str to list of Round
+        By dim.
+    roofline : dict of str to dict
+        By regime: ``time_over_peak`` and ``time``, one value per process, or why there is none.
+    roofline_load : dict or None
+        Shares of the CPUs' time, as in `Round`, while the roofline was measured.
+    peers : dict or None
+        What `perf.peers` keeps; `peers_reason` says why it is missing.
+    interrupted : bool
+        Whether something is missing because the run was stopped.
+    """
+
+    about: dict[str, Any]
+    wanted: int
+    tunings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    rounds: dict[str, list[Round]] = field(default_factory=dict)
+    roofline: dict[str, dict[str, Any]] = field(default_factory=dict)
+    roofline_load: dict[str, float | None] | None = None
+    peers: dict[str, Any] | None = None
+    peers_reason: str | None = None
+    interrupted: bool = False
+
+    def dims(self) -> list[int]:
+        """Dims for which there is anything to show."""
+        return sorted(int(dim) for dim in self.rounds if self._timed(dim))
+
+    def _timed(self, dim: int | str) -> list[Round]:
+        """Rounds in which anything was timed."""
+        return [one for one in self.rounds.get(str(dim), []) if one.samples]
+
+    def near(self, dim: int) -> list[Round]:
+        """Rounds reduced to their repetitions with near CPUs, leaving out those with too few."""
+        limit = NEAR * min(self._distances(), default=0.0)
+        reduced = (one.among(limit) for one in self._timed(dim))
+        return [one for one in reduced if one is not None]
+
+    def kept(self, dim: int) -> list[Round]:
+        """The rounds that count: near and quiet ones, chosen without looking at their times."""
+        found = self.near(dim) or self._timed(dim)
+        return sorted(found, key=lambda one: one.others or 0.0)[: self.wanted]
+
+    def apart(self) -> float | None:
+        """Share of all repetitions with the CPUs further apart; None if it is unknown."""
+        distances = self._distances()
+        if not distances:
+            return None
+        return sum(one > NEAR * min(distances) for one in distances) / len(distances)
+
+    def moved(self) -> list[int]:
+        """Dims that have no round with near CPUs, so that all of their rounds count."""
+        return [dim for dim in self.dims() if not self.near(dim)]
+
+    def _distances(self) -> list[float]:
+        return [d for found in self.rounds.values() for one in found for d in one.distances]
+
+    def _over_rounds(self, dim: int, read: Callable[[Round], float | None]) -> Estimate | None:
+        values = (read(one) for one in self.kept(dim))
+        return estimate([value for value in values if value is not None])
+
+    def seconds(self, dim: int, impl: str) -> Estimate | None:
+        """Seconds of a call."""
+        return self._over_rounds(dim, lambda one: one.seconds(impl))
+
+    def speedup(self, dim: int, impl: str, over: str = "numpy") -> Estimate | None:
+        """Time of `over` divided by that of `impl`, paired within repetitions."""
+        return self._over_rounds(dim, lambda one: one.ratio(over, impl))
+
+    def variation(self, dim: int, impl: str) -> Estimate | None:
+        """Coefficient of variation within a process."""
+        return self._over_rounds(dim, lambda one: one.variation(impl))
+
+    def disturbance(self, dim: int) -> float:
+        """Median share of the CPUs' time that others took."""
+        return statistics.median(one.others or 0.0 for one in self.kept(dim))
+
+    def disturbed(self) -> list[int]:
+        """Dims whose rounds lost more than `conditions.LOST_SHARE`."""
+        return [dim for dim in self.dims() if self.disturbance(dim) > conditions.LOST_SHARE]
+
+    def failures(self) -> dict[tuple[str, str], list[int]]:
+        """What went wrong, by implementation and message: its dims, one for each process."""
+        found: dict[tuple[str, str], list[int]] = {}
+        for dim, rounds in self.rounds.items():
+            for one in rounds:
+                for failure in one.failures.items():
+                    found.setdefault(failure, []).append(int(dim))
+        return found
+
+    def reasons(self) -> dict[str, str]:
+        """Why an implementation could not run, by implementation."""
+        rounds = (one for found in self.rounds.values() for one in found)
+        return {impl: reason for one in rounds for impl, reason in one.reasons.items()}
+
+    def peer_results(self) -> Results | None:
+        """What was measured beside torch."""
+        return None if self.peers is None else Results.of(self.peers)
+
+    def write(self, path: Path) -> None:
+        """Keep it all, raw samples included."""
+        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Record:
+        """Read what `write` kept.
+
+        Raises
+        ------
+        ValueError
+            The file is of another format.
+        """
+        stored = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
+            raise ValueError(f"{path} is no record of this format: measure again")
+        rounds = {
+            dim: [Round(**one) for one in found] for dim, found in stored.pop("rounds").items()
+        }
+        return cls(rounds=rounds, **stored)
+
+
+def geometric_mean(values: Iterable[Estimate | None]) -> float:
+    """Geometric mean of the medians; NaN if there are none."""
+    found = [value.median for value in values if value is not None]
+    return statistics.geometric_mean(found) if found else math.nan

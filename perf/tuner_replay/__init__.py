@@ -1,0 +1,1 @@
+"""The tuner beside other strategies, replayed on recorded tables of timings."""

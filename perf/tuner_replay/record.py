@@ -1,0 +1,195 @@
+"""Record a table: every point of a space takes one block in every round, in random order.
+
+Rounds are measured in fresh processes (`recorder`), several in each.  The table is written after
+every round, so that an interrupted recording goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+import fastattn
+from benchmarks import child, common
+from fastattn._errors import ArgumentError, FastattnError, format_error
+from fastattn._wisdom.keys import environment
+from fastattn.tuner.space import Point
+from perf.tuner_replay.recorder import Request, problem
+from perf.tuner_replay.tables import Table, read, write
+
+__all__ = ["Extent", "RecordError", "record"]
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Tell = Callable[[float, str], None]  # share that is done, what is being done
+
+
+class RecordError(FastattnError, RuntimeError):
+    """Recording a table failed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Extent:
+    """How much is recorded.
+
+    Attributes
+    ----------
+    rounds : int
+        Rounds in all, which is the number of blocks of each point.
+    processes : int
+        Fresh processes, at least.
+    seconds : float or None
+        Time for a table: a round that would not end within it is not begun.  The first round of
+        a process always is.
+    """
+
+    rounds: int = 21
+    processes: int = 3
+    seconds: float | None = None
+
+
+def record(
+    name: str,
+    path: Path,
+    extent: Extent,
+    tell: Tell = lambda share, words: None,
+    fresh: bool = False,
+) -> Table:
+    """Record the table of a workload, or what is missing of it.
+
+    Raises
+    ------
+    ArgumentError
+        The existing table was measured elsewhere, or is damaged.
+    RecordError
+        A process failed.
+    """
+    table = _Growing(name)
+    if path.exists() and not fresh:
+        table.resume(read(path))
+    each = -(-extent.rounds // extent.processes)
+    begin, process = time.monotonic(), max(table.processes, default=-1) + 1
+    while (lacking := extent.rounds - len(table.processes)) > 0:
+        seconds = None
+        if extent.seconds is not None:
+            to_come = -(-lacking // each)
+            seconds = (extent.seconds - (time.monotonic() - begin)) / to_come
+            if seconds <= 0 and table.processes:
+                break
+        request = Request(name, process, min(each, lacking), seconds)
+        for message in _messages(request):
+            table.add(process, message)
+            if "part" not in message:
+                write(table.table(), path)
+            done = len(table.processes) + message.get("part", 0.0)
+            words = f"{name}: {len(table.processes)} rounds of {extent.rounds}"
+            tell(min(1.0, done / extent.rounds), f"{words}, process {process + 1}")
+        if process not in table.processes:
+            raise RecordError(f"{name}: a process measured no round")
+        process += 1
+    return table.table()
+
+
+class _Growing:
+    """A table that gains rounds."""
+
+    def __init__(self, name: str) -> None:
+        workload, _, self.space, self.control = problem(name)
+        self.processes: list[int] = []
+        self._name = name
+        self._facts = {
+            "workload": workload.described(),
+            "method": "blocks of 5 to 20 ms, as the tuner's: the lower quartile of their calls",
+            "processor": fastattn.machine().processor,
+            "environment": environment(),
+            "versions": {"python": platform.python_version(), "numpy": np.__version__},
+        }
+        self._rounds: list[NDArray[np.float64]] = []
+        self._spent: list[NDArray[np.float64]] = []
+        self._failures: dict[Point, str] = {}
+        self._loads: list[dict[str, Any]] = []
+
+    def resume(self, table: Table) -> None:
+        """Go on with a table that was begun here."""
+        facts = dict(table.metadata)
+        loads = facts.pop("load")
+        same = (table.space, table.control, facts) == (
+            self.space,
+            self.control,
+            json.loads(json.dumps(self._facts)),
+        )
+        if not same:
+            raise ArgumentError(
+                format_error(
+                    "table",
+                    f"{self._name}, begun on another machine, build or space",
+                    "one that was begun here, as things are now",
+                    "`record --fresh` begins anew",
+                )
+            )
+        self.processes, self._loads = list(table.processes), loads
+        self._rounds = list(table.seconds.T)
+        self._spent = [table.block_seconds] * len(self.processes)  # their median stands for each
+        self._failures = dict(table.failures)
+
+    def add(self, process: int, message: dict[str, Any]) -> None:
+        """Add what a process said."""
+        if "load" in message:
+            self._loads.append(message["load"])
+        if "seconds" in message:
+            for at, words in message["failures"].items():
+                self._failures[self.space.points[int(at)]] = words
+            self._rounds.append(np.array(message["seconds"], dtype=np.float64))
+            self._spent.append(np.array(message["spent"], dtype=np.float64))
+            self.processes.append(process)
+
+    def table(self) -> Table:
+        """The table as it is now; a point that failed once counts as failed."""
+        if self.control in self._failures:
+            raise RecordError(f"{self._name}: the default {self._failures[self.control]}")
+        seconds = np.array(self._rounds).T
+        seconds[[self.space.place(point) for point in self._failures]] = np.nan
+        return Table(
+            name=self._name,
+            space=self.space,
+            control=self.control,
+            seconds=seconds,
+            block_seconds=np.median(self._spent, axis=0),
+            processes=tuple(self.processes),
+            failures=self._failures,
+            metadata=self._facts | {"load": self._loads},
+        )
+
+
+def _messages(request: Request) -> Iterator[dict[str, Any]]:
+    """What a fresh process says; it is killed when nobody listens any more."""
+    with (
+        tempfile.TemporaryFile("w+") as complaints,
+        subprocess.Popen(
+            child.command("perf.tuner_replay.recorder", asdict(request)),
+            env=child.environment(common.UNTUNED),
+            stdout=subprocess.PIPE,
+            stderr=complaints,
+            text=True,
+        ) as process,
+    ):
+        assert process.stdout is not None
+        try:
+            for line in process.stdout:
+                yield json.loads(line)
+        except BaseException:
+            process.kill()
+            raise
+        if process.wait() != 0:
+            complaints.seek(0)
+            raise RecordError(f"{request.name}: a process failed\n{complaints.read()[-2000:]}")

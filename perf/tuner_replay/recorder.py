@@ -1,0 +1,105 @@
+"""The process that measures rounds for `record`, and reports on standard output what it found.
+
+It reports ``seconds``, ``spent`` and ``failures`` after each round; now and then ``part``, the
+share of a round that is done; and at the end ``load``, what else the CPUs did.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fastattn._spec import CallSpec
+from fastattn.tuner.guard import Guard
+from fastattn.tuner.measure import Live, TrialError
+from fastattn.tuner.space import SPACES, Point, Space, default_point
+from fastattn.tuner.workload import spec_of
+from perf.tuner_replay.workloads import WORKLOADS, Workload
+
+__all__ = ["Request", "child", "measure", "problem"]
+
+_TELL_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Rounds that one process is to measure.
+
+    Attributes
+    ----------
+    name : str
+        Name of the workload.
+    process : int
+        Number of the process, which is the seed of inputs and turns.
+    rounds : int
+    seconds : float or None
+        A round that would not end within this time is not begun; the first round always is.
+    """
+
+    name: str
+    process: int
+    rounds: int
+    seconds: float | None
+
+
+def problem(name: str) -> tuple[Workload, CallSpec, Space, Point]:
+    """Workload of that name, its spec, its space here, and the default in it."""
+    workload = WORKLOADS[name]
+    case = workload.case
+    spec = spec_of(workload.shape, case.dtype, case.causal)
+    space = SPACES[workload.space](spec)
+    return workload, spec, space, default_point(space, spec)
+
+
+def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
+    """Measure rounds, and report each when it is complete."""
+    begin = time.monotonic()
+    _, spec, space, _ = problem(request.name)
+    source = Live(space, spec, request.process)
+    turns = random.Random(request.process)
+    source.warm_up()
+    guard = Guard()
+    each = 0.0
+    for number in range(request.rounds):
+        now = time.monotonic()
+        if number and request.seconds is not None and now + each > begin + request.seconds:
+            break
+        tell(_round(space, source, turns, tell))
+        each = time.monotonic() - now
+    tell({"load": asdict(guard.load())})
+
+
+def _round(
+    space: Space, source: Live, turns: random.Random, tell: Callable[[dict[str, Any]], None]
+) -> dict[str, Any]:
+    """One block of every point, in random order."""
+    seconds: list[float | None] = [None] * len(space)
+    spent, failures = [0.0] * len(space), {}
+    told = time.monotonic()
+    source.start_round()
+    for done, at in enumerate(turns.sample(range(len(space)), len(space))):
+        before = source.spent_seconds
+        try:
+            seconds[at] = source.block(space.points[at])
+        except TrialError as error:
+            failures[at] = str(error)
+        spent[at] = source.spent_seconds - before
+        if time.monotonic() > told + _TELL_SECONDS:
+            told = time.monotonic()
+            tell({"part": done / len(space)})
+    return {"seconds": seconds, "spent": spent, "failures": failures}
+
+
+def child(request_json: str) -> None:
+    """Answer one request on standard output."""
+    try:
+        measure(
+            Request(**json.loads(request_json)), lambda told: print(json.dumps(told), flush=True)
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
