@@ -1,4 +1,4 @@
-"""A machine whose times are known: a source of blocks for searches, with a clock of its own."""
+"""A machine whose times are known: a source of samples for searches, with a clock of its own."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import ClassVar
 import numpy as np
 
 from fastattn._spec import CallSpec
-from fastattn.tuner.guard import Load
 from fastattn.tuner.measure import TrialError
 from fastattn.tuner.space import Gene, Point, Space, default_point
+from fastattn.tuner.system import SystemLoad
 
-BLOCK_SECONDS = 0.02
+SAMPLE_SECONDS = 0.02
 
 
 def space(blocks: int = 6, threads: int = 2) -> Space:
@@ -29,20 +29,20 @@ def space(blocks: int = 6, threads: int = 2) -> Space:
 
 @dataclass
 class Machine:
-    """Gives a block's mean time: the true one, times noise, times what the machine does now.
+    """Gives samples: the true time, times noise, times what the machine does now.
 
     Attributes
     ----------
     times : mapping
         True seconds of a call, by point.
     noise : float
-        Standard deviation of a block's logarithm.
+        Standard deviation of a sample's logarithm.
     slowness : callable
         Factor on all times, of the seconds since the beginning.
     failures : mapping
-        Points that cannot be measured, and why; the blocks that they give before.
+        Points that cannot be measured, why, and the samples that they give before.
     interrupt_at : int, optional
-        Number of the block at which Ctrl-C is pressed.
+        Number of the sample at which Ctrl-C is pressed.
     """
 
     times: Mapping[Point, float]
@@ -53,33 +53,33 @@ class Machine:
     interrupt_at: int | None = None
     spent_seconds: float = 0.0
     taken: Counter[Point] = field(default_factory=Counter)
-    rounds: list[list[Point]] = field(default_factory=list)
+    repetitions: list[list[Point]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._rng = np.random.default_rng(self.seed)
 
     def clock(self) -> float:
-        """Seconds since the beginning: blocks are all that takes time."""
+        """Seconds since the beginning: samples are all that takes time."""
         return self.spent_seconds
 
-    def start_round(self) -> None:
-        self.rounds.append([])
+    def start_repetition(self) -> None:
+        self.repetitions.append([])
 
-    def block(self, point: Point) -> float:
+    def sample(self, point: Point) -> float:
         if self.taken.total() == self.interrupt_at:
             self.interrupt_at = None
             raise KeyboardInterrupt
         if point in self.failures and self.taken[point] >= self.failures[point][1]:
             raise TrialError(self.failures[point][0])
         self.taken[point] += 1
-        self.rounds[-1].append(point)
+        self.repetitions[-1].append(point)
         noise = np.exp(self.noise * self._rng.standard_normal())
         seconds = self.times[point] * float(noise) * self.slowness(self.spent_seconds)
-        self.spent_seconds += max(BLOCK_SECONDS, seconds)
+        self.spent_seconds += max(SAMPLE_SECONDS, seconds)
         return seconds
 
 
-class Quiet(Machine):
+class Idle(Machine):
     """Stands in for `Live`: smaller `block_q` is faster, whatever the implementation."""
 
     interrupt: ClassVar[int | None] = None
@@ -89,8 +89,8 @@ class Quiet(Machine):
     preparation_seconds = 0.5
 
     def __init__(self, space: Space, spec: CallSpec, seed: int = 0) -> None:
-        places = {gene.name: at for at, gene in enumerate(space.genes)}
-        block = places.get("block_q", places.get("block", 0))
+        index = {gene.name: i for i, gene in enumerate(space.genes)}
+        block = index.get("block_q", index.get("block", 0))
         times = {point: self.call_seconds * 1.2 ** point[block] for point in space.points}
         failing = [] if self.fault is None else space.points
         if self.only_default:
@@ -100,12 +100,12 @@ class Quiet(Machine):
         super().__init__(
             times, noise=0.005, seed=seed, interrupt_at=self.interrupt, failures=failures
         )
-        self.rounds.append([])
+        self.repetitions.append([])
 
     def warm_up(self) -> None:
         """There is nothing to compile."""
 
 
-def quiet_load(others: float = 0.0) -> Load:
-    """What a guard tells of a machine on which others take that share."""
-    return Load(2, 0.1, others, 0.0, 0)
+def system_load(others: float = 0.0) -> SystemLoad:
+    """The load where other processes take that share."""
+    return SystemLoad(2, others, 0.0)

@@ -45,7 +45,6 @@ OPTIONAL = {
     "_wisdom.store": {"platformdirs"},
     "tuner.workload": {"ml_dtypes"},  # arrays of bfloat16
     "tuner.plot": {"matplotlib"},
-    "_commands.live": {"rich"},
 }
 
 

@@ -17,11 +17,10 @@ from oracle import definition
 
 import fastattn
 from fastattn.tuner import measure
-from fastattn.tuner.check import disagreement, expect
-from fastattn.tuner.guard import Guard
-from fastattn.tuner.measure import Live, TrialError, block_seconds
-from fastattn.tuner.settle import settle
+from fastattn.tuner.check import find_error, reference_rows
+from fastattn.tuner.measure import Live, TrialError, sample_seconds
 from fastattn.tuner.space import kernel, study
+from fastattn.tuner.system import SystemMonitor, wait_until_idle
 from fastattn.tuner.workload import numpy_dtype, spec_of
 
 SHAPE = (2, 4, 2, 9, 12, 8, 5)
@@ -62,7 +61,7 @@ def live(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Live, list[dict
 
 def test_block_lengths() -> None:
     """Ten calls, but 5 to 20 ms."""
-    assert [block_seconds(each) for each in (1e-6, 1e-3, 5e-3, 1.0)] == [0.005, 0.01, 0.02, 0.02]
+    assert [sample_seconds(each) for each in (1e-6, 1e-3, 5e-3, 1.0)] == [0.005, 0.01, 0.02, 0.02]
 
 
 @pytest.mark.parametrize(
@@ -73,21 +72,21 @@ def test_first_block(live: Any, call_seconds: float, dropped: int, calls: int) -
     """After the check: one call for the threads, one to calibrate by; the longest all count."""
     source, made = live(call_seconds)
     point = study().points[0]
-    assert source.block(point) == pytest.approx(call_seconds)
+    assert source.sample(point) == pytest.approx(call_seconds)
     assert len(made) == 1 + dropped + calls
     assert source.preparation_seconds == pytest.approx(call_seconds)
     assert source.spent_seconds == pytest.approx((dropped + calls) * call_seconds)
-    assert calls * call_seconds >= 0.9 * min(0.02, block_seconds(call_seconds))
+    assert calls * call_seconds >= 0.9 * min(0.02, sample_seconds(call_seconds))
 
 
 def test_later_blocks(live: Any) -> None:
     """They know how long a call takes, and drop the first, whatever it takes."""
     source, made = live(1e-3, *[1e-3] * 12, 4e-3, 1e-3)
     point = study().points[0]
-    source.block(point)
+    source.sample(point)
     before = len(made)
     assert before == 13
-    assert source.block(point) == pytest.approx(1e-3)
+    assert source.sample(point) == pytest.approx(1e-3)
     assert len(made) - before == 11
 
 
@@ -95,19 +94,19 @@ def test_interruptions_do_not_count(live: Any) -> None:
     """A block is the lower quartile of its calls: most may be slowed down."""
     source, made = live(*[1e-3] * 13, 1e-3, *[5e-3, 1.1e-3, 9e-3, 1e-3, 2e-3] * 2)
     point = study().points[0]
-    source.block(point)
+    source.sample(point)
     assert len(made) == 13
-    assert source.block(point) == pytest.approx(1.1e-3)
+    assert source.sample(point) == pytest.approx(1.1e-3)
 
 
-def test_blocks_begin_when_the_process_is_quiet() -> None:
+def test_samples_begin_when_the_process_is_idle() -> None:
     """Each of them."""
     told: list[str] = []
     spec = spec_of(SHAPE, "float32", causal=True)
-    source = Live(study(), spec, settle=lambda: told.append("quiet"))
+    source = Live(study(), spec, wait=lambda: told.append("idle"))
     for blocks in (1, 2):
-        source.block(study().points[0])
-        assert told == ["quiet"] * blocks
+        source.sample(study().points[0])
+        assert told == ["idle"] * blocks
 
 
 @pytest.mark.parametrize(("states", "looks"), [("", 1), ("RRS", 3)])
@@ -119,19 +118,21 @@ def test_settle(states: str, looks: int) -> None:
         seen.append(0)
         return bool(left) and left.pop(0) == "R"
 
-    assert settle(computing, sleep=lambda seconds: None)
+    assert wait_until_idle(computing, sleep=lambda seconds: None)
     assert len(seen) == looks
 
 
 def test_settle_gives_up() -> None:
     """A thread that never stops is not waited for any longer."""
     ticks = itertools.count()
-    assert not settle(lambda: True, sleep=lambda seconds: None, clock=lambda: 0.1 * next(ticks))
+    assert not wait_until_idle(
+        lambda: True, sleep=lambda seconds: None, clock=lambda: 0.1 * next(ticks)
+    )
 
 
 def test_settle_sees_threads() -> None:
     """One that computes is seen, one that sleeps is not."""
-    assert settle()
+    assert wait_until_idle()
     stop, data = threading.Event(), bytes(1 << 24)
 
     def compute() -> None:
@@ -141,7 +142,7 @@ def test_settle_sees_threads() -> None:
     thread = threading.Thread(target=compute)
     thread.start()
     try:
-        assert not settle()
+        assert not wait_until_idle()
     finally:
         stop.set()
         thread.join()
@@ -151,7 +152,7 @@ def test_calls(live: Any) -> None:
     """Into one array, aligned bottom-right, of the point's configuration and type."""
     source, made = live(2e-3)
     for point in (study().points[0], study().points[-1]):
-        source.block(point)
+        source.sample(point)
     first, last = made[0], made[-1]
     assert first["impl"] == last["impl"] == "cython"
     assert first["config"] == fastattn.Config(block_k=8, threads=1)
@@ -164,30 +165,28 @@ def test_calls(live: Any) -> None:
     assert abs(q.mean()) < 0.2
     assert 0.8 < q.std() < 1.2
     assert np.array_equal(q, last["arrays"][0])
-    source.start_round()
+    source.start_repetition()
 
 
-@pytest.mark.parametrize(("length", "places"), [(64, 8), (1200, 1)])
-def test_small_arrays_move_from_round_to_round(
-    live: Any, monkeypatch: pytest.MonkeyPatch, length: int, places: int
-) -> None:
-    """The same numbers elsewhere, and the same places for all of a round."""
+@pytest.mark.parametrize(("dim", "copies"), [(64, 8), (4200, 1)])
+def test_small_arrays_have_copies(live: Any, dim: int, copies: int) -> None:
+    """The same numbers at other addresses; one copy for all of a repetition."""
     _, made = live(1e-3)
-    spec = spec_of((1, 4, 4, length, length, 64), "float32", causal=False)
-    source = Live(study(), spec, length=lambda each: each)
+    spec = spec_of((1, 1, 1, 64, 64, dim), "float32", causal=False)
+    source = Live(study(), spec, duration=lambda each: each)
     seen = []
     for _ in range(16):
         before = len(made)
         for point in study().points[::2][:2]:  # of one data type
-            source.block(point)
+            source.sample(point)
         q, k, v = made[-1]["arrays"]
         assert all(
             call["arrays"][0] is q and call["out"] is made[-1]["out"] for call in made[before:]
         )
         seen.append((id(q), id(k), id(v), id(made[-1]["out"])))
         assert np.array_equal(q, made[0]["arrays"][0])
-        source.start_round()
-    assert len(set(seen)) == places
+        source.start_repetition()
+    assert len(set(seen)) == copies
     assert seen[:8] == seen[8:]
 
 
@@ -195,7 +194,7 @@ def test_seeded_inputs() -> None:
     """The same seed, the same arrays."""
     spec = spec_of(SHAPE, "float32", causal=False)
     one, two, other = (
-        Live(study(), spec, seed)._inputs_of("float32").places[0][0] for seed in (1, 1, 2)
+        Live(study(), spec, seed)._inputs_of("float32").copies[0][0] for seed in (1, 1, 2)
     )
     assert np.array_equal(one, two)
     assert not np.array_equal(one, other)
@@ -204,7 +203,7 @@ def test_seeded_inputs() -> None:
 def test_no_collection(live: Any) -> None:
     """The collector rests while a block is timed, and works again."""
     source, made = live(1e-3)
-    source.block(study().points[0])
+    source.sample(study().points[0])
     assert gc.isenabled()
     assert [call["collecting"] for call in made] == [True] + [False] * (len(made) - 1)
 
@@ -218,7 +217,7 @@ def test_wrong_results_are_never_timed(live: Any) -> None:
     source, made = live(1e-3, then=spoil)
     for _ in range(2):
         with pytest.raises(TrialError, match="off by up to 0.001"):
-            source.block(study().points[0])
+            source.sample(study().points[0])
     assert len(made) == 1
     assert source.spent_seconds == 0
 
@@ -226,10 +225,10 @@ def test_wrong_results_are_never_timed(live: Any) -> None:
 def test_what_writes_nothing_is_wrong(live: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """Though the right result of another point is still there."""
     source, _ = live(1e-3)
-    source.block(study().points[0])
+    source.sample(study().points[0])
     monkeypatch.setattr(measure, "attention", lambda *arrays, **arguments: None)
     with pytest.raises(TrialError, match="not written"):
-        source.block(study().points[2])
+        source.sample(study().points[2])
 
 
 @pytest.mark.parametrize("at", [1, 5])
@@ -243,7 +242,7 @@ def test_errors_are_failures(live: Any, at: int) -> None:
     source, made = live(1e-3, then=fail)
     for _ in range(2):
         with pytest.raises(TrialError, match="MemoryError: no room"):
-            source.block(study().points[0])
+            source.sample(study().points[0])
     assert len(made) == at
     assert gc.isenabled()
 
@@ -255,33 +254,33 @@ def test_expected_rows_are_the_definition(dtype: str, causal: bool, shape: tuple
     """Rows in float64, and bounds that numpy's own result keeps and small faults exceed."""
     spec = spec_of(shape, dtype, causal)
     rng = np.random.default_rng(0)
-    q, k, v, _ = Live(study(), spec)._inputs_of(dtype).places[0]
-    expected = expect(q, k, v, spec, rng)
+    q, k, v, _ = Live(study(), spec)._inputs_of(dtype).copies[0]
+    expected = reference_rows(q, k, v, spec, rng)
     assert len(expected.exact) == 12
     align = "bottom_right" if causal else None
     wide = [x.astype(np.float64) for x in (q, k, v)]
     answer = definition(*wide, working=np.float64, causal=causal, align=align)
-    assert np.allclose(expected.exact, answer.out[expected.places], rtol=1e-12, atol=1e-13)
+    assert np.allclose(expected.exact, answer.out[expected.rows], rtol=1e-12, atol=1e-13)
     out = fastattn.attention(q, k, v, causal=causal, align=align, impl="numpy")
-    assert disagreement(out, expected) is None
+    assert find_error(out, expected) is None
     fault = {"float16": 0.02, "bfloat16": 0.1}.get(dtype, 1e-4)
     wrong = out.copy()
     wrong[-1, -1, -1, -1] += numpy_dtype(dtype).type(fault * max(1, abs(wrong[-1, -1, -1, -1])))
-    assert "off by" in disagreement(wrong, expected)
+    assert "off by" in find_error(wrong, expected)
     wrong = out.copy()
     wrong[0, 0, 0, -1] = np.nan
-    assert "not written" in disagreement(wrong, expected)
+    assert "not written" in find_error(wrong, expected)
 
 
 def test_every_point_of_a_small_problem_can_be_measured() -> None:
     """Really: all implementations and instruction sets; blocks take time."""
     spec = spec_of((1, 2, 1, 8, 8, 4), "float32", causal=True)
     space = kernel(spec)
-    source = Live(space, spec, length=lambda each: each)
+    source = Live(space, spec, duration=lambda each: each)
     source.warm_up()
     ready = source.preparation_seconds
     for point in space.points:
-        assert 0 < source.block(point) < 1
+        assert 0 < source.sample(point) < 1
     assert 0 < ready < source.preparation_seconds
     assert source.spent_seconds > 0
 
@@ -303,11 +302,11 @@ def two_cpus(monkeypatch: pytest.MonkeyPatch) -> None:
         now[0] = next(times)
         return now[0][0]
 
-    guard = "fastattn.tuner.guard"
-    monkeypatch.setattr(f"{guard}.os.sched_getaffinity", lambda _: {0, 1}, raising=False)
-    monkeypatch.setattr(f"{guard}.os.sysconf", lambda _: 100)
-    monkeypatch.setattr(f"{guard}.time.perf_counter", wall)
-    monkeypatch.setattr(f"{guard}.time.process_time", lambda: now[0][1])
+    system = "fastattn.tuner.system"
+    monkeypatch.setattr(f"{system}.os.sched_getaffinity", lambda _: {0, 1}, raising=False)
+    monkeypatch.setattr(f"{system}.os.sysconf", lambda _: 100)
+    monkeypatch.setattr(f"{system}.time.perf_counter", wall)
+    monkeypatch.setattr(f"{system}.time.process_time", lambda: now[0][1])
 
 
 @pytest.mark.parametrize(
@@ -326,18 +325,17 @@ def test_contention(
     """What others took of our share: what CPUs beyond it can hold is not in the way."""
     here = fastattn.machine()
     monkeypatch.setattr(
-        "fastattn.tuner.guard.machine",
+        "fastattn.tuner.system.machine",
         lambda: dataclasses.replace(here, cpus=2, usable_cpus=usable),
     )
     stat = tmp_path / "stat"
     stat.write_text(STAT.format(0, 0))
-    guard = Guard(stat)
+    monitor = SystemMonitor(stat)
     stat.write_text(STAT.format(ticks, stolen))
-    load = guard.load()
+    load = monitor.load()
     assert load.contention == pytest.approx(contention)
     assert load.stolen == pytest.approx(stolen / 100)
     assert load.usable_cpus == usable
-    assert load.interruptions is None or load.interruptions >= 0
 
 
 def test_an_unknown_load(tmp_path: Path) -> None:
@@ -346,6 +344,6 @@ def test_an_unknown_load(tmp_path: Path) -> None:
         stat = tmp_path / "stat"
         if text is not None:
             stat.write_text(text)
-        load = Guard(stat).load()
+        load = SystemMonitor(stat).load()
         assert (load.others, load.stolen, load.contention) == (None, None, 0.0)
-    assert Guard().load().others is None
+    assert SystemMonitor().load().others is None

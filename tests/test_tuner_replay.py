@@ -36,7 +36,7 @@ def table(name: str = "small", noise: float = 0.0, rounds: int = 8, **workload: 
     true = np.array([1e-3 * (1.0 if p == BEST else 1.25 + 0.01 * sum(p)) for p in POINTS])
     slowness = 1 + np.arange(rounds)
     seconds = true[:, None] * slowness * np.exp(noise * rng.standard_normal((16, rounds)))
-    seconds[SPACE.place(FAILED)] = np.nan
+    seconds[SPACE.index(FAILED)] = np.nan
     block_seconds = np.where(np.isnan(seconds[:, 0]), 0.0, 0.02)
     shape = workload.pop("shape", [1, 1, 1, 64, 64, 64])
     said = {"shape": shape, "dtype": "float32", "causal": False} | workload
@@ -70,7 +70,7 @@ def test_the_file_is_t4_with_a_result_a_line(tmp_path: Path) -> None:
     document = json.loads(text)
     assert document["schema_version"] == "1.0.0"
     assert len([line for line in text.splitlines() if '"configuration"' in line]) == 16
-    failed, good = document["results"][0], document["results"][SPACE.place(BEST)]
+    failed, good = document["results"][0], document["results"][SPACE.index(BEST)]
     assert (failed["invalidity"], failed["correctness"]) == ("runtime", 0)
     assert failed["failure"] == "out of order"
     assert (good["invalidity"], good["correctness"]) == ("correct", 1)
@@ -155,14 +155,14 @@ def test_too_few_rounds_are_not_replayed(tmp_path: Path) -> None:
 def test_the_truth_is_the_median_of_ratios_within_rounds() -> None:
     """Rounds differ eightfold, and are nothing to it; neither is one bad block."""
     mine = table()
-    mine.seconds[SPACE.place(BEST), 0] *= 100
+    mine.seconds[SPACE.index(BEST), 0] *= 100
     again = Table(
         *(mine.name, SPACE, CONTROL, mine.seconds, mine.block_seconds, mine.processes),
         *(mine.failures, {}),
     )
-    assert again.ratios[SPACE.place(BEST)] == pytest.approx(1 / (1.25 + 0.01 * 4))
-    assert again.regrets[SPACE.place(BEST)] == 0
-    assert math.isinf(again.ratios[SPACE.place(FAILED)])
+    assert again.ratios[SPACE.index(BEST)] == pytest.approx(1 / (1.25 + 0.01 * 4))
+    assert again.regrets[SPACE.index(BEST)] == 0
+    assert math.isinf(again.ratios[SPACE.index(FAILED)])
     assert table().resolution == pytest.approx(0, abs=1e-9)
     assert 0.01 < table(noise=0.05).resolution < 0.1
 
@@ -175,16 +175,16 @@ def test_points_of_a_round_share_a_recorded_round() -> None:
     source = Replay(mine, seed=1)
     rows = []
     for _ in range(40):
-        source.start_round()
-        rows.append((source.block(BEST), source.block(CONTROL), source.block(BEST)))
+        source.start_repetition()
+        rows.append((source.sample(BEST), source.sample(CONTROL), source.sample(BEST)))
     recorded = [
-        (r[SPACE.place(BEST)], r[SPACE.place(CONTROL)], r[SPACE.place(BEST)])
+        (r[SPACE.index(BEST)], r[SPACE.index(CONTROL)], r[SPACE.index(BEST)])
         for r in mine.seconds.T
     ]
     assert set(rows) == set(recorded)  # each round comes up, and nothing else
     assert source.spent_seconds == pytest.approx(120 * 0.02)
     with pytest.raises(TrialError, match="out of order"):
-        source.block(FAILED)
+        source.sample(FAILED)
     assert source.spent_seconds == pytest.approx(120 * 0.02)
 
 
@@ -203,7 +203,7 @@ def test_the_planted_best_is_found(name: str) -> None:
     """With a budget for every point all find it, and go round the one that fails."""
     for seed in range(3):
         found = replay(table(noise=0.01), STRATEGIES[name], 16, seed)
-        assert (found.winner, found.regret) == (SPACE.place(BEST), 0.0)
+        assert (found.winner, found.regret) == (SPACE.index(BEST), 0.0)
         assert found.optimiser_seconds > 0
         assert 0 < found.explored_seconds < found.kernel_seconds
 
@@ -232,16 +232,16 @@ def test_the_course_names_the_leader_after_each_evaluation() -> None:
     assert watched.ask() == []
     assert watched.explored_seconds == 0
     leaders = [(1.0, BEST), (2.4, FAILED), (3.0, BEST)]
-    best, failed = SPACE.place(BEST), SPACE.place(FAILED)
-    assert _course(leaders, 4, 99, SPACE.place) == (best, best, best, best)
-    assert _course(leaders[1:2], 4, 99, SPACE.place) == (99, 99, failed, failed)
+    best, failed = SPACE.index(BEST), SPACE.index(FAILED)
+    assert _course(leaders, 4, 99, SPACE.index) == (best, best, best, best)
+    assert _course(leaders[1:2], 4, 99, SPACE.index) == (99, 99, failed, failed)
 
 
 def test_a_warm_start_is_the_nearest_problems_winner() -> None:
     mine = table("mine")
     near = table("near", shape=[1, 1, 1, 128, 64, 64])
     other = table("further", dtype="float64")
-    near.ratios[SPACE.place((0, 1, 1))] = 0.1  # its winner, on the default's number of threads
+    near.ratios[SPACE.index((0, 1, 1))] = 0.1  # its winner, on the default's number of threads
     assert warm_start(mine, [mine, other, near], 1) == ((0, 1, 1),)
     assert warm_start(mine, [mine, other, near], 2) == ((0, 1, 1), BEST)
     one_thread = Table(
@@ -251,7 +251,7 @@ def test_a_warm_start_is_the_nearest_problems_winner() -> None:
     assert warm_start(one_thread, [near], 1) == ((0, 1, 0),)  # what is default follows the default
     # No evaluation is left for it: it comes by the final.
     found = replay(mine, STRATEGIES["exhaustive"], 1, 0, known=[BEST])
-    assert (found.evaluations, found.winner) == (1, SPACE.place(BEST))
+    assert (found.evaluations, found.winner) == (1, SPACE.index(BEST))
 
 
 @pytest.mark.parametrize("landscape", synthetic.LANDSCAPES)
@@ -322,4 +322,4 @@ def test_the_grid_may_come_to_its_end() -> None:
     if (reason := rivals.missing("optuna-grid")) is not None:
         pytest.skip(reason)
     found = replay(table(), rivals.maker("optuna-grid"), 16, 0)
-    assert (found.evaluations, found.winner) == (16, SPACE.place(BEST))
+    assert (found.evaluations, found.winner) == (16, SPACE.index(BEST))

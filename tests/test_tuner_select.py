@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from fastattn.tuner.select import LEAST_ROUNDS, Decision, decide, spread
+from fastattn.tuner.select import MIN_REPETITIONS, Decision, decide, spread
 
 POINTS = ((0,), (1,), (2,), (3,), (4,))
 ROUNDS = 15
@@ -84,7 +84,7 @@ def test_no_other_beyond_doubt() -> None:
     made = _decide(logs)
     assert made.standings[1].ratio < 0.95
     assert made.winner == (0,)
-    assert made.reason == "no other is faster than the default beyond doubt"
+    assert made.reason == "no other is significantly faster than the default"
 
 
 def test_ties_of_others_go_to_the_preferred() -> None:
@@ -100,13 +100,13 @@ def test_ties_of_others_go_to_the_preferred() -> None:
 
 def test_few_rounds_prove_nothing() -> None:
     """Then the default stays, and there are no intervals."""
-    made = _decide(_logs([1, 0.5], 0.001, rounds=LEAST_ROUNDS - 1))
+    made = _decide(_logs([1, 0.5], 0.001, rounds=MIN_REPETITIONS - 1))
     assert made.winner == (0,)
     assert made.selection_bound is None
     assert made.standings[1].interval is None
     assert made.standings[1].ratio == pytest.approx(0.5, rel=0.01)
     assert "too few" in made.reason
-    assert _decide(_logs([1, 0.5], 0.001, rounds=LEAST_ROUNDS)).winner == (1,)
+    assert _decide(_logs([1, 0.5], 0.001, rounds=MIN_REPETITIONS)).winner == (1,)
 
 
 def test_alone() -> None:

@@ -10,10 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fastattn
-from fastattn import Config, ConfigError
+from fastattn import Config, ConfigError, _threads
 from fastattn._shapes import spec_of
 from fastattn._spec import CallSpec
-from fastattn._wisdom import keys
 from fastattn.implementations import load
 from fastattn.tuner import space as spaces
 from fastattn.tuner.space import SPACES, Gene, Space, candidate, default_point, kernel, study
@@ -38,7 +37,7 @@ def _spec(problem: tuple[int, ...], dtype: str = "float32") -> CallSpec:
 
 def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     here = dataclasses.replace(fastattn.machine(), usable_cpus=count)
-    for module in (spaces, keys):
+    for module in (spaces, _threads):
         monkeypatch.setattr(module, "machine", lambda: here)
 
 
@@ -224,8 +223,8 @@ def test_values_and_point_are_inverse(point: tuple[int, ...]) -> None:
     for space in (study(), _toy()):
         if point in space:
             assert space.point(space.values(point)) == point
-            assert space.points[space.place(point)] == point
-            assert tuple(space.grid[space.place(point)]) == point
+            assert space.points[space.index(point)] == point
+            assert tuple(space.grid[space.index(point)]) == point
 
 
 @pytest.mark.parametrize(

@@ -62,7 +62,7 @@ def test_registry() -> None:
     """By name; others are refused."""
     assert set(STRATEGIES) == {
         *("genetic", "genetic-plain", "successive-halving", "local"),
-        *("random", "exhaustive", "auto"),
+        *("random", "exhaustive"),
     }
     for name, strategy in STRATEGIES.items():
         assert name == strategy.NAME
@@ -73,7 +73,7 @@ def test_registry() -> None:
 
 
 @names
-@pytest.mark.parametrize("wrong", [{"budget": 0}, {"blocks": 0}], ids=str)
+@pytest.mark.parametrize("wrong", [{"budget": 0}, {"samples": 0}], ids=str)
 def test_nothing_to_spend(name: str, wrong: dict[str, int]) -> None:
     """At least one evaluation, of at least one block."""
     with pytest.raises(ArgumentError, match=f"`{next(iter(wrong))}`"):
@@ -112,9 +112,9 @@ def test_promises(
         assert len(set(points)) == len(points)
         assert set(points) <= set(space.points)
         assert halving or not seen & set(points)
-        assert halving or {trial.blocks for trial in trials} == {blocks}
+        assert halving or {trial.samples for trial in trials} == {blocks}
         seen |= set(points)
-        spent += sum(trial.blocks for trial in trials)
+        spent += sum(trial.samples for trial in trials)
         assert spent <= budget * blocks
         for point in points:
             strategy.tell(point, lengths[point])
@@ -164,7 +164,7 @@ def test_what_has_no_score_is_a_failure(name: str, score: float | None) -> None:
 @names
 def test_only_what_was_asked_is_told(name: str) -> None:
     """A score of another point is refused."""
-    strategy = make(name, study(), 1, 0, blocks=1)
+    strategy = make(name, study(), 1, 0, samples=1)
     asked = {trial.point for trial in strategy.ask()}
     other = next(point for point in study().points if point not in asked)
     with pytest.raises(ArgumentError, match="`point`"):
@@ -202,7 +202,7 @@ def test_halving() -> None:
     asked, blocks = [], []
     while trials := strategy.ask():
         asked.append({trial.point for trial in trials})
-        blocks.append({trial.blocks for trial in trials})
+        blocks.append({trial.samples for trial in trials})
         for trial in trials:
             strategy.tell(trial.point, scores[trial.point])
     assert [len(points) for points in asked] == [30, 15, 7]
@@ -218,7 +218,7 @@ def test_halving_believes_the_longer_race() -> None:
     while trials := strategy.ask():
         last = [trial.point for trial in trials]
         for at, trial in enumerate(trials):
-            strategy.tell(trial.point, at + 100.0 * trial.blocks)
+            strategy.tell(trial.point, at + 100.0 * trial.samples)
     assert strategy.best() == last[0]
 
 
@@ -334,7 +334,7 @@ def test_generation_of_genetic(monkeypatch: pytest.MonkeyPatch) -> None:
     strategy.seen = set(strategy.asked)
     strategy.scores = dict(zip(strategy.asked, (0.0, 1.0, 2.0), strict=True))
     mean, deviation = -space.grid.sum(axis=1).astype(float), np.zeros(len(space))
-    deviation[space.place((4, 4, 4, 0))] = 100.0
+    deviation[space.index((4, 4, 4, 0))] = 100.0
     monkeypatch.setattr(strategy._model, "fit", lambda places, scores: (mean, deviation))
     step, *children, hope = (trial.point for trial in strategy.ask())
     assert step in space.neighbours((0, 0, 0, 0))
@@ -344,11 +344,11 @@ def test_generation_of_genetic(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize("breeds", [Genetic, GeneticPlain])
-def test_the_better_are_selected(breeds: type[Genetic | GeneticPlain]) -> None:
+def test_thetournament_are_selected(breeds: type[Genetic | GeneticPlain]) -> None:
     """Of two that are drawn: the best three times as often as the worst of two."""
     strategy = breeds(study(), 18, 0)
     parents = [(0, 0, 0), (1, 1, 1)]
-    drawn = [strategy._better(parents) for _ in range(400)]
+    drawn = [strategy.tournament(parents) for _ in range(400)]
     assert 250 < drawn.count(parents[0]) < 350
 
 

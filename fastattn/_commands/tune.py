@@ -1,42 +1,43 @@
-"""``fastattn tune``: finds the best configurations for some problems, and remembers them."""
+"""``fastattn tune``: find the best configurations for some problems, and remember them."""
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
 import json
-import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from fastattn._commands import live
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
 from fastattn._shapes import SHAPE, parse_shape
 from fastattn._version import __version__
+from fastattn._wisdom.store import replace_file
 from fastattn.implementations import REGISTRY
 from fastattn.tuner import TuningResult, tune
 from fastattn.tuner.plot import check_plot, draw
 from fastattn.tuner.run import space_of
+from fastattn.tuner.search import Event
 from fastattn.tuner.space import SPACES
-from fastattn.tuner.strategies import STRATEGIES
-from fastattn.tuner.workload import spec_of, words_of
+from fastattn.tuner.strategies import AUTO, STRATEGIES
+from fastattn.tuner.workload import describe, spec_of
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
 SUMMARY = "find the best configuration for a problem on this machine, and remember it"
 
-_SHOWN = "1,8,8,2048,2048,64"  # the shape that a space is shown for if none is given
+_EXAMPLE = "1,8,8,2048,2048,64"  # shape for which a space is shown if none is given
 _ROWS = 20
-_EPILOG = "\n".join(
-    ["strategies", *(f"  {name:<19} {one.SUMMARY}" for name, one in STRATEGIES.items())]
-)
+_PROGRESS_SECONDS = 0.1
+_SUMMARIES = {"auto": AUTO} | {name: one.SUMMARY for name, one in STRATEGIES.items()}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Problems, how to search, and what to do with what is found."""
-    parser.epilog = _EPILOG
+    """Problems, how to search, and what to do with the results."""
+    rows = (f"  {name:<19} {summary}" for name, summary in _SUMMARIES.items())
+    parser.epilog = "\n".join(["strategies", *rows])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
     add("--shape", action="append", default=[], metavar=SHAPE, help="may be repeated")
@@ -47,75 +48,81 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="",
         metavar="NAME",
-        help=f"{', '.join(SPACES)} (default kernel); without a name or a shape: show what "
-        "there is to choose",
+        help=f"{', '.join(SPACES)} (default kernel); without a name or a shape: show the spaces",
     )
     add("--strategy", default="auto", metavar="NAME", help="see below; default auto")
     add("--impl", default="auto", metavar="NAME", help=f"auto, {', '.join(REGISTRY)}")
     add("--budget", type=int, default=18, metavar="N", help="evaluations, default 18")
     add("--seed", type=int, default=0, metavar="N", help="default 0")
     add("--seconds", type=float, default=30.0, metavar="S", help="limit of a search, default 30")
-    add("--shard", default="1/1", metavar="I/N", help="only the I-th of N shares of the shapes")
     add("--json", type=Path, metavar="FILE", help="write every measurement")
     add("--plot", type=Path, metavar="FILE", help="draw the searches: .svg or .png")
     add("--no-remember", action="store_true", help="leave what is remembered as it is")
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterator[str]:
-    """Results, shape by shape, as they come; Ctrl-C ends with what there is.
+    """Results, shape by shape, as they come; Ctrl-C ends with those so far.
 
     Raises
     ------
     FastattnError
-        An option is refused; this is seen before anything is measured.
+        An option is refused, before anything is measured.
     """
     if options.space == "" or not options.shape:
         yield _spaces(options)
         return
-    texts = _shard(options.shard, options.shape)
-    problems = [parse_shape(text) for text in texts]
+    problems = [parse_shape(text) for text in options.shape]
+    space = options.space or "kernel"
     for axes in problems:
-        space_of(
-            options.space or "kernel",
-            spec_of(axes, options.dtype, options.causal),
-            options.impl,
-        )
+        space_of(space, spec_of(axes, options.dtype, options.causal), options.impl)
     if options.plot is not None:
         check_plot(options.plot)
     for option, path in (("--json", options.json), ("--plot", options.plot)):
         if path is not None and not path.parent.is_dir():
             raise _unwritable(option, path, f"make the folder {path.parent}")
     results: list[TuningResult] = []
-    for text, axes in zip(texts, problems, strict=True):
-        with live.display(text, options.budget, progress) as on_event:
-            result = tune(
-                axes,
-                options.dtype,
-                causal=options.causal,
-                space=options.space or "kernel",
-                strategy=options.strategy,
-                budget=options.budget,
-                seed=options.seed,
-                impl=options.impl,
-                remember=not options.no_remember,
-                seconds=options.seconds,
-                progress=on_event,
-            )
+    for text, axes in zip(options.shape, problems, strict=True):
+        progress(f"{text}: preparing")
+        result = tune(
+            axes,
+            options.dtype,
+            causal=options.causal,
+            space=space,
+            strategy=options.strategy,
+            budget=options.budget,
+            seed=options.seed,
+            impl=options.impl,
+            remember=not options.no_remember,
+            seconds=options.seconds,
+            progress=_reporter(text, progress),
+        )
+        progress("")
         results.append(result)
         yield f"{result}\n\n{_table(result)}\n"
-        option, path = "--json", options.json
-        try:
-            if path is not None:
-                _write(path, options.shard, results)
-            option, path = "--plot", options.plot
-            if path is not None:
-                draw(results, path)
-        except OSError as error:
-            raise _unwritable(option, path, f"see to this: {error.strerror}") from error
+        if options.json is not None:
+            _write(options.json, results)
+        if options.plot is not None:
+            try:
+                draw(results, options.plot)
+            except OSError as error:
+                raise _unwritable("--plot", options.plot, str(error.strerror)) from error
         if result.interrupted:
             raise KeyboardInterrupt
-    if not texts:
-        yield f"shard {options.shard} has no shape"
+
+
+def _reporter(title: str, progress: Callable[[str], None]) -> Callable[[Event], None]:
+    """Show a search's events on the progress line, at most ten in a second."""
+    shown = float("-inf")
+
+    def report(event: Event) -> None:
+        nonlocal shown
+        now = time.monotonic()
+        if now - shown >= _PROGRESS_SECONDS:
+            shown = now
+            unit = "points" if event.phase == "search" else "repetitions"
+            progress(f"{title}: {event.phase}: {event.done} {unit}, best {event.ratio:.3f}")
+
+    return report
 
 
 def _unwritable(option: str, path: Path, remedy: str) -> ArgumentError:
@@ -128,11 +135,11 @@ def _spaces(options: argparse.Namespace) -> str:
     """Genes and values of the spaces, for the first shape or an example."""
     if options.space is None:
         raise ArgumentError(
-            format_error("--shape", "none", f"at least one {SHAPE}", f"write --shape {_SHOWN}")
+            format_error("--shape", "none", f"at least one {SHAPE}", f"write --shape {_EXAMPLE}")
         )
-    text = options.shape[0] if options.shape else _SHOWN
+    text = options.shape[0] if options.shape else _EXAMPLE
     spec = spec_of(parse_shape(text), options.dtype, options.causal)
-    lines = [f"for {words_of(spec)} on this machine:"]
+    lines = [f"for {describe(spec)} on this machine:"]
     for name in [options.space] if options.space else SPACES:
         space = space_of(name, spec, options.impl)
         lines += ["", f"{name}: {len(space)} points"]
@@ -143,29 +150,13 @@ def _spaces(options: argparse.Namespace) -> str:
     return "\n".join(lines)
 
 
-def _shard(words: str, texts: Sequence[str]) -> list[str]:
-    """Every n-th shape, beginning with the i-th."""
-    first, slash, count = words.partition("/")
-    if not (slash and first.isdecimal() and count.isdecimal() and 1 <= int(first) <= int(count)):
-        raise ArgumentError(
-            format_error(
-                "--shard", repr(words), "I/N with 1 <= I <= N", "write --shard 1/4, ..., 4/4"
-            )
-        )
-    return list(texts[int(first) - 1 :: int(count)])
-
-
-def _write(path: Path, shard: str, results: Sequence[TuningResult]) -> None:
-    """Replace the file in one step, so that a reader always finds whole results."""
+def _write(path: Path, results: Sequence[TuningResult]) -> None:
     document = {
         "fastattn": __version__,
         "machine": dataclasses.asdict(machine()),
-        "shard": shard,
         "results": [result.to_json() for result in results],
     }
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(document, indent=1) + "\n")
-    os.replace(part, path)
+    replace_file(str(path), json.dumps(document, indent=1) + "\n", "--json")
 
 
 def _table(result: TuningResult) -> str:

@@ -115,10 +115,16 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
         block_k, reasons["block_k"] = _default_block_k(spec, keys_per_split, tile)
     if block_q is None:
         block_q, reasons["block_q"] = _default_block_q(spec, threads, tile)
-    settled = Config(
-        block_q=block_q, block_k=block_k, keys_per_split=keys_per_split, threads=threads, isa=isa
+    # Blocks end where the call ends: configurations that compute alike resolve alike.
+    keys_per_split = min(keys_per_split, max(1, spec.length_k))
+    resolved = Config(
+        block_q=min(block_q, max(1, spec.length_q * spec.group)),
+        block_k=min(block_k, keys_per_split),
+        keys_per_split=keys_per_split,
+        threads=threads,
+        isa=isa,
     )
-    return settled, reasons
+    return resolved, reasons
 
 
 def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:

@@ -1,4 +1,7 @@
-"""Whether a result is right: a few of its rows are compared with the same rows in float64."""
+"""Check of a result: some of its rows are compared with the same rows in float64.
+
+The tests have an oracle of their own; this one is small enough to run before each measurement.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from numpy.typing import NDArray
 from fastattn._dtypes import lookup
 from fastattn._spec import CallSpec
 
-__all__ = ["Expected", "disagreement", "expect"]
+__all__ = ["Expected", "find_error", "reference_rows"]
 
 _ROWS = 12
 
@@ -22,73 +25,74 @@ class Expected:
 
     Attributes
     ----------
-    places : tuple of ndarray of int, (rows,) each
+    rows : tuple of ndarray of int, (rows,) each
         Batch entry, query head and query of each row.
     exact, bound : ndarray of float64, (rows, Dv)
     """
 
-    places: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
+    rows: tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.intp]]
     exact: NDArray[np.float64]
     bound: NDArray[np.float64]
 
 
-def expect(
+def reference_rows(
     q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], spec: CallSpec, rng: np.random.Generator
 ) -> Expected:
-    """Rows to compare with: the first, the last, and some at random.
+    """Compute the first row, the last, and some random ones in float64.
 
     Parameters
     ----------
     q, k, v : ndarray, (B, Hq, Lq, D), (B, Hkv, Lk, D), (B, Hkv, Lk, Dv)
     spec : CallSpec
-        CallSpec of the call.  A causal mask is aligned bottom-right.
+        A causal mask is aligned bottom-right.
     rng : Generator
         Chooses rows.
     """
-    g = spec
-    last = np.array([g.batch, g.heads_q, g.length_q]) - 1
+    last = np.array([spec.batch, spec.heads_q, spec.length_q]) - 1
     drawn = rng.integers(0, last + 1, (_ROWS - 2, 3))
-    places = np.vstack([np.zeros(3, drawn.dtype), last, drawn]).T
-    exact: NDArray[np.float64] = np.array([_row(q, k, v, g, *place) for place in places.T.tolist()])
-    row = lookup(q.dtype)
-    assert row is not None
-    eps = float(np.finfo(row.compute).eps)
+    rows = np.vstack([np.zeros(3, drawn.dtype), last, drawn]).T
+    exact: NDArray[np.float64] = np.array([_row(q, k, v, spec, *row) for row in rows.T.tolist()])
+    dtype = lookup(q.dtype)
+    assert dtype is not None
+    eps = float(np.finfo(dtype.compute).eps)
     # The result is rounded to its own type once.  Before that come the roundings of the softmax
     # and of two sums, in the compute type; those of a score, a sum of D products of normally
     # distributed numbers, grow with sqrt(D).
-    storage_eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(row.name, eps)
+    storage_eps = {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(dtype.name, eps)
     largest = float(np.abs(exact).max(initial=1.0))
-    bound = storage_eps * np.abs(exact) + (64 + 4 * g.dim**0.5) * eps * largest
-    return Expected((places[0], places[1], places[2]), exact, bound)
+    bound = storage_eps * np.abs(exact) + (64 + 4 * spec.dim**0.5) * eps * largest
+    return Expected((rows[0], rows[1], rows[2]), exact, bound)
 
 
 def _row(
-    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], g: CallSpec, b: int, h: int, i: int
+    q: NDArray[Any], k: NDArray[Any], v: NDArray[Any], spec: CallSpec, b: int, h: int, i: int
 ) -> NDArray[np.float64]:
     """Row i of the result of batch entry b and query head h, in float64."""
-    seen = max(0, min(g.length_k, i + 1 + g.length_k - g.length_q)) if g.causal else g.length_k
-    if seen == 0:
-        return np.zeros(g.dim_v)
-    keys, values = k[b, h // g.group, :seen], v[b, h // g.group, :seen]
-    s = g.scale * _product("kd,d->k", keys, q[b, h, i])
-    e = np.exp(s - s.max())
-    out: NDArray[np.float64] = _product("kd,k->d", values, e) / e.sum()
+    visible = spec.length_k
+    if spec.causal:
+        visible = max(0, min(visible, i + 1 + spec.length_k - spec.length_q))
+    if visible == 0:
+        return np.zeros(spec.dim_v)
+    keys, values = k[b, h // spec.group, :visible], v[b, h // spec.group, :visible]
+    s = spec.scale * _product("kd,d->k", keys, q[b, h, i])
+    p = np.exp(s - s.max())
+    out: NDArray[np.float64] = _product("kd,k->d", values, p) / p.sum()
     return out
 
 
 def _product(subscripts: str, *factors: NDArray[Any]) -> NDArray[np.float64]:
-    """A product in float64 whose factors are converted piece by piece, not as whole copies."""
+    """A product in float64 whose factors are converted in chunks, not as whole copies."""
     product: NDArray[np.float64] = np.einsum(
         subscripts, *factors, dtype=np.float64, casting="unsafe"
     )
     return product
 
 
-def disagreement(out: NDArray[Any], expected: Expected) -> str | None:
-    """What is wrong with a result; None if it is right as far as it was checked."""
+def find_error(out: NDArray[Any], expected: Expected) -> str | None:
+    """Describe what is wrong with a result; None if all checked rows are right."""
     if not np.isfinite(out).all():
         return "the result has elements that were not written, or are not finite"
-    error = np.abs(out[expected.places].astype(np.float64) - expected.exact)
+    error = np.abs(out[expected.rows].astype(np.float64) - expected.exact)
     if (error <= expected.bound).all():
         return None
     return f"the result is off by up to {error.max():.2g}"

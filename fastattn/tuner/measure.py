@@ -1,8 +1,8 @@
-"""Blocks of calls, timed: what a source of them is, and `Live`, the one on this machine.
+"""Samples of a point's time: the interface `Source`, and `Live`, which measures on this machine.
 
-A block is the unit of every comparison: the calls of one point, one after the other.  It counts
-by its lower quartile: interruptions and neighbours only ever add to a call's time, and on a shared
-machine the means of blocks differ several times as much.
+A sample is the lower quartile of some consecutive calls of one point.  The quartile is used
+because interference only ever adds to a call's time: on a shared machine the means of samples
+differ several times as much.  In a repetition each point gives one sample.
 """
 
 from __future__ import annotations
@@ -21,28 +21,26 @@ from numpy.typing import NDArray
 
 from fastattn._api import attention
 from fastattn._spec import CallSpec
-from fastattn.tuner.check import Expected, disagreement, expect
-from fastattn.tuner.settle import settle
+from fastattn.tuner.check import Expected, find_error, reference_rows
 from fastattn.tuner.space import Candidate, Point, Space, candidate
+from fastattn.tuner.system import wait_until_idle
 from fastattn.tuner.workload import numpy_dtype
 
-__all__ = ["Live", "Source", "TrialError", "block_seconds"]
+__all__ = ["Live", "Source", "TrialError", "sample_seconds"]
 
-# How long the calls of a block last together.  If a call takes microseconds, ten calls average out
-# the timer and the luck of the caches, and 5 ms hold them; longer blocks would only meet more
-# interruptions, each of some milliseconds, which the median over blocks deals with.  Calls of
-# milliseconds get 20 ms: several of them, in less time than a search has for a block.
-_SHORTEST_SECONDS = 0.005
-_LONGEST_SECONDS = 0.020
+# Duration of a sample.  Ten calls average out the timer's resolution and cache effects, and fit
+# into 5 ms if a call takes microseconds; longer samples would only meet more interruptions.  Calls
+# of milliseconds get 20 ms: several calls, within the time that a search has for a sample.
+_MIN_SECONDS = 0.005
+_MAX_SECONDS = 0.020
 _CALLS = 10
-# Threads start, or wake, in a block's first call, which is dropped for that reason, unless it is
-# so long that this, some milliseconds if a CPU is taken, is at most 2 % of it.
-_UNDROPPED_SECONDS = 0.2
-# Where arrays happen to lie in memory changes times by some per cent, and can decide between
-# configurations: so small arrays take turns in several places, as they will for those who use what
-# is found.
-_PLACES = 8
-_MOVED_BYTES = 4 << 20
+# The first call of a sample pays for waking the threads (up to a few ms) and is discarded, unless
+# it takes at least this long: then that is below 2 %.
+_KEEP_FIRST_SECONDS = 0.2
+# The addresses of arrays change times by some per cent, and can decide between configurations.  So
+# arrays of at most so many bytes have several copies, of which each repetition takes the next.
+_COPIES = 8
+_COPIED_BYTES = 4 << 20
 
 
 class TrialError(Exception):
@@ -50,45 +48,40 @@ class TrialError(Exception):
 
 
 class Source(Protocol):
-    """Where blocks come from: this machine (`Live`), or a record of one.
+    """Where samples come from: this machine (`Live`), or a record of one.
 
-    `spent_seconds` counts the kernel's time so far, dropped calls included.
+    `spent_seconds` counts the time spent in calls so far, discarded ones included.
     """
 
     spent_seconds: float
 
-    def start_round(self) -> None:
-        """A new round of turns begins."""
+    def start_repetition(self) -> None:
+        """Begin a new repetition."""
 
-    def block(self, point: Point) -> float:
-        """Seconds of one call, the lower quartile of a block; raises TrialError."""
+    def sample(self, point: Point) -> float:
+        """Seconds of one call; raises TrialError."""
 
 
-def block_seconds(call_seconds: float) -> float:
-    """Length of a block of calls that take `call_seconds` each: 5 to 20 ms."""
-    return min(_LONGEST_SECONDS, max(_SHORTEST_SECONDS, _CALLS * call_seconds))
+def sample_seconds(call_seconds: float) -> float:
+    """Duration of a sample of calls that take `call_seconds` each: 5 to 20 ms."""
+    return min(_MAX_SECONDS, max(_MIN_SECONDS, _CALLS * call_seconds))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Inputs:
-    """Queries, keys, values and the result's array of one data type, in several places in memory.
+    """Copies of q, k, v and the result's array, in one data type, and the result expected."""
 
-    All places hold the same numbers; the result that they should give is `expected`.
-    """
-
-    places: tuple[tuple[NDArray[Any], NDArray[Any], NDArray[Any], NDArray[Any]], ...]
+    copies: tuple[tuple[NDArray[Any], ...], ...]
     expected: Expected
 
 
 class Live:
-    """Blocks of public calls on this machine.
+    """Samples of public calls on this machine.
 
-    Inputs are standard normal and made once for each data type; so is the result array, which
-    every call is given as `out`, because allocating it has nothing to do with the configuration.
-    Small arrays lie in another place in each round.
-
-    A point's first block is preceded by a call that is not timed and whose result is checked
-    (`check`): a wrong result is never timed.
+    Inputs are standard normal and made once for each data type; so is the array of the result,
+    which every call gets as `out`, because its allocation does not depend on the configuration.
+    Before a point's first sample, one call is made whose result is checked: a wrong result is
+    never timed.
 
     Parameters
     ----------
@@ -97,13 +90,13 @@ class Live:
         Of arrays with one batch axis; a causal mask is aligned bottom-right.
     seed : int
         Seed of the inputs.
-    length : callable, optional
-        Gives the seconds of a block for the seconds of a call.
+    duration : callable, optional
+        Gives the seconds of a sample for the seconds of a call.
 
     Attributes
     ----------
     spent_seconds : float
-        Time spent in blocks.
+        Time spent in samples.
     preparation_seconds : float
         Time spent in making inputs, compiling, and checked calls.
     """
@@ -114,68 +107,73 @@ class Live:
         spec: CallSpec,
         seed: int = 0,
         *,
-        length: Callable[[float], float] = block_seconds,
+        duration: Callable[[float], float] = sample_seconds,
         clock: Callable[[], float] = time.perf_counter,
-        settle: Callable[[], object] = settle,
+        wait: Callable[[], object] = wait_until_idle,
     ) -> None:
         self.spent_seconds = 0.0
         self.preparation_seconds = 0.0
         self._space, self._spec, self._seed = space, spec, seed
-        self._length, self._clock, self._settle = length, clock, settle
-        self._rounds = 0
+        self._duration, self._clock, self._wait = duration, clock, wait
+        self._repetition = 0
         self._inputs: dict[str, _Inputs] = {}
-        self._known: dict[Point, Candidate] = {}
+        self._checked: dict[Point, Candidate] = {}
         self._failed: dict[Point, str] = {}
-        self._each: dict[Point, float] = {}
+        self._call_seconds: dict[Point, float] = {}
 
-    def start_round(self) -> None:
-        """Move the arrays on to their next place."""
-        self._rounds += 1
+    def start_repetition(self) -> None:
+        """Go on to the next copy of the arrays."""
+        self._repetition += 1
 
     def warm_up(self) -> None:
-        """Compile, and load what is heavy: one tiny call of each implementation and type."""
+        """Compile, and import what is heavy: one tiny call of each implementation and type."""
         begin = self._clock()
-        meant = [candidate(self._space, point, self._spec) for point in self._space.points]
-        for impl, dtype in sorted({(one.impl, one.dtype) for one in meant}):
+        found = [candidate(self._space, point, self._spec) for point in self._space.points]
+        for impl, dtype in sorted({(one.impl, one.dtype) for one in found}):
             tiny = np.ones((2, 2), numpy_dtype(dtype))
             with contextlib.suppress(Exception):  # its points will fail, each with the reason
                 attention(tiny, tiny, tiny, impl=impl)
         self.preparation_seconds += self._clock() - begin
 
-    def block(self, point: Point) -> float:
-        """Seconds of one call, the lower quartile of a block.
+    def sample(self, point: Point) -> float:
+        """Seconds of one call, the lower quartile of some.
 
         Raises
         ------
         TrialError
             The call raises, or its result is wrong.
         """
-        call = self._checked(point)
-        self._settle()  # threads of the block before would take the CPUs of this one
+        if point in self._failed:
+            raise TrialError(self._failed[point])
         collecting = gc.isenabled()
-        gc.disable()
         try:
-            return self._block(point, call)
+            if point not in self._checked:
+                self._checked[point] = self._check(candidate(self._space, point, self._spec))
+            call = self._call(self._checked[point])
+            self._wait()  # spinning threads of the sample before would take CPUs from this one
+            gc.disable()
+            return self._measure(point, call)
         except Exception as error:
-            self._failed[point] = _words(error)
+            known = isinstance(error, TrialError)
+            self._failed[point] = str(error) if known else f"{type(error).__name__}: {error}"
             raise TrialError(self._failed[point]) from error
         finally:
             if collecting:
                 gc.enable()
 
-    def _block(self, point: Point, call: Callable[[], object]) -> float:
+    def _measure(self, point: Point, call: Callable[[], object]) -> float:
         begin = self._clock()
         call()
         first = self._clock() - begin
-        if first >= _UNDROPPED_SECONDS:
+        if first >= _KEEP_FIRST_SECONDS:
             seconds = first
         else:
-            each = self._each.get(point)
+            each = self._call_seconds.get(point)
             if each is None:
-                each = first if first >= _LONGEST_SECONDS else self._quartile(call, 1)
-            seconds = self._quartile(call, max(1, round(self._length(each) / each)))
+                each = first if first >= _MAX_SECONDS else self._quartile(call, 1)
+            seconds = self._quartile(call, max(1, round(self._duration(each) / each)))
         self.spent_seconds += self._clock() - begin
-        self._each[point] = seconds
+        self._call_seconds[point] = seconds
         return seconds
 
     def _quartile(self, call: Callable[[], object], calls: int) -> float:
@@ -187,31 +185,21 @@ class Live:
         seconds = sorted(after - before for before, after in itertools.pairwise(times))
         return max(seconds[calls // 4], 1e-9)
 
-    def _checked(self, point: Point) -> Callable[[], object]:
-        """The point's call, after its result was checked to be right."""
-        if point in self._failed:
-            raise TrialError(self._failed[point])
-        if point not in self._known:
-            begin = self._clock()
-            try:
-                self._known[point] = self._first(candidate(self._space, point, self._spec))
-            except Exception as error:
-                self._failed[point] = _words(error)
-                raise TrialError(self._failed[point]) from error
-            finally:
-                self.preparation_seconds += self._clock() - begin
-        return self._call(self._known[point])
+    def _check(self, found: Candidate) -> Candidate:
+        """Make one call and check its result."""
+        begin = self._clock()
+        try:
+            *_, out = self._arrays(found)
+            out.fill(np.nan)
+            self._call(found)()
+            if (error := find_error(out, self._inputs_of(found.dtype).expected)) is not None:
+                raise TrialError(error)
+            return found
+        finally:
+            self.preparation_seconds += self._clock() - begin
 
-    def _first(self, meant: Candidate) -> Candidate:
-        *_, out = self._arrays(meant)
-        out.fill(np.nan)
-        self._call(meant)()
-        if (fault := disagreement(out, self._inputs_of(meant.dtype).expected)) is not None:
-            raise TrialError(fault)
-        return meant
-
-    def _call(self, meant: Candidate) -> Callable[[], object]:
-        q, k, v, out = self._arrays(meant)
+    def _call(self, found: Candidate) -> Callable[[], object]:
+        q, k, v, out = self._arrays(found)
         causal = self._spec.causal
         return functools.partial(
             attention,
@@ -221,33 +209,29 @@ class Live:
             causal=causal,
             align="bottom_right" if causal else None,
             out=out,
-            impl=meant.impl,
-            config=meant.config,
+            impl=found.impl,
+            config=found.config,
         )
 
-    def _arrays(self, meant: Candidate) -> tuple[NDArray[Any], ...]:
-        """The arrays of this round's place."""
-        places = self._inputs_of(meant.dtype).places
-        return places[self._rounds % len(places)]
+    def _arrays(self, found: Candidate) -> tuple[NDArray[Any], ...]:
+        """This repetition's copy of the arrays."""
+        copies = self._inputs_of(found.dtype).copies
+        return copies[self._repetition % len(copies)]
 
     def _inputs_of(self, name: str) -> _Inputs:
         if name not in self._inputs:
-            g, rng, dtype = self._spec, np.random.default_rng(self._seed), numpy_dtype(name)
+            spec, rng, dtype = self._spec, np.random.default_rng(self._seed), numpy_dtype(name)
             q, k, v = (
                 rng.standard_normal(shape, np.float32).astype(dtype, copy=False)
                 for shape in (
-                    (g.batch, g.heads_q, g.length_q, g.dim),
-                    (g.batch, g.heads_kv, g.length_k, g.dim),
-                    (g.batch, g.heads_kv, g.length_k, g.dim_v),
+                    (spec.batch, spec.heads_q, spec.length_q, spec.dim),
+                    (spec.batch, spec.heads_kv, spec.length_k, spec.dim),
+                    (spec.batch, spec.heads_kv, spec.length_k, spec.dim_v),
                 )
             )
-            out = np.empty((*q.shape[:-1], g.dim_v), dtype)
-            small = q.nbytes + k.nbytes + v.nbytes + out.nbytes <= _MOVED_BYTES
-            others = range(_PLACES - 1 if small else 0)
-            places = ((q, k, v, out), *((q.copy(), k.copy(), v.copy(), out.copy()) for _ in others))
-            self._inputs[name] = _Inputs(places, expect(q, k, v, g, rng))
+            arrays = q, k, v, np.empty((*q.shape[:-1], spec.dim_v), dtype)
+            small = sum(array.nbytes for array in arrays) <= _COPIED_BYTES
+            copies = [tuple(a.copy() for a in arrays) for _ in range(_COPIES - 1 if small else 0)]
+            expected = reference_rows(q, k, v, spec, rng)
+            self._inputs[name] = _Inputs((arrays, *copies), expected)
         return self._inputs[name]
-
-
-def _words(error: Exception) -> str:
-    return str(error) if isinstance(error, TrialError) else f"{type(error).__name__}: {error}"

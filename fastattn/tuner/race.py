@@ -1,7 +1,7 @@
-"""`Race`: points take turns, block by block, against a control; losers are left behind.
+"""`Race`: points are measured in interleaved repetitions beside a baseline; losers are dropped.
 
-In each round every point that is left takes one block, and so does the control, in random order:
-slow changes of the machine meet all alike and cancel in the ratios of a round.
+In each repetition every point left gives one sample, and so does the baseline, in random order:
+slow changes of the machine meet all alike and cancel in the ratios within a repetition.
 """
 
 from __future__ import annotations
@@ -9,112 +9,85 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from fastattn.tuner.measure import Source, TrialError
+from fastattn.tuner.record import Outcome
 from fastattn.tuner.space import Point
 
 if TYPE_CHECKING:
     from fastattn.tuner.strategies import Trial
 
-__all__ = ["Outcome", "Race", "race"]
+__all__ = ["Race"]
 
-# (blocks, factor): after this many blocks, a point that takes more than this factor times the
+# (samples, factor): after this many samples, a point that takes more than this factor times the
 # best's time is dropped.
 _DROPS = ((1, 2.0), (3, 1.2))
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a race told about one point.
-
-    Attributes
-    ----------
-    log_ratios : tuple of float
-        log(time / control's time), for each round that the point took part in.
-    dropped : bool
-        Whether it was left behind before it had all its blocks.
-    failure : str or None
-        Why it could not be measured.
-    """
-
-    log_ratios: tuple[float, ...]
-    dropped: bool
-    failure: str | None
-
-    @property
-    def score(self) -> float | None:
-        """Median of `log_ratios`; None for a point that failed."""
-        if self.failure is not None or not self.log_ratios:
-            return None
-        return statistics.median(self.log_ratios)
-
-
 class Race:
-    """A race under way; its outcomes so far can be read at any time.
+    """A race in progress; its outcomes so far can be read at any time.
 
     Parameters
     ----------
     source : Source
     trials : sequence of Trial
-        If the control is among them, it is measured no more often than as the control; its
+        If the baseline is among them, it is measured no more often than as the baseline; its
         ratios are 1.
-    control : Point
+    baseline : Point
     rng : Generator
-        Draws the order of turns.
+        Draws the order within a repetition.
     incumbent : float, default 0
-        Best score of earlier races: points that cannot come near it are dropped.  The control's
-        is 0.
+        Best score of earlier races, compared with which points are dropped.  The baseline's is 0.
     drop : bool, default True
         Whether losers are dropped.
-    on_block : callable, optional
-        Called with the point after each block.
+    on_sample : callable, optional
+        Called with the point after each sample.
 
     Attributes
     ----------
-    rounds : list of dict
-        Seconds of a call by point, for each round; the control is in every round.
+    repetitions : list of dict
+        Seconds of a call by point, for each repetition; the baseline is in all of them.
     """
 
     def __init__(
         self,
         source: Source,
         trials: Sequence[Trial],
-        control: Point,
+        baseline: Point,
         rng: np.random.Generator,
         *,
         incumbent: float = 0.0,
         drop: bool = True,
-        on_block: Callable[[Point], None] | None = None,
+        on_sample: Callable[[Point], None] | None = None,
     ) -> None:
-        self.rounds: list[dict[Point, float]] = []
-        self._source, self._control, self._rng = source, control, rng
-        self._wanted = {trial.point: trial.blocks for trial in trials}
+        self.repetitions: list[dict[Point, float]] = []
+        self._source, self._baseline, self._rng = source, baseline, rng
+        self._wanted = {trial.point: trial.samples for trial in trials}
         self._best = min(incumbent, 0.0)
-        self._drop, self._on_block = drop, on_block
+        self._drop, self._on_sample = drop, on_sample
         self._ratios: dict[Point, list[float]] = {point: [] for point in self._wanted}
         self._dropped: set[Point] = set()
         self._failures: dict[Point, str] = {}
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Go on until every point has had its blocks or `stop`, asked before each block, holds."""
+        """Measure until every point has its samples or `stop`, asked before each sample, holds."""
         while (left := self._left()) and not stop():
-            self._round(left, stop)
+            self._repeat(left, stop)
 
     @property
     def completed(self) -> bool:
-        """Whether every point has had its blocks, was dropped, or failed."""
+        """Whether every point has its samples, was dropped, or failed."""
         return not self._left()
 
     def outcomes(self) -> dict[Point, Outcome]:
-        """Outcomes by point; a point of which no block was taken is left out."""
+        """Outcomes by point; points without a sample are left out."""
         found = {}
         for point, ratios in self._ratios.items():
-            if point == self._control:
-                found[point] = Outcome((0.0,) * max(1, len(self.rounds)), False, None)
+            if point == self._baseline:
+                found[point] = Outcome((0.0,) * max(1, len(self.repetitions)), False, None)
             elif ratios or point in self._failures:
                 failure = self._failures.get(point)
                 found[point] = Outcome(tuple(ratios), point in self._dropped, failure)
@@ -123,41 +96,41 @@ class Race:
     def _left(self) -> list[Point]:
         return [
             point
-            for point, blocks in self._wanted.items()
-            if point != self._control
+            for point, samples in self._wanted.items()
+            if point != self._baseline
             and point not in self._dropped
             and point not in self._failures
-            and len(self._ratios[point]) < blocks
+            and len(self._ratios[point]) < samples
         ]
 
-    def _round(self, points: list[Point], stop: Callable[[], bool]) -> None:
-        self._source.start_round()
-        turns = [*points, self._control]
+    def _repeat(self, points: list[Point], stop: Callable[[], bool]) -> None:
+        self._source.start_repetition()
+        points = [*points, self._baseline]
         seconds: dict[Point, float] = {}
-        for place in self._rng.permutation(len(turns)):
+        for index in self._rng.permutation(len(points)):
             if stop():
                 break
+            point = points[index]
             try:
-                seconds[turns[place]] = self._block(turns[place])
+                seconds[point] = self._sample(point)
             except TrialError as error:
-                if turns[place] == self._control:
+                if point == self._baseline:
                     raise
-                self._failures[turns[place]] = str(error)
+                self._failures[point] = str(error)
         if not seconds:
             return
-        if self._control not in seconds:  # without the control the others are worth nothing
-            seconds[self._control] = self._block(self._control)
-        self.rounds.append(seconds)
-        for point in seconds.keys() - {self._control}:
-            ratio = math.log(seconds[point] / seconds[self._control])
-            self._ratios[point].append(ratio)
+        if self._baseline not in seconds:  # the other samples are useless without it
+            seconds[self._baseline] = self._sample(self._baseline)
+        self.repetitions.append(seconds)
+        for point in seconds.keys() - {self._baseline}:
+            self._ratios[point].append(math.log(seconds[point] / seconds[self._baseline]))
         if self._drop:
             self._drop_losers()
 
-    def _block(self, point: Point) -> float:
-        seconds = self._source.block(point)
-        if self._on_block is not None:
-            self._on_block(point)
+    def _sample(self, point: Point) -> float:
+        seconds = self._source.sample(point)
+        if self._on_sample is not None:
+            self._on_sample(point)
         return seconds
 
     def _drop_losers(self) -> None:
@@ -166,20 +139,6 @@ class Race:
         }
         best = min([self._best, *medians.values()])
         for point in self._left():
-            blocks, median = len(self._ratios[point]), medians.get(point, best)
-            if any(blocks >= least and median > best + math.log(most) for least, most in _DROPS):
+            samples, median = len(self._ratios[point]), medians.get(point, best)
+            if any(samples >= least and median > best + math.log(most) for least, most in _DROPS):
                 self._dropped.add(point)
-
-
-def race(
-    source: Source,
-    trials: Sequence[Trial],
-    control: Point,
-    rng: np.random.Generator,
-    on_block: Callable[[Point], None] | None = None,
-    incumbent: float = 0.0,
-) -> dict[Point, Outcome]:
-    """Run a race to its end; see `Race`."""
-    running = Race(source, trials, control, rng, incumbent=incumbent, on_block=on_block)
-    running.run()
-    return running.outcomes()

@@ -1,39 +1,31 @@
-"""What a search leaves behind: every measurement, and what was concluded from them."""
+"""Records of a search: the outcome of each point, and what was concluded."""
 
 from __future__ import annotations
 
 import statistics
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from fastattn.tuner.select import Decision, Standing
 from fastattn.tuner.space import Point, Value
 
-__all__ = ["Evaluation", "Search"]
+__all__ = ["Evaluation", "Outcome", "Search"]
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What was measured of one point before the final.
+class Outcome:
+    """Measurements of one point.
 
     Attributes
     ----------
-    point : Point
-    values : dict
-        The point's value of each gene.
-    batch : int
-        Batch in which it was first asked for.
     log_ratios : tuple of float
-        log(time / control's time), block by block.
+        log(time / baseline's time), for each repetition that the point took part in.
     dropped : bool
-        Whether it was left behind in its last race.
+        Whether it was dropped before it had all its samples.
     failure : str or None
         Why it could not be measured.
     """
 
-    point: Point
-    values: dict[str, Value]
-    batch: int
     log_ratios: tuple[float, ...]
     dropped: bool
     failure: str | None
@@ -47,33 +39,51 @@ class Evaluation:
 
 
 @dataclass(frozen=True, slots=True)
+class Evaluation(Outcome):
+    """Measurements of one point in all races before the final.
+
+    Attributes
+    ----------
+    point : Point
+    values : dict
+        The point's value of each gene.
+    batch : int
+        Batch in which the strategy first asked for it.
+    """
+
+    point: Point
+    values: dict[str, Value]
+    batch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Search:
     """A search that has ended.
 
     Attributes
     ----------
-    control, winner : Point
-        The default, and what won, which is the control if there was no final.
+    baseline, winner : Point
+        The default, and the point that won: the baseline if there was no final.
     evaluations : tuple of Evaluation
         In the order in which points were first measured.
     finalists : tuple of Point
-        The control first; empty if there was no final.
+        The baseline first; empty if there was no final.
     final_seconds : tuple of tuple of float
-        Seconds of a call, for each round of the final and each finalist.
+        Seconds of a call, for each repetition of the final and each finalist.
     decision : Decision or None
         None if there was no final.
-    seen, valid : int
-        Points that were measured, and points that the space has.
+    points : int
+        Points of the space.
     drift : float or None
-        Relative difference in the control's time between thirds of the final, beyond what chance
-        makes of it; between thirds of the whole search if the final was short.
+        Relative difference in the baseline's time between thirds of the final, beyond chance;
+        between thirds of the whole search if the final was short.
     pair_variation : float or None
-        Relative spread of the ratios between finalists within a round.
+        Relative spread of the ratios between finalists within a repetition.
     variation : float or None
-        Coefficient of variation of the winner's blocks in the final.
+        Coefficient of variation of the winner's samples in the final.
     cut_short, interrupted : bool
         Whether time ran out before the strategy was done, and whether Ctrl-C ended the search.
-    troubles : tuple of str
+    warnings : tuple of str
         Why the winner is not to be remembered; empty if it may be.
     optimiser_seconds, kernel_seconds, seconds : float
         Time spent in the strategy and the decision, in calls, and in all.
@@ -81,71 +91,33 @@ class Search:
         The strategy's own record.
     """
 
-    control: Point
+    baseline: Point
     winner: Point
     evaluations: tuple[Evaluation, ...]
     finalists: tuple[Point, ...]
     final_seconds: tuple[tuple[float, ...], ...]
     decision: Decision | None
-    seen: int
-    valid: int
+    points: int
     drift: float | None
     pair_variation: float | None
     variation: float | None
     cut_short: bool
     interrupted: bool
-    troubles: tuple[str, ...]
+    warnings: tuple[str, ...]
     optimiser_seconds: float
     kernel_seconds: float
     seconds: float
     strategy: dict[str, Any]
 
     def standing(self, point: Point) -> Standing | None:
-        """A finalist's time over the control's; None for other points."""
+        """A finalist's time over the baseline's; None for other points."""
         if self.decision is None or point not in self.finalists:
             return None
         return self.decision.standings[self.finalists.index(point)]
 
     def final_samples(self, point: Point) -> tuple[float, ...]:
-        """Seconds of a finalist's blocks, round by round; empty for other points."""
+        """Seconds of a finalist's samples; empty for other points."""
         if point not in self.finalists:
             return ()
         column = self.finalists.index(point)
         return tuple(row[column] for row in self.final_seconds)
-
-    def to_json(self) -> dict[str, Any]:
-        """Everything, in types that JSON has."""
-        decision = None
-        if self.decision is not None:
-            decision = asdict(self.decision)
-            del decision["winner"]
-        return {
-            "control": list(self.control),
-            "winner": list(self.winner),
-            "evaluations": [
-                {
-                    "point": list(one.point),
-                    "values": one.values,
-                    "batch": one.batch,
-                    "log_ratios": list(one.log_ratios),
-                    "dropped": one.dropped,
-                    "failure": one.failure,
-                }
-                for one in self.evaluations
-            ],
-            "finalists": [list(point) for point in self.finalists],
-            "final_seconds": [list(row) for row in self.final_seconds],
-            "decision": decision,
-            "seen": self.seen,
-            "valid": self.valid,
-            "drift": self.drift,
-            "pair_variation": self.pair_variation,
-            "variation": self.variation,
-            "cut_short": self.cut_short,
-            "interrupted": self.interrupted,
-            "troubles": list(self.troubles),
-            "optimiser_seconds": self.optimiser_seconds,
-            "kernel_seconds": self.kernel_seconds,
-            "seconds": self.seconds,
-            "strategy": self.strategy,
-        }

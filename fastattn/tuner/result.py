@@ -1,4 +1,4 @@
-"""`TuningResult`: what a tuning run gave, to be read by people and by programs."""
+"""`TuningResult`: what `tune` found, as text for people and as JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from typing import Any
 
 from fastattn._config import Config
 from fastattn._spec import CallSpec
-from fastattn.tuner.guard import Load
 from fastattn.tuner.record import Evaluation, Search
 from fastattn.tuner.space import Point, Space, candidate
+from fastattn.tuner.system import SystemLoad
 
-__all__ = ["Row", "TuningResult", "name_of", "rows_of"]
+__all__ = ["Row", "TuningResult", "rows_of"]
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A measured point, as a table shows it.
+    """A measured point, as a row of a table.
 
     Attributes
     ----------
@@ -44,21 +44,21 @@ class Row:
 
 def rows_of(space: Space, spec: CallSpec, found: Search) -> tuple[Row, ...]:
     """Measured points: finalists first, then by ratio; those that failed come last."""
-    measured = {one.point: one for one in found.evaluations}
+    evaluations = {one.point: one for one in found.evaluations}
     rows = []
-    for point in dict.fromkeys([*found.finalists, *measured]):
-        one, standing = measured.get(point), found.standing(point)
+    for point in dict.fromkeys([*found.finalists, *evaluations]):
+        one, standing = evaluations.get(point), found.standing(point)
         samples = found.final_samples(point)
-        score = None if one is None else one.score
-        ratio, interval = None if score is None else math.exp(score), None
-        if standing is not None:
-            ratio, interval = standing.ratio, standing.interval
+        ratio = None if one is None or one.score is None else math.exp(one.score)
+        ratio = ratio if standing is None else standing.ratio
+        found_here = candidate(space, point, spec)
+        dtype = found_here.dtype if "dtype" in space.values(point) else ""
         rows.append(
             Row(
-                name_of(space, point, spec),
+                _describe(found_here.impl, found_here.config, dtype),
                 statistics.median(samples) if samples else None,
                 ratio,
-                interval,
+                None if standing is None else standing.interval,
                 _remark(found, point, one),
             )
         )
@@ -67,13 +67,7 @@ def rows_of(space: Space, spec: CallSpec, found: Search) -> tuple[Row, ...]:
     )
 
 
-def name_of(space: Space, point: Point, spec: CallSpec) -> str:
-    """Implementation and configuration of a point, and its data type if the space has that gene."""
-    meant = candidate(space, point, spec)
-    return _words(meant.impl, meant.config, meant.dtype if "dtype" in space.values(point) else "")
-
-
-def _words(impl: str, config: Config, dtype: str = "") -> str:
+def _describe(impl: str, config: Config, dtype: str) -> str:
     fields = [f"{name}={value}" for name, value in config.explicit().items()]
     return " ".join([impl, *fields, dtype]).strip()
 
@@ -81,26 +75,22 @@ def _words(impl: str, config: Config, dtype: str = "") -> str:
 def _remark(found: Search, point: Point, one: Evaluation | None) -> str:
     if one is not None and one.failure is not None:
         return one.failure
-    marks = [
-        word
-        for word, holds in (
-            ("winner", point == found.winner),
-            ("default", point == found.control),
-            ("dropped", one is not None and one.dropped),
-        )
-        if holds
-    ]
-    return ", ".join(marks)
+    marks = {
+        "winner": point == found.winner,
+        "default": point == found.baseline,
+        "dropped": one is not None and one.dropped,
+    }
+    return ", ".join(mark for mark, holds in marks.items() if holds)
 
 
 @dataclass(frozen=True, slots=True)
 class TuningResult:
-    """What `tune` found; its `str` is meant to be read.
+    """What `tune` found; ``print`` it to read it.
 
     Attributes
     ----------
     problem : str
-        The problem's axes and data type, in words.
+        The problem's axes, data type and causal mask.
     space, strategy : str
     seed, budget : int
     impl : str
@@ -110,33 +100,46 @@ class TuningResult:
     dtype : str
         Its data type; it may differ from the problem's only in the space ``study``.
     speedup : float
-        Default's time over the winner's: median of paired rounds.
+        Default's time over the winner's: median of paired repetitions.
     speedup_interval : (float, float) or None
-        95 % interval of `speedup`; None if there was no final of enough rounds.
+        95 % interval of `speedup`; None if there was no final of enough repetitions.
     selection_bound : float or None
         With 95 % confidence, the winner takes longer than the best finalist by at most this
         share.  It says nothing about points that were not measured.
     exploration : (int, int)
-        Points measured, and valid points: what `selection_bound` leaves open.
+        Points measured, and points of the space.
     variation : float or None
-        Coefficient of variation of the winner's blocks.
+        Coefficient of variation of the winner's samples.
     evaluations : int
         Points measured before the final.
     tuning_seconds : float
         Time that all of it took.
     kernel_seconds, optimiser_seconds, preparation_seconds : float
-        Parts of that: in blocks of calls; in the strategy and the decision; in making inputs,
-        compiling and checking.
+        Parts of that: in samples; in the strategy and the decision; in making inputs, compiling
+        and checking.
     remembered : Path or None
-        Where the winner is kept.
+        File in which the winner is kept.
     not_remembered : str or None
         Why the winner is not remembered.
-    load : Load
-        What else the CPUs did meanwhile.
+    load : SystemLoad
+        Load of the CPUs by others meanwhile.
     search : Search
         Every measurement.
     rows : tuple of Row
         The points measured: finalists first, and the best first.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> result = fastattn.tune((1, 2, 2, 32, 32, 16), impl="numpy", remember=False)
+    >>> result.config
+    Config()
+    >>> result.exploration
+    (1, 1)
+    >>> print(result)  # doctest: +ELLIPSIS
+    problem     B=1 Hq=2 Hkv=2 Lq=32 Lk=32 D=16 Dv=16 float32
+    winner      numpy float32
+    ...
     """
 
     problem: str
@@ -159,7 +162,7 @@ class TuningResult:
     preparation_seconds: float
     remembered: Path | None
     not_remembered: str | None
-    load: Load
+    load: SystemLoad
     search: Search
     rows: tuple[Row, ...]
 
@@ -170,52 +173,45 @@ class TuningResult:
 
     def to_json(self) -> dict[str, Any]:
         """Everything, raw samples included, in types that JSON has."""
-        plain = {
-            name: getattr(self, name)
-            for name in self.__slots__
-            if name not in ("config", "load", "search", "rows", "remembered")
-        }
-        for name in ("speedup_interval", "exploration"):
-            plain[name] = None if plain[name] is None else list(plain[name])
-        return {
-            **plain,
+        path = self.remembered
+        document = asdict(self) | {
             "config": self.config.explicit(),
-            "remembered": None if self.remembered is None else str(self.remembered),
-            "load": asdict(self.load),
-            "search": self.search.to_json(),
+            "remembered": None if path is None else str(path),
         }
+        del document["rows"]  # they follow from the search
+        return document
 
     def __str__(self) -> str:
-        seen, valid = self.exploration
+        measured, points = self.exploration
         speedup = "none: the default is kept"
-        if self.search.winner != self.search.control:
+        if self.search.winner != self.search.baseline:
             speedup = f"{self.speedup:.3f} over the default"
             if self.speedup_interval is not None:
                 speedup += "  (95 %: {:.3f} to {:.3f})".format(*self.speedup_interval)
-        explored = "all" if seen == valid else f"{100 * seen / valid:.1f} %"
+        share = "all" if measured == points else f"{100 * measured / points:.1f} %"
         facts = {
             "problem": self.problem,
-            "winner": _words(self.impl, self.config, self.dtype),
+            "winner": _describe(self.impl, self.config, self.dtype),
             "because": self._reason(),
             "speed-up": speedup,
-            "selection": "unknown: no final of enough rounds"
+            "selection": "unknown: no final of enough repetitions"
             if self.selection_bound is None
             else f"at most {100 * self.selection_bound:.1f} % behind the best finalist (95 %)",
-            "exploration": f"{seen} of {valid} points, {explored}, by {self.strategy}",
+            "exploration": f"{measured} of {points} points, {share}, by {self.strategy}",
             "variation": "unknown"
             if self.variation is None
-            else f"{100 * self.variation:.1f} % between blocks of the winner",
+            else f"{100 * self.variation:.1f} % between samples of the winner",
             "seconds": f"{self.tuning_seconds:.1f}, of which kernel {self.kernel_seconds:.1f}, "
             f"preparation {self.preparation_seconds:.1f}, optimiser {self.optimiser_seconds:.2f}",
             "remembered": f"no: {self.not_remembered}"
             if self.remembered is None
             else str(self.remembered),
         }
-        return "\n".join(f"{name:<11} {words}" for name, words in facts.items())
+        return "\n".join(f"{name:<11} {value}" for name, value in facts.items())
 
     def _reason(self) -> str:
         found = self.search
         if found.interrupted:
             return "the search was interrupted"
-        words = "there was no final" if found.decision is None else found.decision.reason
-        return words + ("; time ran out before the budget" if found.cut_short else "")
+        reason = "there was no final" if found.decision is None else found.decision.reason
+        return reason + ("; time ran out before the budget" if found.cut_short else "")

@@ -1,4 +1,4 @@
-"""`tune`: the search for one problem on this machine, from its shape to what is remembered."""
+"""`tune`: the search for one problem on this machine, and what is remembered of it."""
 
 from __future__ import annotations
 
@@ -13,25 +13,24 @@ from fastattn import _wisdom
 from fastattn._errors import ArgumentError, FastattnError, UnavailableError, format_error
 from fastattn._spec import CallSpec
 from fastattn.implementations import load
-from fastattn.tuner.guard import Guard, Load
 from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.record import Search
 from fastattn.tuner.result import TuningResult, rows_of
 from fastattn.tuner.search import Event, search
 from fastattn.tuner.select import Standing
-from fastattn.tuner.space import SPACES, Point, Space, candidate, default_point, kernel
+from fastattn.tuner.space import SPACES, STUDIED, Point, Space, candidate, default_point, kernel
 from fastattn.tuner.strategies import make
-from fastattn.tuner.workload import spec_of, words_of
+from fastattn.tuner.system import SystemLoad, SystemMonitor
+from fastattn.tuner.workload import describe, spec_of
 
 __all__ = ["space_of", "tune"]
 
 # A kernel of at most 10 ms is tuned with the budget of 18 within 5 seconds; what `_QUICK_SECONDS`
-# leaves of those goes to loading Numba.
+# leaves of those is for importing Numba.
 _QUICK_CALL_SECONDS = 0.010
 _QUICK_SECONDS = 4.2
 _QUICK_BUDGET = 18
-_BLOCKS = 5  # of an evaluation
-_MOST_CONTENTION = 0.05
+_MAX_CONTENTION = 0.05
 
 
 def tune(
@@ -68,24 +67,23 @@ def tune(
         A name from ``fastattn tune --help``; "auto" measures every point where the budget
         allows it.
     budget : int, default 18
-        Evaluations: points, each measured in 5 blocks of calls unless it loses earlier.
+        Evaluations: points, each measured in 5 samples unless it is dropped earlier.
     seed : int, default 0
-        Seed of the strategy, the inputs and the order of turns.
+        Seed of the strategy, the inputs and the order of samples.
     impl : str, default "auto"
-        Implementation to tune; "auto" for all that can run.
+        Implementation to tune; "auto" for all that can run here.
     remember : bool, default True
-        Whether to keep the winner for later calls.  It is not kept if the machine was too
-        unsteady to be sure of it.
+        Whether to keep the winner for later calls.  It is not kept if the machine was too noisy
+        to be sure of it.
     seconds : float, default 30
-        Time limit, without compilation.  Quick kernels take less: with the default budget, 5
-        seconds in all if a call takes at most 10 ms.
+        Time limit, without compilation.  With the default budget, a search takes at most 5
+        seconds if a call takes at most 10 ms.
     progress : callable, optional
-        Called with an `Event` after each block of calls.
+        Called with an `Event` after each sample.
 
     Returns
     -------
     TuningResult
-        ``print`` it to read it.
 
     Raises
     ------
@@ -94,10 +92,10 @@ def tune(
 
     Notes
     -----
-    Points are compared by the median of paired, interleaved, randomly ordered blocks of public
-    calls with `out` given, on normal random inputs.  A winner other than the default is ahead
-    of it by more than the tie band (1 to 2 %; 5 % for calls under 50 microseconds) and by more
-    than the measurements leave open.
+    A sample is the lower quartile of some calls of `attention`, with `out` given and normally
+    distributed inputs.  Points are compared by the median of paired samples, interleaved in
+    random order.  A winner other than the default is ahead of it by more than the tie band (1 to
+    2 %; 5 % for calls under 50 microseconds) and by more than the statistical margin.
 
     Ctrl-C ends the search: what was found until then is returned, but not remembered.
 
@@ -112,20 +110,20 @@ def tune(
     spec = spec_of(shape, dtype, causal)
     target = space_of(space, spec, impl)
     _check_numbers(budget, seconds, seed)
-    control = default_point(target, spec)
+    baseline = default_point(target, spec)
     known = _remembered(target, spec, impl) if space == "kernel" else []
-    chosen = make(strategy, target, budget, seed, [control, *known], _BLOCKS)
+    chosen = make(strategy, target, budget, seed, [baseline, *known])
     source = Live(target, spec, seed)
     source.warm_up()
-    guard, ready = Guard(), time.perf_counter()
+    monitor, ready = SystemMonitor(), time.perf_counter()
     try:
-        if source.block(control) <= _QUICK_CALL_SECONDS:
+        if source.sample(baseline) <= _QUICK_CALL_SECONDS:
             seconds = min(seconds, _QUICK_SECONDS * max(1.0, budget / _QUICK_BUDGET))
         found = search(
             target,
             source,
             chosen,
-            control,
+            baseline,
             rng=np.random.default_rng(seed),
             remembered=known,
             seconds=None if math.isinf(seconds) else seconds - (time.perf_counter() - ready),
@@ -133,17 +131,15 @@ def tune(
         )
     except TrialError as error:
         raise UnavailableError(
-            format_error(
-                "impl", repr(impl), "one whose default can be measured", f"see to this: {error}"
-            )
+            format_error("impl", repr(impl), "one whose default can be measured", str(error))
         ) from error
-    load_ = guard.load()
-    reasons = _reasons(found, load_, space, remember)
+    system = monitor.load()
+    reasons = _reasons(found, system, space, remember)
     winner, decision = candidate(target, found.winner, spec), found.decision
     standing = found.standing(found.winner) or Standing(1.0, None)
     interval = standing.interval
     result = TuningResult(
-        problem=words_of(spec),
+        problem=describe(spec),
         space=space,
         strategy=strategy,
         seed=seed,
@@ -154,7 +150,7 @@ def tune(
         speedup=1 / standing.ratio,
         speedup_interval=None if interval is None else (1 / interval[1], 1 / interval[0]),
         selection_bound=None if decision is None else decision.selection_bound,
-        exploration=(found.seen, found.valid),
+        exploration=(len(found.evaluations), found.points),
         variation=found.variation,
         evaluations=len(found.evaluations),
         tuning_seconds=time.perf_counter() - begin,
@@ -163,11 +159,17 @@ def tune(
         preparation_seconds=source.preparation_seconds,
         remembered=None,
         not_remembered="; ".join(reasons) or None,
-        load=load_,
+        load=system,
         search=found,
         rows=rows_of(target, spec, found),
     )
-    return result if reasons else _kept(result, spec, impl)
+    if reasons:
+        return result
+    try:
+        path = _wisdom.remember(spec, result.impl, result.config, result.to_json(), asked=impl)
+    except FastattnError as error:
+        return dataclasses.replace(result, not_remembered=str(error))
+    return dataclasses.replace(result, remembered=path)
 
 
 def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
@@ -190,12 +192,9 @@ def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
         impls = [impl]
     if name == "kernel":
         return kernel(spec, impls)
-    if impl not in ("auto", "cython"):
-        raise ArgumentError(
-            format_error(
-                "impl", repr(impl), f"'cython' in the space {name!r}", "take the space 'kernel'"
-            )
-        )
+    if impl not in ("auto", STUDIED):
+        accepted = f"{STUDIED!r} in the space {name!r}"
+        raise ArgumentError(format_error("impl", repr(impl), accepted, "take the space 'kernel'"))
     return SPACES[name](spec)
 
 
@@ -215,28 +214,18 @@ def _remembered(space: Space, spec: CallSpec, impl: str) -> list[Point]:
     known = _wisdom.lookup(spec, impl)
     if known is None:
         return []
-    settled, _ = load(known.impl).configure(spec, known.config)
-    point = space.nearest({"impl": known.impl, **settled.explicit()})
+    resolved, _ = load(known.impl).configure(spec, known.config)
+    point = space.nearest({"impl": known.impl, **resolved.explicit()})
     return [] if point is None else [point]
 
 
-def _reasons(found: Search, load: Load, space: str, remember: bool) -> list[str]:
+def _reasons(found: Search, load: SystemLoad, space: str, remember: bool) -> list[str]:
     """Why the winner is not to be remembered; empty if it is."""
     if not remember:
-        return ["not asked for"]
-    reasons = list(found.troubles)
+        return ["not requested"]
+    reasons = list(found.warnings)
     if space != "kernel":
         reasons.insert(0, f"winners of the space {space!r} never are")
-    if load.contention > _MOST_CONTENTION:
+    if load.contention > _MAX_CONTENTION:
         reasons.append(f"others took {100 * load.contention:.0f} % of the CPUs' time")
     return reasons
-
-
-def _kept(result: TuningResult, spec: CallSpec, asked: str) -> TuningResult:
-    """The result, its winner remembered."""
-    evidence = result.to_json()
-    try:
-        path = _wisdom.remember(spec, result.impl, result.config, evidence, asked=asked)
-    except FastattnError as error:
-        return dataclasses.replace(result, not_remembered=str(error))
-    return dataclasses.replace(result, remembered=path)

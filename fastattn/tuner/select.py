@@ -1,7 +1,7 @@
-"""`decide`: which finalist wins, and how sure that is.
+"""`decide`: which finalist wins, and how certain that is.
 
-The finalists took turns in the same rounds.  Whatever is said of two of them is said of the
-differences of their logarithms within a round, in which the conditions of the round cancel.
+The finalists were measured in the same repetitions.  Every statement about two of them is about
+the differences of their logarithms within a repetition, in which its conditions cancel.
 """
 
 from __future__ import annotations
@@ -16,33 +16,31 @@ from numpy.typing import NDArray
 
 from fastattn.tuner.space import Point
 
-__all__ = ["LEAST_ROUNDS", "Decision", "Standing", "decide", "spread"]
+__all__ = ["MIN_REPETITIONS", "Decision", "Standing", "decide", "spread"]
 
-# If nothing differed, a point would be ahead in all of 7 rounds with a probability of 1 %: fewer
-# rounds prove nothing.
-LEAST_ROUNDS = 7
+# If nothing differed, a point would be ahead in all of 7 repetitions with a probability of 1 %.
+MIN_REPETITIONS = 7
 _LEVEL = 0.95
 _RESAMPLES = 1000
-# Finalists that the rounds cannot tell apart are tied, unless they are further apart than the
-# second number; those closer than the first are always tied: a win by less is a win by luck.
+# Tie band: the simultaneous margin, clipped to [1 %, 2 %].
 _TIE = (math.log(1.01), math.log(1.02))
-# What a process fixes at its start shifts calls this short by this much: a point that wins by less
-# in one process may lose in the next, however many rounds agree.
+# Calls as short as this differ by several per cent from process to process, so that a lead of
+# less may be lost in the next process.
 _SHORT_SECONDS = 50e-6
 _TIE_OF_SHORT = (math.log(1.05), math.log(1.05))
 
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A finalist's time over the control's.
+    """A finalist's time over the baseline's.
 
     Attributes
     ----------
     ratio : float
-        Median over the rounds.
+        Median over the repetitions.
     interval : (float, float) or None
         95 % interval, jointly with all other comparisons of the final; None if there were too
-        few rounds.
+        few repetitions.
     """
 
     ratio: float
@@ -57,7 +55,7 @@ class Decision:
     ----------
     winner : Point
     reason : str
-        Why it and no other.
+        Why it was chosen.
     tie_band : float
         Largest relative difference at which a finalist was tied with the fastest.
     tied : tuple of Point
@@ -65,8 +63,8 @@ class Decision:
     standings : tuple of Standing
         Standing of each finalist, in the order given.
     selection_bound : float or None
-        95 % upper bound of the winner's time over the best finalist's, less 1: it holds
-        although the winner was chosen by the same rounds.
+        95 % upper bound of the winner's time over the best finalist's, less 1.  It holds
+        although the winner was chosen by the same repetitions.
     """
 
     winner: Point
@@ -85,16 +83,16 @@ def decide(
 ) -> Decision:
     """Choose among finalists.
 
-    The fastest wins unless others are tied with it; then the first point wins, if it is among
-    them, else the one that is preferred.  A point other than the first wins only if it is faster
-    than the first by more than the tie band and by more than the rounds leave open, and only
-    after at least `LEAST_ROUNDS` rounds.
+    The fastest wins unless others are tied with it; then the baseline wins, if it is among
+    them, else the one that is preferred.  A point other than the baseline wins only if it is
+    faster than the baseline by more than the tie band and by more than the margin, and only
+    after at least `MIN_REPETITIONS` repetitions.
 
     Parameters
     ----------
     points : sequence of Point
-        The control first.
-    logs : ndarray, (rounds, points)
+        The baseline first.
+    logs : ndarray, (repetitions, points)
         Logarithms of the seconds.
     preference : callable
         Sort key; the least is preferred.
@@ -102,24 +100,23 @@ def decide(
         Draws the bootstrap samples.
     """
     medians, margins = _compare(logs, rng)
-    rounds = len(logs)
-    if rounds < LEAST_ROUNDS:
-        reason = f"{rounds} rounds are too few to tell another from the default"
+    if len(logs) < MIN_REPETITIONS:
+        reason = f"{len(logs)} repetitions are too few to replace the default"
         standings = tuple(Standing(math.exp(ratio), None) for ratio in medians[:, 0])
         return Decision(points[0], reason, 0.0, (points[0],), standings, None)
     best = int(np.argmin(medians[:, 0]))
     short = math.exp(np.median(logs[:, 0])) < _SHORT_SECONDS
     bands = np.clip(margins[best], *(_TIE_OF_SHORT if short else _TIE))
-    tied = [at for at in range(len(points)) if medians[at, best] <= bands[at]]
-    band = max(float(bands[at]) for at in tied)
-    ahead = [at for at in tied if medians[at, 0] < -bands[0] and medians[at, 0] < -margins[at, 0]]
+    tied = [i for i in range(len(points)) if medians[i, best] <= bands[i]]
+    band = max(float(bands[i]) for i in tied)
+    ahead = [i for i in tied if medians[i, 0] < -bands[0] and medians[i, 0] < -margins[i, 0]]
     winner, reason = 0, "the default is the fastest"
     if best != 0 and 0 in tied:
         reason = f"the default is within {_percent(band)} of the fastest"
     elif best != 0 and not ahead:
-        reason = "no other is faster than the default beyond doubt"
+        reason = "no other is significantly faster than the default"
     elif best != 0:
-        winner = min(ahead, key=lambda at: preference(points[at]))
+        winner = min(ahead, key=lambda i: preference(points[i]))
         reason = "the fastest"
         if len(ahead) > 1:
             reason = f"{len(ahead)} within {_percent(band)}: fewest threads, then smallest blocks"
@@ -128,7 +125,7 @@ def decide(
         winner=points[winner],
         reason=reason,
         tie_band=math.expm1(band),
-        tied=tuple(points[at] for at in tied),
+        tied=tuple(points[i] for i in tied),
         standings=tuple(
             Standing(math.exp(ratio), (math.exp(ratio - margin), math.exp(ratio + margin)))
             for ratio, margin in zip(medians[:, 0], margins[:, 0], strict=True)
@@ -142,22 +139,22 @@ def _compare(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Median differences of all pairs, and their simultaneous margins; (points, points) each.
 
-    Rounds are resampled.  A pair's margin is a multiple of the standard deviation of its
+    Repetitions are resampled.  A pair's margin is a multiple of the standard deviation of its
     resampled medians, the same multiple for all pairs: the 95 % point of the largest deviation
     among them.  (Simultaneous intervals of maximum type, as in Romano and Wolf, "Exact and
     Approximate Stepdown Methods for Multiple Hypothesis Testing", 2005.)
     """
-    rounds, count = logs.shape
+    repetitions, count = logs.shape
     first, second = np.triu_indices(count, 1)
     differences = logs[:, first] - logs[:, second]
     medians, margins = np.zeros((2, count, count))
     middle = np.median(differences, axis=0)
-    drawn = differences[rng.integers(0, rounds, (_RESAMPLES, rounds))]
+    drawn = differences[rng.integers(0, repetitions, (_RESAMPLES, repetitions))]
     drawn.sort(axis=1)  # NumPy sorts several times faster than it takes medians
-    deviations = (drawn[:, (rounds - 1) // 2] + drawn[:, rounds // 2]) / 2 - middle
+    deviations = (drawn[:, (repetitions - 1) // 2] + drawn[:, repetitions // 2]) / 2 - middle
     scales = deviations.std(axis=0)
-    moving = scales > 0
-    largest = (np.abs(deviations[:, moving]) / scales[moving]).max(axis=1, initial=0.0)
+    varying = scales > 0
+    largest = (np.abs(deviations[:, varying]) / scales[varying]).max(axis=1, initial=0.0)
     margin = np.quantile(largest, _LEVEL) * scales
     medians[first, second], medians[second, first] = middle, -middle
     margins[first, second] = margins[second, first] = margin
@@ -165,7 +162,7 @@ def _compare(
 
 
 def spread(logs: NDArray[np.float64]) -> float:
-    """Relative spread of samples given as logarithms; outliers do not move it.
+    """Relative spread of samples given as logarithms, robust against outliers.
 
     The interquartile range, scaled to be the standard deviation of a normal distribution.
     """

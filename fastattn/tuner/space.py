@@ -1,7 +1,7 @@
-"""What may be chosen: finite spaces of genes, and what their points mean.
+"""Search spaces: finite sets of points, and the configuration that each point means.
 
 A point holds, for each gene, the index of its value.  There are two spaces: `study`, the 32 points
-of the study that fastattn grew from, and `kernel`, whatever the implementations expose.
+of the study that fastattn grew from, and `kernel`, everything that the implementations expose.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from fastattn import _env
 from fastattn._config import TUNABLES, Config
 from fastattn._errors import ConfigError, format_error
 from fastattn._machine import machine
 from fastattn._spec import CallSpec
-from fastattn._wisdom.keys import caps
-from fastattn.implementations import REGISTRY, load
+from fastattn._threads import thread_limit
+from fastattn.implementations import REGISTRY, load, unsupported
 
 __all__ = [
     "SPACES",
+    "STUDIED",
     "Candidate",
     "Gene",
     "Point",
@@ -40,23 +42,25 @@ Point: TypeAlias = tuple[int, ...]
 
 _MEANINGS = {row.name: row.meaning for row in TUNABLES} | {
     "impl": "implementation",
-    "isa": "instruction set of the cython implementation",
+    "isa": "instruction set",
     "dtype": "data type of queries, keys, values and result",
-    "block": "block_k; block_q is what it is by default",
+    "block": "block_k; block_q is the default",
 }
+STUDIED = next(iter(REGISTRY))
+"""The implementation of the space `study`."""
 
 _BLOCK_Q = (16, 32, 64, 128, 256, 512, 1024)
 _BLOCK_K = (32, 48, 64, 96, 128, 192, 256, 384, 512)
-_PARTS = (1, 2, 4, 8, 16)
-# More rows of a key head than this keep the threads busy by themselves; parts shorter than this
-# are all overhead.
-_SPLIT_ROWS = 256
-_PART_KEYS = 256
+_SPLITS = (1, 2, 4, 8, 16)
+# Keys are split only if a key head has few rows, as more keep the threads busy by themselves, and
+# into splits that are long enough to be worth the merge.
+_MAX_SPLIT_ROWS = 256
+_MIN_SPLIT_KEYS = 256
 # An instruction set that is worse than the second-best cannot win.
 _ISAS = 2
 # A value within this factor of the default's measures the same.
-_APART = 1.2
-_NUMPY_BYTES = 256 * 1024 * 1024
+_SIMILAR = 1.2
+_MAX_SCORES_BYTES = 256 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +74,7 @@ class Gene:
     values : tuple
         Distinct; whole numbers above 0 in ascending order where `ordered`.
     ordered : bool
-        Whether values that stand side by side are expected to measure alike.
+        Whether neighbouring values are expected to measure alike.
     meaning : str
         One phrase.
     """
@@ -90,7 +94,7 @@ class Space:
     name : str
     genes : tuple of Gene
     points : tuple of Point
-        All that are valid.  A field that an implementation lacks is held at one value, so no
+        The valid ones.  A field that an implementation lacks is held at one value, so that no
         two points mean the same call.
     grid : ndarray of int, (points, genes)
         The points as an array.
@@ -100,27 +104,27 @@ class Space:
     genes: tuple[Gene, ...]
     points: tuple[Point, ...]
     grid: NDArray[np.intp] = field(init=False, repr=False, compare=False)
-    _places: dict[Point, int] = field(init=False, repr=False, compare=False)
+    _indices: dict[Point, int] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         grid = np.array(self.points, dtype=np.intp).reshape(len(self.points), len(self.genes))
         grid.setflags(write=False)
         object.__setattr__(self, "grid", grid)
-        object.__setattr__(self, "_places", {point: i for i, point in enumerate(self.points)})
+        object.__setattr__(self, "_indices", {point: i for i, point in enumerate(self.points)})
 
     def __len__(self) -> int:
         return len(self.points)
 
     def __contains__(self, point: object) -> bool:
-        return point in self._places
+        return point in self._indices
 
-    def place(self, point: Point) -> int:
+    def index(self, point: Point) -> int:
         """Index of a point in `points`."""
-        return self._places[point]
+        return self._indices[point]
 
     def values(self, point: Point) -> dict[str, Value]:
         """The point's value of each gene, by name."""
-        return {gene.name: gene.values[at] for gene, at in zip(self.genes, point, strict=True)}
+        return {gene.name: gene.values[i] for gene, i in zip(self.genes, point, strict=True)}
 
     def point(self, values: Mapping[str, Value]) -> Point:
         """The point with exactly these values.
@@ -131,12 +135,12 @@ class Space:
             There is no such point.
         """
         if set(values) == {gene.name for gene in self.genes}:
-            places = [
+            point = tuple(
                 gene.values.index(values[gene.name]) if values[gene.name] in gene.values else -1
                 for gene in self.genes
-            ]
-            if tuple(places) in self:
-                return tuple(places)
+            )
+            if point in self:
+                return point
         raise ConfigError(
             format_error(
                 "values",
@@ -154,28 +158,28 @@ class Space:
         one with the smallest sum of the ordered genes' distances, in octaves.  Genes that are not
         named, and names that are not genes, do not count.
         """
-        named = [(at, gene) for at, gene in enumerate(self.genes) if gene.name in values]
+        named = [(i, gene) for i, gene in enumerate(self.genes) if gene.name in values]
         if not named or not self.points:
             return None
-        strange = np.zeros(len(self.points))
+        unequal = np.zeros(len(self.points))
         octaves = np.zeros(len(self.points))
-        for at, gene in named:
+        for i, gene in named:
             wanted = values[gene.name]
             if gene.ordered:
-                away = [abs(math.log2(int(value) / int(wanted))) for value in gene.values]
-                octaves += np.array(away)[self.grid[:, at]]
+                distances = [abs(math.log2(int(value) / int(wanted))) for value in gene.values]
+                octaves += np.array(distances)[self.grid[:, i]]
             else:
-                strange += np.array([value != wanted for value in gene.values])[self.grid[:, at]]
-        return self.points[int(np.lexsort((octaves, strange))[0])]
+                unequal += np.array([value != wanted for value in gene.values])[self.grid[:, i]]
+        return self.points[int(np.lexsort((octaves, unequal))[0])]
 
     def neighbours(self, point: Point) -> tuple[Point, ...]:
         """Points that differ in one gene: by one step where it is ordered."""
         found = []
-        for at, gene in enumerate(self.genes):
-            here = point[at]
+        for i, gene in enumerate(self.genes):
+            here = point[i]
             steps = (here - 1, here + 1) if gene.ordered else range(len(gene.values))
             for step in steps:
-                other = (*point[:at], step, *point[at + 1 :])
+                other = (*point[:i], step, *point[i + 1 :])
                 if step != here and other in self:
                     found.append(other)
         return tuple(found)
@@ -193,7 +197,7 @@ class Candidate:
 def study(spec: CallSpec | None = None) -> Space:
     """Block, threads and data type, as published: 32 points for any problem.
 
-    The implementation is ``cython``.
+    The implementation is the first of the registry.
 
     Examples
     --------
@@ -201,18 +205,16 @@ def study(spec: CallSpec | None = None) -> Space:
     >>> len(study())
     32
     """
-    return _product(
-        "study",
-        (
-            _gene("block", (8, 16, 32, 64)),
-            _gene("threads", (1, 2, 4, 8)),
-            _gene("dtype", ("float32", "float64")),
-        ),
+    genes = (
+        _gene("block", (8, 16, 32, 64)),
+        _gene("threads", (1, 2, 4, 8)),
+        _gene("dtype", ("float32", "float64")),
     )
+    return Space("study", genes, tuple(_combinations(genes)))
 
 
 def kernel(spec: CallSpec, impls: Sequence[str] | None = None) -> Space:
-    """All that the implementations expose, for one problem; the data type is the caller's.
+    """Everything that the implementations expose, for one problem in its data type.
 
     Parameters
     ----------
@@ -226,51 +228,38 @@ def kernel(spec: CallSpec, impls: Sequence[str] | None = None) -> Space:
     ConfigError
         None of the names can be tuned for this problem.
     """
-    if impls is None:
-        impls = [name for name in REGISTRY if load(name).missing() is None]
-    wanted = impls
-    impls = [name for name in REGISTRY if name in wanted and _fits(name, spec)]
-    if not impls:
+    names = [
+        name for name in REGISTRY if (impls is None or name in impls) and _measurable(name, spec)
+    ]
+    if not names:
         raise ConfigError(
             format_error(
                 "impl",
-                repr(list(wanted)),
-                f"names among {list(REGISTRY)}; numpy only while its scores take less than "
-                f"{_NUMPY_BYTES // 2**20} MiB",
+                repr(list(REGISTRY if impls is None else impls)),
+                f"names among {list(REGISTRY)} that support the call; those without blocks of "
+                f"keys only while the scores take less than {_MAX_SCORES_BYTES // 2**20} MiB",
                 "leave it out",
             )
         )
-    default = _shipped(impls[0], spec)
-    most, isa = caps()  # limits of what wisdom may choose: a winner beyond would serve no call
-    rows = max(1, spec.length_q * spec.group)
-    keys = max(1, spec.length_k)
-    genes = [_gene("impl", impls)]
-    if "cython" in impls:
-        isas = machine().isas[:_ISAS] if isa is None else (isa,)
-        genes.append(_gene("isa", _with(isas, default.get("isa"))))
-    if set(impls) != {"numpy"}:
-        doubling = (2**i for i in range(most.bit_length()))
-        genes.append(_gene("block_q", _ladder(_BLOCK_Q, rows, default.get("block_q"))))
-        genes.append(_gene("block_k", _ladder(_BLOCK_K, keys, default.get("block_k"))))
-        genes.append(_gene("threads", sorted({*doubling, most, int(default["threads"])})))
-    if "cython" in impls and rows <= _SPLIT_ROWS and keys >= 2 * _PART_KEYS:
-        parts = {-(-keys // count) for count in _PARTS}
-        long_enough = (part for part in parts if part >= _PART_KEYS)
-        genes.append(
-            _gene("keys_per_split", sorted({*long_enough, int(default["keys_per_split"])}))
-        )
+    default = _default(names[0], spec)
+    genes = [_gene("impl", names)]
+    genes += _field_genes(spec, {name for impl in names for name in load(impl).TUNABLES}, default)
 
-    def call(values: dict[str, Value]) -> tuple[Value, ...]:
-        """What the point makes the implementation do; equal for points that mean the same."""
-        has = load(str(values["impl"])).TUNABLES
-        does = {name: value for name, value in values.items() if name in has or name == "impl"}
-        part = min(int(does.get("keys_per_split", keys)), keys)
-        for name, extent in (("keys_per_split", keys), ("block_k", part), ("block_q", rows)):
-            if name in does:
-                does[name] = min(int(does[name]), extent)
-        return tuple(does.values())
+    def resolved(point: Point) -> tuple[str, Config]:
+        found = candidate(everything, point, spec)
+        return found.impl, load(found.impl).configure(spec, found.config)[0]
 
-    return _product("kernel", genes, call, default)
+    def changes(point: Point) -> int:
+        values = everything.values(point)
+        return sum(default.get(name, value) != value for name, value in values.items())
+
+    everything = Space("kernel", tuple(genes), tuple(_combinations(genes)))
+    # Points that resolve to the same configuration are the same call: the one that differs from
+    # the default in the fewest fields stands for them.
+    first: dict[object, Point] = {}
+    for point in sorted(everything.points, key=changes):
+        first.setdefault(resolved(point), point)
+    return Space("kernel", tuple(genes), tuple(sorted(first.values())))
 
 
 SPACES: dict[str, Callable[[CallSpec], Space]] = {"study": study, "kernel": kernel}
@@ -279,7 +268,7 @@ SPACES: dict[str, Callable[[CallSpec], Space]] = {"study": study, "kernel": kern
 def candidate(space: Space, point: Point, spec: CallSpec) -> Candidate:
     """What `point` means for a problem."""
     values = space.values(point)
-    impl = str(values.get("impl", "cython"))
+    impl = str(values.get("impl", STUDIED))
     fields: dict[str, Any] = {
         name: value for name, value in values.items() if name in load(impl).TUNABLES
     }
@@ -289,7 +278,7 @@ def candidate(space: Space, point: Point, spec: CallSpec) -> Candidate:
 
 
 def default_point(space: Space, spec: CallSpec) -> Point:
-    """The point of the shipped default: the control of a search, and its first point.
+    """The point of the shipped default: the baseline of a search, and its first point.
 
     In `study` it is block 64 on as many of the usable CPUs as a point can have, in the caller's
     data type.
@@ -301,9 +290,8 @@ def default_point(space: Space, spec: CallSpec) -> Point:
     """
     genes = {gene.name: gene for gene in space.genes}
     if "block" not in genes:
-        shipped = _shipped(str(genes["impl"].values[0]), spec)
-        values = {name: shipped.get(name, gene.values[0]) for name, gene in genes.items()}
-        return space.point(values)
+        default = _default(str(genes["impl"].values[0]), spec)
+        return space.point({name: default.get(name, g.values[0]) for name, g in genes.items()})
     usable = machine().usable_cpus
     name = spec.dtype.name
     return space.point(
@@ -315,33 +303,37 @@ def default_point(space: Space, spec: CallSpec) -> Point:
     )
 
 
-def _product(
-    name: str,
-    genes: Sequence[Gene],
-    call: Callable[[dict[str, Value]], object] | None = None,
-    default: Mapping[str, Value] | None = None,
-) -> Space:
-    """All combinations; of those that mean one `call`, only the one that is most like `default`."""
-    everything = Space(
-        name, tuple(genes), tuple(itertools.product(*(range(len(g.values)) for g in genes)))
-    )
-    if call is None or default is None:
-        return everything
-    named = [(point, everything.values(point)) for point in everything.points]
-    named.sort(key=lambda row: sum(default.get(gene) != value for gene, value in row[1].items()))
-    first: dict[object, Point] = {}
-    for point, values in named:
-        first.setdefault(call(values), point)
-    return Space(name, tuple(genes), tuple(sorted(first.values())))
+def _field_genes(spec: CallSpec, fields: set[str], default: Mapping[str, Value]) -> list[Gene]:
+    """Genes of the fields of `Config`; their values are within what wisdom may choose."""
+    rows, keys = max(1, spec.length_q * spec.group), max(1, spec.length_k)
+    values: dict[str, Sequence[Value]] = {}
+    if "isa" in fields:
+        forced = _env.forced_isa()
+        isas = [forced] if forced else machine().kernels[spec.operation][spec.dtype.name][:_ISAS]
+        values["isa"] = list(dict.fromkeys([*isas, default.get("isa", isas[0])]))
+    if "block_q" in fields:
+        values["block_q"] = _ladder(_BLOCK_Q, rows, default.get("block_q"))
+    if "block_k" in fields:
+        values["block_k"] = _ladder(_BLOCK_K, keys, default.get("block_k"))
+    if "threads" in fields:
+        most = thread_limit()[0]
+        doubling = (2**i for i in range(most.bit_length()))
+        values["threads"] = sorted({*doubling, most, int(default.get("threads", 1))})
+    if "keys_per_split" in fields and rows <= _MAX_SPLIT_ROWS and keys >= 2 * _MIN_SPLIT_KEYS:
+        splits = {-(-keys // count) for count in _SPLITS}
+        whole = int(default.get("keys_per_split", keys))
+        long_enough = (split for split in splits if split >= _MIN_SPLIT_KEYS)
+        values["keys_per_split"] = sorted({*long_enough, whole})
+    return [_gene(name, found) for name, found in values.items()]
+
+
+def _combinations(genes: Sequence[Gene]) -> Iterable[Point]:
+    return itertools.product(*(range(len(gene.values)) for gene in genes))
 
 
 def _gene(name: str, values: Iterable[Value]) -> Gene:
     values = tuple(values)
     return Gene(name, values, isinstance(values[0], int), _MEANINGS[name])
-
-
-def _with(values: Sequence[Value], default: Value | None) -> tuple[Value, ...]:
-    return tuple(values) if default is None or default in values else (*values, default)
 
 
 def _ladder(values: Sequence[int], extent: int, default: Value | None) -> list[int]:
@@ -350,17 +342,23 @@ def _ladder(values: Sequence[int], extent: int, default: Value | None) -> list[i
     if default is not None:
         middle = int(default)
         covered = min(middle, extent)
-        kept = {v for v in kept if not covered / _APART < v < covered * _APART} | {middle}
+        kept = {v for v in kept if not covered / _SIMILAR < v < covered * _SIMILAR} | {middle}
     return sorted(kept)
 
 
-def _shipped(impl: str, spec: CallSpec) -> dict[str, Value]:
+def _default(impl: str, spec: CallSpec) -> dict[str, Value]:
     """Default configuration of an implementation, as values of genes."""
-    settled, _ = load(impl).configure(spec, Config())
-    return {"impl": impl, **settled.explicit()}
+    resolved, _ = load(impl).configure(spec, Config())
+    return {"impl": impl, **resolved.explicit()}
 
 
-def _fits(impl: str, spec: CallSpec) -> bool:
-    """Whether the implementation's memory stays within bounds for this problem."""
+def _measurable(impl: str, spec: CallSpec) -> bool:
+    """Whether the implementation can compute the problem here, in bounded memory.
+
+    Without blocks of keys, an implementation holds all scores at once.
+    """
+    implementation = load(impl)
     scores = math.prod(spec.scores_shape) * spec.dtype.compute.itemsize
-    return impl != "numpy" or scores < _NUMPY_BYTES
+    return unsupported(implementation, spec) is None and (
+        "block_k" in implementation.TUNABLES or scores < _MAX_SCORES_BYTES
+    )

@@ -1,4 +1,4 @@
-"""A problem named by its shape and data type: its arrays, and its spec."""
+"""A problem to tune, given by its shape and data type."""
 
 from __future__ import annotations
 
@@ -6,37 +6,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fastattn import _shapes
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, UnavailableError, format_error
-from fastattn._shapes import parse_shape
 from fastattn._spec import CallSpec
 
-__all__ = ["arrays", "numpy_dtype", "spec_of", "words_of"]
-
-
-def arrays(shape: Sequence[int], dtype: str) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
-    """q, k and v that take no memory.
-
-    Parameters
-    ----------
-    shape : sequence of int
-        B, Hq, Hkv, Lq, Lk, D and, if it differs, Dv.
-    dtype : str
-        Name of a data type.
-
-    Raises
-    ------
-    ArgumentError
-        `shape` or `dtype` is not understood.
-    UnavailableError
-        `dtype` needs a package that is not installed.
-    """
-    zero = np.zeros((), numpy_dtype(dtype))
-    q, k, v = (np.broadcast_to(zero, axes) for axes in parse_shape(shape).arrays)
-    return q, k, v
+__all__ = ["describe", "numpy_dtype", "spec_of"]
 
 
 def spec_of(shape: Sequence[int], dtype: str, causal: bool) -> CallSpec:
@@ -75,6 +51,6 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return np.dtype(name)
 
 
-def words_of(spec: CallSpec) -> str:
-    """The problem's axes, data type and causal mask, in words."""
+def describe(spec: CallSpec) -> str:
+    """The problem's axes, data type and causal mask."""
     return f"{spec} causal" if spec.causal else str(spec)

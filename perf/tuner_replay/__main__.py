@@ -207,7 +207,7 @@ def record_all(known: argparse.Namespace) -> int:
 def describe(table: Table) -> str:
     """A table in one line."""
     ratio = 1 / table.ratios.min()
-    control = table.seconds[table.space.place(table.control)]
+    control = table.seconds[table.space.index(table.control)]
     best = " ".join(f"{name}={value}" for name, value in table.space.values(table.best).items())
     return (
         f"{table.name:<20} {len(table.space):4} points, {len(table.processes):2} rounds in "

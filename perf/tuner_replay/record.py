@@ -158,7 +158,7 @@ class _Growing:
         if self.control in self._failures:
             raise RecordError(f"{self._name}: the default {self._failures[self.control]}")
         seconds = np.array(self._rounds).T
-        seconds[[self.space.place(point) for point in self._failures]] = np.nan
+        seconds[[self.space.index(point) for point in self._failures]] = np.nan
         return Table(
             name=self._name,
             space=self.space,

@@ -15,9 +15,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from fastattn._spec import CallSpec
-from fastattn.tuner.guard import Guard
 from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.space import SPACES, Point, Space, default_point
+from fastattn.tuner.system import SystemMonitor
 from fastattn.tuner.workload import spec_of
 from perf.tuner_replay.workloads import WORKLOADS, Workload
 
@@ -63,7 +63,7 @@ def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
     source = Live(space, spec, request.process)
     turns = random.Random(request.process)
     source.warm_up()
-    guard = Guard()
+    monitor = SystemMonitor()
     each = 0.0
     for number in range(request.rounds):
         now = time.monotonic()
@@ -71,7 +71,7 @@ def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
             break
         tell(_round(space, source, turns, tell))
         each = time.monotonic() - now
-    tell({"load": asdict(guard.load())})
+    tell({"load": asdict(monitor.load())})
 
 
 def _round(
@@ -81,11 +81,11 @@ def _round(
     seconds: list[float | None] = [None] * len(space)
     spent, failures = [0.0] * len(space), {}
     told = time.monotonic()
-    source.start_round()
+    source.start_repetition()
     for done, at in enumerate(turns.sample(range(len(space)), len(space))):
         before = source.spent_seconds
         try:
-            seconds[at] = source.block(space.points[at])
+            seconds[at] = source.sample(space.points[at])
         except TrialError as error:
             failures[at] = str(error)
         spent[at] = source.spent_seconds - before

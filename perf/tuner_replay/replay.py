@@ -41,16 +41,16 @@ class Replay:
 
     def __init__(self, table: Table, seed: int) -> None:
         self.spent_seconds = 0.0
-        self._table, self._place = table, table.space.place
+        self._table, self._place = table, table.space.index
         self._rounds, self._costs = _plain(table)
         self._draw = random.Random(seed)
-        self.start_round()
+        self.start_repetition()
 
-    def start_round(self) -> None:
+    def start_repetition(self) -> None:
         """Draw a recorded round."""
         self._round = self._draw.choice(self._rounds)
 
-    def block(self, point: Point) -> float:
+    def sample(self, point: Point) -> float:
         """The point's block in that round.
 
         Raises
@@ -96,7 +96,7 @@ class Watched:
     def ask(self) -> list[Trial]:
         self.explored_seconds = self._source.spent_seconds
         trials = self._strategy.ask()
-        self._weights = {trial.point: trial.blocks / BLOCKS for trial in trials}
+        self._weights = {trial.point: trial.samples / BLOCKS for trial in trials}
         return trials
 
     def tell(self, point: Point, score: float | None) -> None:
@@ -172,7 +172,7 @@ def replay(
         rng=np.random.default_rng(luck),
         remembered=known,
     )
-    place = table.space.place
+    place = table.space.index
     winner = place(found.winner)
     return Replayed(
         winner=winner,

@@ -73,7 +73,7 @@ class Table:
     def __post_init__(self) -> None:
         logs = self._freed()
         own = np.median(logs, axis=1)
-        ratios = np.exp(own - own[self.space.place(self.control)])
+        ratios = np.exp(own - own[self.space.index(self.control)])
         ratios[np.isnan(ratios)] = np.inf
         object.__setattr__(self, "ratios", ratios)
         object.__setattr__(self, "regrets", ratios / ratios.min() - 1)

@@ -1,6 +1,7 @@
-"""Strategies, one file each, and their registry.
+"""Search strategies, one file each, and their registry.
 
-A strategy knows points and scores, but not what they mean; it knows no clocks or kernels.
+A strategy works on points and scores alone: it knows no meanings, clocks or kernels.  `search`
+takes any object with the methods of `Strategy`; those named here are what `tune` accepts.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from collections.abc import Sequence
 
 from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies._base import Strategy, Trial
-from fastattn.tuner.strategies.auto import Auto
+from fastattn.tuner.strategies._base import BaseStrategy, Strategy, Trial
 from fastattn.tuner.strategies.exhaustive import Exhaustive
 from fastattn.tuner.strategies.genetic import Genetic
 from fastattn.tuner.strategies.genetic_plain import GeneticPlain
@@ -18,10 +18,11 @@ from fastattn.tuner.strategies.local import Local
 from fastattn.tuner.strategies.random_ import Random
 from fastattn.tuner.strategies.successive_halving import SuccessiveHalving
 
-__all__ = ["STRATEGIES", "Strategy", "Trial", "make"]
+__all__ = ["AUTO", "STRATEGIES", "BaseStrategy", "Strategy", "Trial", "make"]
 
+AUTO = "exhaustive if the space fits the budget, else genetic"
+"""What the name "auto" stands for."""
 _ALL: tuple[type[Strategy], ...] = (
-    Auto,
     Genetic,
     GeneticPlain,
     SuccessiveHalving,
@@ -33,17 +34,18 @@ STRATEGIES: dict[str, type[Strategy]] = {strategy.NAME: strategy for strategy in
 
 
 def make(
-    name: str, space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+    name: str, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
 ) -> Strategy:
-    """A strategy by its name, with the arguments of `Strategy`.
+    """Create the strategy of that name, with the arguments of `Strategy`.
 
     Raises
     ------
     ArgumentError
         There is no such strategy.
     """
+    if name == "auto":
+        name = Exhaustive.NAME if len(space) <= budget else Genetic.NAME
     if name not in STRATEGIES:
-        raise ArgumentError(
-            format_error("strategy", repr(name), f"one of {list(STRATEGIES)}", "correct the name")
-        )
-    return STRATEGIES[name](space, budget, seed, start, blocks)
+        accepted = f"one of {['auto', *STRATEGIES]}"
+        raise ArgumentError(format_error("strategy", repr(name), accepted, "correct the name"))
+    return STRATEGIES[name](space, budget, seed, start, samples)

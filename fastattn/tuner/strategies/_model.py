@@ -1,10 +1,10 @@
 """A cheap model of log-time over a space: ridge regressions in closed form, averaged.
 
-A point's features belong to single genes, and to pairs of them as products.  They enter through
-their inner products, the kernel: for a handful of scores that is a handful of equations,
-however many features there are [1]_, section 2.2.  How smooth the genes' effects are, how much
-pairs weigh and how rugged the rest is differs from problem to problem, so several models are
-fitted and weighted by how well each predicts a score from the others.
+The features of a point are those of its genes, and products of pairs of them.  Only their inner
+products (the kernel) are computed, so that n scores need n equations, however many features there
+are [1]_, section 2.2.  How smooth the effects of genes are, how much pairs weigh and how large the
+residuals are differs from problem to problem, so several models are fitted and weighted by their
+leave-one-out error.
 
 .. [1] Rasmussen and Williams, "Gaussian Processes for Machine Learning", 2006.
 """
@@ -23,10 +23,10 @@ __all__ = ["Model"]
 
 Array: TypeAlias = NDArray[np.float64]
 
-_OCTAVES = (None, 2.0)  # over which an ordered gene's effect bends; None: a parabola
-_JAGGED = 0.3  # share of an ordered gene's effect that neighbouring values do not tell
+_OCTAVES = (None, 2.0)  # length scale of an ordered gene's effect; None: a parabola
+_INDEPENDENT = 0.3  # share of an ordered gene's effect that neighbouring values do not predict
 _PAIRS = (0.1, 0.5)  # weight of a pair's products against a single gene's features
-_RIDGES = (0.001, 0.01, 0.1)  # noise and ruggedness against the features
+_RIDGES = (0.001, 0.01, 0.1)  # variance of noise and residuals against that of the features
 
 
 class Model:
@@ -37,14 +37,14 @@ class Model:
         self._columns = [space.grid[:, at] for at, _ in columns]
         self._tables = [[_table(gene, octaves) for _, gene in columns] for octaves in _OCTAVES]
         self._own = _sums([table.diagonal()[c] for table, c in row] for row in self._genes())
-        self._crossed: dict[int, Array] = {}  # by place: inner products with that point's features
+        self._crossed: dict[int, Array] = {}  # by index: inner products with that point
 
-    def fit(self, places: Sequence[int], scores: Sequence[float] | Array) -> tuple[Array, Array]:
+    def fit(self, indices: Sequence[int], scores: Sequence[float] | Array) -> tuple[Array, Array]:
         """Mean and standard deviation of every point's score.
 
         Parameters
         ----------
-        places : sequence of int
+        indices : sequence of int
             Indices of the measured points in `Space.points`.
         scores : sequence of float
             Scores of these points.
@@ -61,8 +61,8 @@ class Model:
         centre, spread, n = y.mean(), y.std() or 1.0, len(y)
         y = (y - centre) / spread
         # Axes of what follows: kernel, ridge, and the measured points once or twice.
-        kernels, priors = self._kernels(np.asarray(places, dtype=np.intp))
-        known = kernels[:, places][:, None]
+        kernels, priors = self._kernels(np.asarray(indices, dtype=np.intp))
+        known = kernels[:, indices][:, None]
         ridges = np.array(_RIDGES)[:, None, None] * np.eye(n)
         inverses = np.linalg.inv(known + ridges)
         solved = inverses @ y
@@ -79,40 +79,40 @@ class Model:
         deviation = np.sqrt(size * np.maximum(unexplained, 0.0))
         return centre + spread * mean, spread * deviation
 
-    def _kernels(self, places: NDArray[np.intp]) -> tuple[Array, Array]:
+    def _kernels(self, indices: NDArray[np.intp]) -> tuple[Array, Array]:
         """Inner products of all points with those measured, and of each point with itself.
 
         Shapes (kernels, points, measured) and (kernels, points); the measured points' products
         with themselves are 1 on average.
         """
-        for place in places:
-            if place not in self._crossed:
-                self._crossed[place] = _sums(
-                    [table[c[place]][c] for table, c in row] for row in self._genes()
+        for index in indices:
+            if index not in self._crossed:
+                self._crossed[index] = _sums(
+                    [table[c[index]][c] for table, c in row] for row in self._genes()
                 )
-        single, pairs = np.stack([self._crossed[place] for place in places], axis=-1)
+        single, pairs = np.stack([self._crossed[index] for index in indices], axis=-1)
         weights = np.array(_PAIRS)[:, None]
         priors = self._own[0, :, None] + weights * self._own[1, :, None]
-        scales = priors[..., places].mean(axis=-1)[..., None]
+        scales = priors[..., indices].mean(axis=-1)[..., None]
         kernels = single[:, None] + weights[..., None] * pairs[:, None]
         kernels /= scales[..., None]
         points, measured = kernels.shape[-2:]
         return kernels.reshape(-1, points, measured), (priors / scales).reshape(-1, points)
 
     def _genes(self) -> Iterator[list[tuple[Array, NDArray[np.intp]]]]:
-        """For each width, each gene's table and the value of the gene that each point has."""
+        """For each length scale, each gene's table and each point's value of the gene."""
         for tables in self._tables:
             yield list(zip(tables, self._columns, strict=True))
 
 
 def _sums(rows: Iterable[Sequence[Array]]) -> Array:
-    """A constant plus the sum of the genes' parts, and the sum of all pairs' products.
+    """A constant plus the sum over the genes, and the sum over all products of two genes.
 
-    Shape (2, widths, points), from the genes' parts for each width.
+    Shape (2, length scales, points), from the genes' terms for each length scale.
     """
     sums = []
-    for parts in rows:
-        total, squares = np.sum(parts, axis=0), np.sum([part * part for part in parts], axis=0)
+    for terms in rows:
+        total, squares = np.sum(terms, axis=0), np.sum([term * term for term in terms], axis=0)
         sums.append((1.0 + total, (total * total - squares) / 2))
     return np.moveaxis(np.array(sums), 1, 0)
 
@@ -121,12 +121,12 @@ def _table(gene: Gene, octaves: float | None) -> Array:
     """Inner products of the features of a gene's values."""
     if not gene.ordered:
         return np.eye(len(gene.values))
-    jagged = _JAGGED * np.eye(len(gene.values))
+    independent = _INDEPENDENT * np.eye(len(gene.values))
     at = np.log2(np.array(gene.values, dtype=np.float64))
     if octaves is not None:
         bumps: Array = np.exp(-0.5 * ((at[:, None] - at) / octaves) ** 2)
-        return bumps + jagged
+        return bumps + independent
     line = at - at.mean()
     line /= np.abs(line).max()
     bend = line * line - (line * line).mean()
-    return np.outer(line, line) + np.outer(bend, bend) + jagged
+    return np.outer(line, line) + np.outer(bend, bend) + independent

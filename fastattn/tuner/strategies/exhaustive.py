@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies._base import Books
+from fastattn.tuner.strategies._base import BaseStrategy
 
 __all__ = ["Exhaustive"]
 
 
-class Exhaustive(Books):
+class Exhaustive(BaseStrategy):
     """One batch: `start`, then the rest of the space in its order."""
 
     NAME = "exhaustive"
     SUMMARY = "every point, in the space's order"
 
     def _propose(self, count: int) -> list[Point]:
-        return self.fresh([*self.start, *self.space.points])[:count]
+        return self.unseen([*self.start, *self.space.points])[:count]

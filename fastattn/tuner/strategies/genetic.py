@@ -1,4 +1,4 @@
-"""A genetic algorithm that measures only the offspring of which a model expects most."""
+"""A genetic algorithm whose offspring are screened by a model before they are measured."""
 
 from __future__ import annotations
 
@@ -9,47 +9,47 @@ from typing import Any
 import numpy as np
 
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies._base import Books
+from fastattn.tuner.strategies._base import BaseStrategy
 from fastattn.tuner.strategies._model import Array, Model
 
 __all__ = ["Genetic"]
 
 _FIRST = 1.5  # the first population's size over the square root of the budget
-_SPREAD_OVER = 24  # draws, of which the one farthest from the others is taken
-_UNLIKE = 0.7  # distance between unordered values, if an ordered gene's ends are 1 apart
+_DRAWS = 24  # random points, of which the one farthest from the population is taken
+_UNORDERED_DISTANCE = 0.7  # between unordered values; the ends of an ordered gene are 1 apart
 _GENERATION = 4
 _PARENTS = 6
 _CHILDREN = 60  # bred in each generation, for the model to choose from
-_SCORES_LEAST = 3  # that a model needs
+_MIN_SCORES = 3  # that a model needs
 
 
-class Genetic(Books):
+class Genetic(BaseStrategy):
     """A seeded population, bred over generations, its offspring screened by a model.
 
     The first population is `start`, its first point with each other value of each unordered
     gene, and points spread over the space.  A later generation is, by the model's prediction:
 
-    - the best step from the best point: elitism;
-    - the best children of the best points, by tournament, uniform crossover and mutation,
-      ordered genes by one step: half of the generation;
-    - the points of the whole space that promise most: mean less one standard deviation.
+    - the best neighbour of the best point;
+    - for half of the generation, the best children of the best points, by tournament, uniform
+      crossover and mutation (of ordered genes by one step);
+    - the points of the space with the lowest confidence bound: mean less one standard deviation.
     """
 
     NAME = "genetic"
     SUMMARY = "seeded population, crossover and mutation, offspring screened by a model"
 
     def __init__(
-        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
     ) -> None:
-        super().__init__(space, budget, seed, start, blocks)
+        super().__init__(space, budget, seed, start, samples)
         self._model = Model(space)
 
     def _propose(self, count: int) -> list[Point]:
         if not self.asked:
             return self._first(count)
         size = math.ceil(count / max(1, round(count / _GENERATION)))
-        if len(self.scores) < _SCORES_LEAST:
-            return self.drawn(size)
+        if len(self.scores) < _MIN_SCORES:
+            return self.draw(size)
         return self._next(size)
 
     def state(self) -> dict[str, Any]:
@@ -58,13 +58,13 @@ class Genetic(Books):
     def _first(self, count: int) -> list[Point]:
         size = min(count, max(len(self.start), round(_FIRST * math.sqrt(self.budget))))
         points = list(dict.fromkeys([*self.start, *self._alternatives()]))[:size]
-        apart = np.full(len(self.space), np.inf)  # distance of each point from the nearest taken
+        distances = np.full(len(self.space), np.inf)  # of each point from the nearest taken
         for point in points:
-            np.minimum(apart, self._apart(point), out=apart)
+            np.minimum(distances, self._distances(point), out=distances)
         while len(points) < size:
-            draws = self.drawn(_SPREAD_OVER, points)
-            points.append(max(draws, key=lambda point: apart[self.space.place(point)]))
-            np.minimum(apart, self._apart(points[-1]), out=apart)
+            draws = self.draw(_DRAWS, points)
+            points.append(max(draws, key=lambda point: distances[self.space.index(point)]))
+            np.minimum(distances, self._distances(points[-1]), out=distances)
         return points
 
     def _alternatives(self) -> list[Point]:
@@ -77,22 +77,22 @@ class Genetic(Books):
             if mine != its and not gene.ordered
         ]
 
-    def _apart(self, point: Point) -> Array:
+    def _distances(self, point: Point) -> Array:
         """Distance of every point of the space from this one: the sum over the genes."""
         total = np.zeros(len(self.space))
         for gene, here, column in zip(self.space.genes, point, self.space.grid.T, strict=True):
             if gene.ordered:
                 total += np.abs(column - here) / max(1, len(gene.values) - 1)
             else:
-                total += _UNLIKE * (column != here)
+                total += _UNORDERED_DISTANCE * (column != here)
         return total
 
     def _next(self, size: int) -> list[Point]:
-        places = [self.space.place(point) for point in self.asked if point in self.scores]
-        scores = np.array([self.scores[self.space.points[place]] for place in places])
-        # Without tanh, how slow the slow ones are would drown what tells the fast ones apart.
+        indices = [self.space.index(point) for point in self.asked if point in self.scores]
+        scores = np.array([self.scores[self.space.points[i]] for i in indices])
+        # tanh keeps the very slow points from dominating the fit.
         excess = np.tanh(scores - scores.min())
-        mean, deviation = self._model.fit(places, excess)
+        mean, deviation = self._model.fit(indices, excess)
         parents = self.ranked()[:_PARENTS]
         points: list[Point] = []
         for pool, forecast, share in (
@@ -108,21 +108,24 @@ class Genetic(Books):
         self, pool: Iterable[Point], forecast: Array, besides: Sequence[Point]
     ) -> list[Point]:
         """Points of `pool` that are new, the lowest forecast first."""
-        new = [point for point in self.fresh(pool) if point not in besides]
-        order = np.argsort(forecast[[self.space.place(p) for p in new]], kind="stable")
-        return [new[at] for at in order]
+        new = [point for point in self.unseen(pool) if point not in besides]
+        order = np.argsort(forecast[[self.space.index(p) for p in new]], kind="stable")
+        return [new[i] for i in order]
 
     def _children(self, parents: Sequence[Point]) -> list[Point]:
-        bred = (self._child(self._better(parents), self._better(parents)) for _ in range(_CHILDREN))
+        bred = (
+            self._child(self.tournament(parents), self.tournament(parents))
+            for _ in range(_CHILDREN)
+        )
         return [child for child in bred if child in self.space]
 
     def _child(self, mother: Point, father: Point) -> Point:
         child = [self.random.choice(pair) for pair in zip(mother, father, strict=True)]
-        for at, gene in enumerate(self.space.genes):
+        for i, gene in enumerate(self.space.genes):
             if self.random.random() < 1 / len(child):
                 if gene.ordered:
-                    step = child[at] + self.random.choice((-1, 1))
-                    child[at] = min(max(step, 0), len(gene.values) - 1)
+                    step = child[i] + self.random.choice((-1, 1))
+                    child[i] = min(max(step, 0), len(gene.values) - 1)
                 else:
-                    child[at] = self.random.randrange(len(gene.values))
+                    child[i] = self.random.randrange(len(gene.values))
         return tuple(child)

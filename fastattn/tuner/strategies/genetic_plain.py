@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies._base import Books
+from fastattn.tuner.strategies._base import BaseStrategy
 
 __all__ = ["GeneticPlain"]
 
@@ -13,7 +13,7 @@ _MUTATION = 0.1  # probability for each gene
 _TRIES = 50  # to breed a child that is new
 
 
-class GeneticPlain(Books):
+class GeneticPlain(BaseStrategy):
     """Random population, tournaments of two, uniform crossover, light mutation, generations.
 
     `start` is not used, and nothing but the order of the scores is learned from.  A child that
@@ -30,10 +30,10 @@ class GeneticPlain(Books):
         for _ in range(_TRIES * size):
             if len(parents) < 2 or len(children) == size:
                 break
-            child = self._child(self._better(parents), self._better(parents))
+            child = self._child(self.tournament(parents), self.tournament(parents))
             if child in self.space and child not in self.seen and child not in children:
                 children.append(child)
-        return children + self.drawn(size - len(children), children)
+        return children + self.draw(size - len(children), children)
 
     def _child(self, mother: Point, father: Point) -> Point:
         child = [self.random.choice(pair) for pair in zip(mother, father, strict=True)]

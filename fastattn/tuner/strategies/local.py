@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies._base import Books
+from fastattn.tuner.strategies._base import BaseStrategy
 
 __all__ = ["Local"]
 
 
-class Local(Books):
+class Local(BaseStrategy):
     """First improvement over the neighbours of the best point, gene by gene in random order.
 
     A batch holds the neighbours of one gene.  Where no gene has a better neighbour, the descent
@@ -21,15 +21,15 @@ class Local(Books):
     SUMMARY = "from the default to better neighbours, gene by gene; then anew elsewhere"
 
     def __init__(
-        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
     ) -> None:
-        super().__init__(space, budget, seed, start, blocks)
+        super().__init__(space, budget, seed, start, samples)
         self._here: Point | None = None
         self._genes: list[int] = []  # still to be tried from `_here`
         self._batch: list[Point] = []
 
     def _propose(self, count: int) -> list[Point]:
-        self._batch = (self._steps() or self.fresh(self.start) or self.drawn(1))[:count]
+        self._batch = (self._steps() or self.unseen(self.start) or self.draw(1))[:count]
         return list(self._batch)
 
     def _steps(self) -> list[Point]:
@@ -38,7 +38,7 @@ class Local(Books):
         while self._here is not None and self._genes:
             at = self._genes[-1]
             steps = [p for p in self.space.neighbours(self._here) if p[at] != self._here[at]]
-            if found := self.fresh(steps):
+            if found := self.unseen(steps):
                 return found
             self._genes.pop()
         self._here = None

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies._base import Books
+from fastattn.tuner.strategies._base import BaseStrategy
 
 __all__ = ["Random"]
 
 
-class Random(Books):
+class Random(BaseStrategy):
     """Any order is as likely as any other; `start` is not used."""
 
     NAME = "random"
     SUMMARY = "points at random, none twice"
 
     def _propose(self, count: int) -> list[Point]:
-        return self.drawn(min(count, 6))
+        return self.draw(min(count, 6))

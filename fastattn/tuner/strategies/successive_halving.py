@@ -1,4 +1,4 @@
-"""Successive halving on repetitions: few blocks for many points, more for the better half."""
+"""Successive halving on repetitions: few samples for many points, more for the better half."""
 
 from __future__ import annotations
 
@@ -6,46 +6,46 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies._base import Books, Trial
+from fastattn.tuner.strategies._base import BaseStrategy, Trial
 
 __all__ = ["SuccessiveHalving"]
 
 
-class SuccessiveHalving(Books):
-    """One block for each of many points, two for the better half of them, and so on.
+class SuccessiveHalving(BaseStrategy):
+    """One sample for each of many points, two for the better half of them, and so on.
 
-    It spends as many blocks in all as other strategies: `budget` times `blocks`.  It starts with
-    as many points as still give the last ones left at least `blocks` blocks.
+    It spends as many samples in all as other strategies: `budget` times `samples`.  It starts with
+    as many points as still give the last ones left at least `samples` samples.
     """
 
     NAME = "successive-halving"
-    SUMMARY = "one block for many points, then twice as many for the better half, ..."
+    SUMMARY = "one sample for many points, then twice as many for the better half, ..."
 
     def __init__(
-        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
     ) -> None:
-        super().__init__(space, budget, seed, start, blocks)
-        self._blocks_left = budget * blocks
+        super().__init__(space, budget, seed, start, samples)
+        self._samples_left = budget * samples
         self._each = 1
         self._rungs: dict[Point, int] = {}  # the last rung that a point took part in
 
     def ask(self) -> list[Trial]:
         if not self._rungs:
-            rungs = self.blocks.bit_length()
-            count = min(len(self.space), max(1, self._blocks_left // rungs))
+            rungs = self.samples.bit_length()
+            count = min(len(self.space), max(1, self._samples_left // rungs))
             points = self.start[:count]
-            points += self.drawn(count - len(points), points)
+            points += self.draw(count - len(points), points)
         else:
             self._each *= 2
             points = self.ranked()[: len(self._last()) // 2]
-            points = points[: self._blocks_left // self._each]
+            points = points[: self._samples_left // self._each]
             if len(points) < 1 or len(self._last()) < 2:
                 return []
         self.batches += 1
         self.asked += [point for point in points if point not in self.seen]
         self.seen.update(points)
         self._rungs |= dict.fromkeys(points, self.batches)
-        self._blocks_left -= self._each * len(points)
+        self._samples_left -= self._each * len(points)
         return [Trial(point, self._each) for point in points]
 
     def ranked(self) -> list[Point]:
