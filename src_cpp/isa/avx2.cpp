@@ -7,5 +7,5 @@
 extern "C" const fastattn::KernelSet fastattn_kernels_avx2;
 constexpr fastattn::KernelSet fastattn_kernels_avx2 = [] {
     using namespace fastattn;
-    return kernels_of<Avx2>("avx2", kAvx2 | kFma | kF16c);
+    return fma_kernels<Avx2>("avx2", kAvx2 | kFma | kF16c);
 }();

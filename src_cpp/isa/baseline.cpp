@@ -7,5 +7,5 @@
 extern "C" const fastattn::KernelSet fastattn_kernels_baseline;
 constexpr fastattn::KernelSet fastattn_kernels_baseline = [] {
     using namespace fastattn;
-    return kernels_of<Baseline>("baseline", 0);
+    return fma_kernels<Baseline>("baseline", 0);
 }();

@@ -1,16 +1,16 @@
 // The dense mask, a tile at a time: booleans, or numbers that are added to the scores.
 //
 // A tile is classified before its scores are computed.  Keys at either end that no row sees are cut
-// off, so that an empty tile costs only the look; a tile whose rows all see every remaining key,
-// unchanged, needs no mask.
+// off, so that an empty tile costs only its classification; a tile whose rows all see every
+// remaining key, unchanged, needs no mask.
 //
 // Legend: rows = addresses of the mask's rows, one for each row of scores; M = the mask's type.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "masks.hpp"
-#include "pack.hpp"
-#include "rows.hpp"
+#include "../tile/interval.hpp"
+#include "../tile/pack.hpp"
+#include "../tile/rows.hpp"
 
 namespace fastattn {
 namespace {
@@ -20,7 +20,7 @@ template <typename Simd, typename M>
 struct MaskChunk {
     using Yes = typename Simd::Int;
     static constexpr int64_t columns = Simd::lanes;
-    static Yes seen(const char* from) {
+    static Yes visible(const char* from) {
         return load_values<Simd, M>(from) != broadcast<Simd>(-kInfinity<typename Simd::Value>);
     }
     static Yes changed(const char* from) {
@@ -31,7 +31,7 @@ template <typename Simd>
 struct MaskChunk<Simd, Bool> {
     static constexpr int64_t columns = 32;
     using Yes = VectorOf_t<signed char, columns>;
-    static Yes seen(const char* from) { return load<Yes>(from); }
+    static Yes visible(const char* from) { return load<Yes>(from); }
     static Yes changed(const char* from) { return load<Yes>(from) == Yes{}; }
 };
 
@@ -44,35 +44,35 @@ inline bool any_yes(V lanes) {
 }
 
 template <typename Simd, typename M>
-class MaskTile {
+class DenseTile {
     using Chunk = MaskChunk<Simd, M>;
     using T = typename Simd::Value;
     static constexpr int64_t kColumns = Chunk::columns;
 
 public:
-    MaskTile(char* const* rows, int64_t count) : rows_(rows), count_(count) {}
+    DenseTile(char* const* rows, int64_t count) : rows_(rows), count_(count) {}
 
     // Cuts off the keys at either end that no row sees; returns whether the mask changes the rest.
     bool trim(Interval& keys) const {
-        // Most tiles are entirely hidden or entirely seen: look for that first.
+        // Most tiles are entirely masked or entirely visible: test for that first.
         if (keys.count() >= kColumns) {
-            Yes some_seen{}, some_changed{};
+            Yes some_visible{}, some_changed{};
             each_chunk(keys, [&](const char* at) {
-                some_seen |= Chunk::seen(at);
+                some_visible |= Chunk::visible(at);
                 some_changed |= Chunk::changed(at);
             });
-            if (!any_yes(some_seen)) keys.end = keys.begin;
+            if (!any_yes(some_visible)) keys.end = keys.begin;
             if (keys.empty() || !any_yes(some_changed)) return false;
         }
-        Interval seen{keys.begin, keys.begin};
+        Interval visible{keys.begin, keys.begin};
         bool changes = false;
-        each_key(keys, [&](int64_t j, bool key_seen, bool key_changed) {
-            if (!key_seen) return;
-            if (seen.empty()) seen.begin = seen.end = j;
-            changes |= key_changed || seen.end < j;  // what lies between is hidden
-            seen.end = j + 1;
+        each_key(keys, [&](int64_t j, bool key_visible, bool key_changed) {
+            if (!key_visible) return;
+            if (visible.empty()) visible.begin = visible.end = j;
+            changes |= key_changed || visible.end < j;  // what lies between is masked
+            visible.end = j + 1;
         });
-        keys = seen;
+        keys = visible;
         return changes;
     }
 
@@ -98,21 +98,21 @@ private:
         if (keys.count() >= kColumns)
             while (j < keys.end) {
                 const int64_t from = j + kColumns < keys.end ? j : keys.end - kColumns;
-                Yes seen{}, changed{};
+                Yes visible{}, changed{};
                 for (int64_t r = 0; r < count_; ++r) {
-                    seen |= Chunk::seen(rows_[r] + from * kSize);
+                    visible |= Chunk::visible(rows_[r] + from * kSize);
                     changed |= Chunk::changed(rows_[r] + from * kSize);
                 }
-                for (; j < from + kColumns; ++j) body(j, seen[j - from] != 0, changed[j - from] != 0);
+                for (; j < from + kColumns; ++j) body(j, visible[j - from] != 0, changed[j - from] != 0);
             }
         for (; j < keys.end; ++j) {
-            bool seen = false, changed = false;
+            bool visible = false, changed = false;
             for (int64_t r = 0; r < count_; ++r) {
                 const T number = to_compute<T>(load<M>(rows_[r] + j * kSize));
-                seen |= number != -kInfinity<T>;
+                visible |= number != -kInfinity<T>;
                 changed |= number != 0;
             }
-            body(j, seen, changed);
+            body(j, visible, changed);
         }
     }
 
@@ -131,8 +131,15 @@ inline void with_mask_type(const Task& task, Body body) {
         body(S{});
 }
 
-// As MaskTile::trim, for `count` rows of the task from `first` on.  A mask whose columns are not
-// adjacent in memory is not looked at: the result is true.
+// Addresses of the mask's rows, as `addresses` gives them, at key `key`.
+inline void mask_rows(const Task& task, int64_t first, int64_t count, int64_t lanes, int64_t key,
+                      char** to) {
+    addresses(task, task.mask, first, count, lanes, to);
+    for (int64_t lane = 0; lane < lanes; ++lane) to[lane] += key * task.mask.column;
+}
+
+// As DenseTile::trim, for `count` rows of the task from `first` on.  A mask whose columns are not
+// adjacent in memory is not read: the result is true.
 template <typename Simd, typename S, int64_t kMostRows>
 inline bool trim(const Task& task, int64_t first, int64_t count, Interval& keys) {
     char* rows[kMostRows];
@@ -144,19 +151,19 @@ inline bool trim(const Task& task, int64_t first, int64_t count, Interval& keys)
     with_mask_type<S>(task, [&](auto type) {
         using M = decltype(type);
         if (task.mask.column == static_cast<int64_t>(sizeof(M)))
-            changes = MaskTile<Simd, M>(rows, distinct).trim(keys);
+            changes = DenseTile<Simd, M>(rows, distinct).trim(keys);
     });
     return changes;
 }
 
-// s += mask; a mask of -inf hides its key whatever the score.
+// s += mask; a mask of -inf masks its key whatever the score.
 template <typename Simd>
 inline void add_dense(typename Simd::Value* s, const typename Simd::Value* mask, int64_t count) {
     using Vec = typename Simd::Vec;
-    const Vec hidden = broadcast<Simd>(-kInfinity<typename Simd::Value>);
+    const Vec masked = broadcast<Simd>(-kInfinity<typename Simd::Value>);
     for (int64_t i = 0; i < count; i += Simd::lanes) {
         const Vec m = load<Vec>(mask + i);
-        store(s + i, m == hidden ? hidden : load<Vec>(s + i) + m);
+        store(s + i, m == masked ? masked : load<Vec>(s + i) + m);
     }
 }
 

@@ -1,62 +1,80 @@
-// The kernels of one vocabulary, as the constant that an instruction set exports.
+// The kernels of a tile policy, as the rows of the constant that an instruction set exports.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../tile/fma.hpp"
 #include "attention.hpp"
+#include "decode.hpp"
 #include "merge.hpp"
-#include "narrow.hpp"
 #include "probes.hpp"
 
 namespace fastattn {
 namespace {
 
-template <typename Simd, typename S>
+template <typename Tile>
 inline void run(const Task& task) {
-    if (task.row_end - task.row_begin <= Narrow<Simd, S>::most_rows)
-        Narrow<Simd, S>(task).compute();
-    else
-        RowBlock<Simd, S>(task).compute();
+    if constexpr (Tile::decode_rows > 0)
+        if (task.row_end - task.row_begin <= Tile::decode_rows)
+            return Decode<typename Tile::Simd, typename Tile::Storage>(task).compute();
+    RowBlock<Tile>(task).compute();
 }
 
 // Enough for blocks of `rows` rows, and for the last one, which may be shorter.
-template <typename Simd>
+template <typename Tile>
 inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
     const double extents = static_cast<double>(rows) + static_cast<double>(block_k) + 128;
     const double widths = static_cast<double>(dim) + static_cast<double>(dim_v) + extents;
     if (extents * widths > 0x1p52) return -1;  // 16 such areas of 8 bytes are below 2^63
-    const int64_t few = NarrowLayout<Simd>(block_k, dim, dim_v).bytes();
-    if (rows <= NarrowLayout<Simd>::kRows) return few;
-    const int64_t many = BlockLayout<Simd>(rows, block_k, dim, dim_v).bytes();
+    int64_t few = 0;
+    if constexpr (Tile::decode_rows > 0) {
+        using Kernel = Decode<typename Tile::Simd, typename Tile::Storage>;
+        few = Kernel::scratch_bytes(block_k, dim, dim_v);
+        if (rows <= Tile::decode_rows) return few;
+    }
+    const int64_t many = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
     return few > many ? few : many;
 }
 
-template <typename Simd, typename S>
-constexpr Kernel kernel_of() {
-    constexpr int kKeys = NarrowLayout<Simd>::Tile::keys;  // of the tile with the most keys
-    static_assert(kKeys % FmaTile<Simd>::low_rows == 0, "other tiles divide it");
-    Kernel kernel{};
-    kernel.run = &run<Simd, S>;
+template <typename S>
+inline constexpr DType kTypeOf = DType::kFloat32;
+template <>
+inline constexpr DType kTypeOf<double> = DType::kFloat64;
+template <>
+inline constexpr DType kTypeOf<Half> = DType::kFloat16;
+template <>
+inline constexpr DType kTypeOf<BFloat> = DType::kBFloat16;
+
+// Adds a tile's kernel for its storage type to a set.
+template <typename Tile>
+constexpr Kernel& add_forward(KernelSet& set) {
+    using Simd = typename Tile::Simd;
+    using S = typename Tile::Storage;
+    Kernel& kernel =
+        set.kernels[static_cast<int>(Operation::kForward)][static_cast<int>(kTypeOf<S>)];
+    kernel.run = &run<Tile>;
     kernel.merge = &merge<Simd, S>;
-    kernel.scratch_bytes = &scratch_bytes<Simd>;
-    kernel.partial_row_bytes = &partial_row_bytes<typename Simd::Value>;
+    kernel.scratch_bytes = &scratch_bytes<Tile>;
+    kernel.partial_row_bytes = &PartialRow<typename Simd::Value>::bytes;
     kernel.lanes = Simd::lanes;
-    kernel.tile_keys = kKeys;
-    kernel.tile_rows = FmaTile<Simd>::vectors * Simd::lanes;
-    kernel.block_keys = 128;
-    kernel.chunk = BlockLayout<Simd>::kDepth;
+    kernel.tile_keys = Tile::tile_keys;
+    kernel.tile_rows = Tile::panel_rows;
+    kernel.block_keys = Tile::block_keys;
+    kernel.chunk = Tile::chunk;
     return kernel;
 }
 
-// The kernels of one vocabulary, by DType.
+// All kernels by multiply-add with the vectors of an instruction set.
 template <template <typename> class Simd>
-constexpr KernelSet kernels_of(const char* name, uint32_t needs) {
-    return {name,
-            needs,
-            nullptr,
-            nullptr,
-            {{kernel_of<Simd<float>, float>(), kernel_of<Simd<double>, double>(),
-              kernel_of<Simd<float>, Half>(), kernel_of<Simd<float>, BFloat>()}},
-            probes_of<Simd>()};
+constexpr KernelSet fma_kernels(const char* name, uint32_t needs) {
+    KernelSet set{};
+    set.name = name;
+    set.needs = needs;
+    set.probes = probes_of<Simd>();
+    add_forward<FmaTile<Simd<float>, float>>(set);
+    add_forward<FmaTile<Simd<double>, double>>(set);
+    add_forward<FmaTile<Simd<float>, Half>>(set);
+    add_forward<FmaTile<Simd<float>, BFloat>>(set);
+    return set;
 }
 
 }  // namespace

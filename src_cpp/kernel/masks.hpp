@@ -1,35 +1,17 @@
-// The interval of keys that a row sees by band and length.  (The dense mask is dense.hpp's.)
-// Works on a tile of scores held with queries along the lanes: s[key][lane].
+// Which keys a row sees by band and length, and the classification of a tile.  (The dense mask is
+// dense.hpp's.)
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../abi.hpp"
-#include "exp.hpp"
 #include "../simd/storage.hpp"
+#include "../tile/panels.hpp"
+#include "../tile/rows.hpp"
+#include "dense.hpp"
 
 namespace fastattn {
 namespace {
 
-// Keys [begin, end).
-struct Interval {
-    int64_t begin;
-    int64_t end;
-
-    bool empty() const { return begin >= end; }
-    int64_t count() const { return end - begin; }
-};
-
-inline Interval common(Interval a, Interval b) {
-    return {a.begin > b.begin ? a.begin : b.begin, a.end < b.end ? a.end : b.end};
-}
-// The shortest interval that holds both.
-inline Interval hull(Interval a, Interval b) {
-    if (a.empty()) return b;
-    if (b.empty()) return a;
-    return {a.begin < b.begin ? a.begin : b.begin, a.end > b.end ? a.end : b.end};
-}
-
-// Keys that a query sees by band and length.
+// Keys that a query sees.
 inline Interval visible_keys(const Task& task, int64_t query) {
     const int64_t position = query + task.offset;
     Interval keys{task.key_begin, task.key_end};
@@ -41,26 +23,71 @@ inline Interval visible_keys(const Task& task, int64_t query) {
     return keys;
 }
 
-// Calls `body` with each block of keys in `seen`, its ends cut to `seen`.  Blocks lie at multiples
-// of block_k from the first key of the task, whatever is seen of them.
+// Keys that some row of a task, and that every row of it sees.
+struct Visible {
+    Interval some, every;
+
+    // Whether some row may not see all of a block's keys.
+    bool may_mask(const Task& task, Interval block) const {
+        return task.mask.data || block.begin < every.begin || block.end > every.end;
+    }
+};
+
+// Calls `body` with each row and the keys that it sees.
 template <typename Body>
-inline void each_block(const Task& task, Interval seen, Body body) {
-    const int64_t origin = task.key_begin, step = task.block_k;
-    for (int64_t first = origin + (seen.begin - origin) / step * step; first < seen.end;
-         first += step)
-        body(common({first, first + step}, seen));
+inline Visible visible_rows(const Task& task, Body body) {
+    Visible all{{task.key_begin, task.key_begin}, {0, INT64_MAX}};
+    const int64_t rows = task.row_end - task.row_begin;
+    RowIndex index(task, 0);
+    for (int64_t r = 0; r < rows; ++r) {
+        const Interval keys = visible_keys(task, index.query);
+        if (r + 1 < rows) index.next();
+        body(r, keys);
+        all.every = common(all.every, keys);
+        all.some = hull(all.some, keys);
+    }
+    return all;
 }
 
-// Hides the scores of keys outside their row's interval.  `begin` and `end` hold the
+// Calls `body` with each block of the keys that some row sees, its ends cut to them.  Blocks lie at
+// multiples of block_k from the first key of the task, whatever is visible of them.
+template <typename Body>
+inline void each_block(const Task& task, Interval visible, Body body) {
+    const int64_t origin = task.key_begin, step = task.block_k;
+    for (int64_t first = origin + (visible.begin - origin) / step * step; first < visible.end;
+         first += step)
+        body(common({first, first + step}, visible));
+}
+
+// Classifies the tile of `rows` rows from `first` on and a block of keys: empty, partial or full.
+// `visible` gives the keys that a row sees; at most kMostRows rows.
+template <typename Simd, typename S, int64_t kMostRows, typename Rows>
+inline TileMask classify(const Task& task, int64_t first, int64_t rows, Interval block,
+                         Rows visible) {
+    Interval some{block.begin, block.begin}, every = block;
+    for (int64_t r = first; r < first + rows; ++r) {
+        const Interval keys = common(visible(r), block);
+        some = hull(some, keys);
+        every = common(every, keys);
+    }
+    TileMask tile;
+    tile.dense =
+        task.mask.data && !some.empty() && trim<Simd, S, kMostRows>(task, first, rows, some);
+    tile.keys = some;
+    tile.partial = every.begin > some.begin || every.end < some.end;
+    return tile;
+}
+
+// Masks the scores s[key][lane] of keys outside their row's interval.  `begin` and `end` hold the
 // intervals' bounds for each lane; s[0] belongs to key `first`.
 template <typename Simd, int kVectors>
-inline void hide_outside(typename Simd::Value* s, int64_t first, int64_t keys,
+inline void mask_outside(typename Simd::Value* s, int64_t first, int64_t keys,
                          const int64_t* begin, const int64_t* end) {
     using Vec = typename Simd::Vec;
     using Int = typename Simd::Int;
     using Signed = typename SameWidth<typename Simd::Value>::Signed;
     constexpr int kLanes = Simd::lanes;
-    const Vec hidden = broadcast<Simd>(-kInfinity<typename Simd::Value>);
+    const Vec masked = broadcast<Simd>(-kInfinity<typename Simd::Value>);
     for (int n = 0; n < kVectors; ++n) {
         Int low, high;  // relative to `first`, within [0, keys]: they fit any lane
         for (int lane = 0; lane < kLanes; ++lane) {
@@ -72,18 +99,9 @@ inline void hide_outside(typename Simd::Value* s, int64_t first, int64_t keys,
         for (int64_t j = 0; j < keys; ++j) {
             typename Simd::Value* at = s + (j * kVectors + n) * kLanes;
             const Int key = static_cast<Signed>(j) - Int{};
-            store(at, ((key >= low) & (key < high)) ? load<Vec>(at) : hidden);
+            store(at, ((key >= low) & (key < high)) ? load<Vec>(at) : masked);
         }
     }
-}
-
-// s = softcap * tanh(s / softcap).
-template <typename Simd>
-inline void cap(typename Simd::Value* s, int64_t count, typename Simd::Value softcap) {
-    using Vec = typename Simd::Vec;
-    const Vec factor = broadcast<Simd>(softcap);
-    for (int64_t i = 0; i < count; i += Simd::lanes)
-        store(s + i, factor * tanh<Simd>(load<Vec>(s + i) / factor));
 }
 
 }  // namespace

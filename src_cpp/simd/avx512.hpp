@@ -16,8 +16,8 @@ template <>
 struct Avx512<float> : Portable<float, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
-    // No shuffle: the pieces after the first are broadcast and blended in.
-    static Vec pieces(const char* from, int64_t stride) {
+    // No shuffle: the sublanes after the first are broadcast and blended in.
+    static Vec sublanes(const char* from, int64_t stride) {
         Vec v = _mm512_broadcast_f32x4(load<__m128>(from));
         v = _mm512_mask_broadcast_f32x4(v, 0x00f0, load<__m128>(from + stride));
         v = _mm512_mask_broadcast_f32x4(v, 0x0f00, load<__m128>(from + 2 * stride));
@@ -33,7 +33,7 @@ template <>
 struct Avx512<double> : Portable<double, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_pd(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_pd(a, b); }
-    static Vec pieces(const char* from, int64_t stride) {
+    static Vec sublanes(const char* from, int64_t stride) {
         Vec v = _mm512_broadcast_f64x2(load<__m128d>(from));
         v = _mm512_mask_broadcast_f64x2(v, 0x0c, load<__m128d>(from + stride));
         v = _mm512_mask_broadcast_f64x2(v, 0x30, load<__m128d>(from + 2 * stride));

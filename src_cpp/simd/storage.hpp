@@ -10,8 +10,8 @@
 namespace fastattn {
 namespace {
 
-// An element of a Boolean mask: one byte, True = may attend.  Converts to the number that is added
-// to a score.
+// An element of a Boolean mask: one byte, True = visible.  Converts to the number that is added to
+// a score.
 struct Bool {
     uint8_t byte;
 };
@@ -67,41 +67,41 @@ inline typename Simd::Vec load_values(const char* from) {
         return widen<Simd, S>(load<typename Simd::Halves>(from));
     } else if constexpr (__is_same(S, Bool)) {
         using Narrow = VectorOf_t<uint8_t, Simd::lanes>;
-        const Bits seen = __builtin_convertvector(load<Narrow>(from), Bits);
-        return seen != Bits{} ? Vec{} : broadcast<Simd>(-kInfinity<typename Simd::Value>);
+        const Bits visible = __builtin_convertvector(load<Narrow>(from), Bits);
+        return visible != Bits{} ? Vec{} : broadcast<Simd>(-kInfinity<typename Simd::Value>);
     } else {  // a float mask over double scores
         using Narrow = VectorOf_t<S, Simd::lanes>;
         return __builtin_convertvector(load<Narrow>(from), Vec);
     }
 }
 
-// Columns that a lane of a piece holds.  A lane holds two columns of bfloat16: a shift and a mask
+// Columns that a lane of a sublane holds.  A lane holds two columns of bfloat16: a shift and a mask
 // separate them after the transposition, which then costs half.  The first must be the low half.
 template <typename S>
 inline constexpr int kColumnsOfLane =
     __is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 2 : 1;
 
-// Fills a vector with pieces from addresses `stride` bytes apart.  A piece is 16 bytes of the
+// Fills a vector with sublanes from addresses `stride` bytes apart.  A sublane is 16 bytes of the
 // compute type: adjacent values, `kColumnsOfLane` to a lane.
 template <typename Simd, typename S>
-inline typename Simd::Vec load_pieces(const char* from, int64_t stride) {
+inline typename Simd::Vec load_sublanes(const char* from, int64_t stride) {
     if constexpr (__is_same(S, typename Simd::Value) || kColumnsOfLane<S> > 1) {
-        return Simd::pieces(from, stride);
+        return Simd::sublanes(from, stride);
     } else {
-        constexpr int kPieces = Simd::lanes / 4;
-        VectorOf_t<uint64_t, kPieces> pieces;
-        for (int n = 0; n < kPieces; ++n) pieces[n] = load<uint64_t>(from + n * stride);
-        return widen<Simd, S>(bits<typename Simd::Halves>(pieces));
+        constexpr int kSublanes = Simd::lanes / 4;
+        VectorOf_t<uint64_t, kSublanes> sublanes;
+        for (int n = 0; n < kSublanes; ++n) sublanes[n] = load<uint64_t>(from + n * stride);
+        return widen<Simd, S>(bits<typename Simd::Halves>(sublanes));
     }
 }
 
-// Value number `column` of each lane of such pieces.
+// Value number `column` of each lane of such sublanes.
 template <typename Simd, typename S>
-inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
+inline typename Simd::Vec column_of(typename Simd::Vec sublanes, int column) {
     if constexpr (kColumnsOfLane<S> == 1) {
-        return pieces;
+        return sublanes;
     } else {
-        const auto lanes = bits<typename Simd::Bits>(pieces);
+        const auto lanes = bits<typename Simd::Bits>(sublanes);
         return bits<typename Simd::Vec>(column ? lanes & 0xffff0000u : lanes << 16);
     }
 }
@@ -109,12 +109,12 @@ inline typename Simd::Vec column_of(typename Simd::Vec pieces, int column) {
 // The value from[column] in all lanes.
 template <typename Simd, typename S>
 inline typename Simd::Vec broadcast_column(const S* from, int column) {
-    constexpr int kParts = kColumnsOfLane<S>;
+    constexpr int kColumns = kColumnsOfLane<S>;
     if constexpr (__is_same(S, typename Simd::Value)) {
         return broadcast<Simd>(from[column]);
     } else {
-        const auto lane = load<typename Simd::Value>(from + column / kParts * kParts);
-        return column_of<Simd, S>(splat<Simd>(lane), column % kParts);
+        const auto lane = load<typename Simd::Value>(from + column / kColumns * kColumns);
+        return column_of<Simd, S>(splat<Simd>(lane), column % kColumns);
     }
 }
 

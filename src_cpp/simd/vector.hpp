@@ -1,12 +1,12 @@
-// The vector vocabulary that every instruction set shares, on the compilers' vector
-// extension: types, loads, stores, broadcasts, bit casts, transposition, 16-bit types.
+// What the SIMD traits of every instruction set share, on the compilers' vector extension: types,
+// loads, stores, broadcasts, bit casts, transposition, 16-bit types.
 //
-// A vocabulary is a class template over the compute type (float or double) with
+// SIMD traits are a class template over the compute type (float or double) with
 //   Value, Vec, Int, Bits   the type, its vector, and integer vectors of the same lanes
 //   Halves                  a vector of as many 16-bit integers
 //   lanes, registers        values in a vector, vector registers that a tile may fill
 //   fma(a, b, c), max(a, b) a * b + c; a > b ? a : b (b where either is NaN, as MAXPS)
-//   pieces(from, stride)    as many pieces of 16 bytes as fill a vector, from addresses that are
+//   sublanes(from, stride)  as many sublanes (16 bytes) as fill a vector, from addresses that are
 //                           `stride` bytes apart
 //   from_half, to_half      float only: float16 from Halves to a Vec, and from a Vec to memory
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
@@ -124,7 +124,7 @@ inline V merge_lanes(V a, V b, Sequence<kLane...>) {
 }
 
 template <typename V, int kLanes, int kSize, int kRound = 1>
-inline void transpose_pieces(V* x) {
+inline void transpose_sublanes(V* x) {
     if constexpr (kRound < kSize) {
         constexpr int kHalf = kSize / 2;
         using Lanes = typename MakeSequence<kLanes>::type;
@@ -136,7 +136,7 @@ inline void transpose_pieces(V* x) {
         }
 #pragma GCC unroll 16
         for (int i = 0; i < kSize; ++i) x[i] = merged[i];
-        transpose_pieces<V, kLanes, kSize, 2 * kRound>(x);
+        transpose_sublanes<V, kLanes, kSize, 2 * kRound>(x);
     }
 }
 
@@ -188,7 +188,7 @@ struct Portable {
     static Vec fma(Vec a, Vec b, Vec c) { return a * b + c; }
     static Vec max(Vec a, Vec b) { return a > b ? a : b; }
 
-    static Vec pieces(const char* from, int64_t stride) { return join<lanes>(from, stride); }
+    static Vec sublanes(const char* from, int64_t stride) { return join<lanes>(from, stride); }
 
     static Vec from_half(Halves halves) {
         return half_to_float<Vec>(__builtin_convertvector(halves, Bits));
@@ -200,11 +200,11 @@ struct Portable {
 private:
     template <int kValues>
     static VectorOf_t<T, kValues> join(const char* from, int64_t stride) {
-        constexpr int kHalf = kValues / 2, kPieces = kHalf * static_cast<int>(sizeof(T)) / 16;
-        if constexpr (kPieces == 0)
+        constexpr int kHalf = kValues / 2, kSublanes = kHalf * static_cast<int>(sizeof(T)) / 16;
+        if constexpr (kSublanes == 0)
             return load<VectorOf_t<T, kValues>>(from);
         else
-            return join(join<kHalf>(from, stride), join<kHalf>(from + kPieces * stride, stride),
+            return join(join<kHalf>(from, stride), join<kHalf>(from + kSublanes * stride, stride),
                         typename MakeSequence<kValues>::type{});
     }
     template <typename V, int... kLane>

@@ -1,241 +1,299 @@
-// The register tile of the two matrix products: C[rows][lanes] += A[rows][k] B[k][lanes].
+// The tile policy of ordinary vectors: both products by multiply-add in the compute type.
 //
-// A is read a scalar at a time and broadcast, B is read a vector at a time, and C stays in
-// registers over the whole of k.  Keys (or value features) run along the rows, queries along the
-// lanes: neither product needs a sum across lanes, and keys are read where they lie.
+//   queries    packed panel by panel, [column][lane], scaled, when the panel first sees a key
+//   keys       read in place, or copied in chunks of kChunk columns
+//   values     read in place, or packed as [key][MR], once per block of keys
+//   scores     [key][lane], overwritten by the weights
+//   results    [feature][lane]
 //
-// Legend: kRows x kVectors = the tile, in scalars by vectors; ld = values between rows of
-// B and of C.
-// Source: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
-// ACM TOMS 34(3), 2008, section 4; the tile's shape is that of BLIS's Haswell kernels.
+// A score is summed in the order of its columns, in chunks (order.hpp); weighted values in the
+// order of their keys within a block, and blocks one after another.
+//
+// Legend: S, T = storage and compute type; panel = up to `vectors` vectors of rows; m, l = running
+// maximum and sum of a row; alpha = what its earlier results are scaled by.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../simd/storage.hpp"
-#include "ahead.hpp"
-#include "order.hpp"
+#include "decode.hpp"
+#include "micro_kernel.hpp"
+#include "non_finite.hpp"
+#include "pack.hpp"
+#include "panels.hpp"
+#include "prefetch_schedule.hpp"
+#include "scratch.hpp"
+#include "softmax.hpp"
 
 namespace fastattn {
 namespace {
 
-// How a tile reads A: value(r, k, i) is row r, column k + i, in all lanes; k is even.
-//
-// An A whose tiles lie one after another, with their rows interleaved: a tile has `span` columns,
-// of which the first `skip` are left out.
-template <typename T>
-struct Interleaved {
-    static constexpr bool cut = true;  // already cut into the tiles of FmaTile::Split
-    static constexpr int64_t run = kUnlimited;  // columns that are summed separately
-    const T* first;
-    int64_t span;
-    int64_t skip;
-
-    template <int kRows>
-    struct Tile {
-        const T* start;
-        template <typename Simd>
-        typename Simd::Vec value(int r, int64_t k, int i) const {
-            return broadcast<Simd>(start[(k + i) * kRows + r]);
-        }
-    };
-    template <int kRows>
-    Tile<kRows> tile(int64_t row) const {
-        return {first + row * span + skip * kRows};
-    }
-};
-
-// `count` rows of A, read in place.
-template <typename S>
-struct InPlace {
-    static constexpr bool cut = false;
-    static constexpr int64_t run = kScoreRun;
-    Stream rows;
-    int64_t count;
-
-    template <int kRows>
-    struct Tile {
-        const S* row[kRows];
-        template <typename Simd>
-        typename Simd::Vec value(int r, int64_t k, int i) const {
-            return broadcast_column<Simd>(row[r] + k, i);
-        }
-    };
-    // Rows past the last repeat it: their products are computed but not used.
-    template <int kRows>
-    Tile<kRows> tile(int64_t row) const {
-        Tile<kRows> tile;
-        const int64_t left = count - row;
-#pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r)
-            tile.row[r] =
-                reinterpret_cast<const S*>(rows.rows + rows.stride * (row + (r < left ? r : left - 1)));
-        return tile;
-    }
-};
-
-// An A that is read in place and transposed: its columns are rows in memory.
-template <typename S>
-struct Transposed {
-    static constexpr bool cut = false;
-    static constexpr int64_t run = kUnlimited;
-    Stream rows;
-
-    template <int kRows>
-    struct Tile {
-        const char* start;
-        int64_t stride;
-        template <typename Simd>
-        typename Simd::Vec value(int r, int64_t k, int i) const {
-            return broadcast_column<Simd>(reinterpret_cast<const S*>(start + (k + i) * stride), r);
-        }
-    };
-    template <int kRows>
-    Tile<kRows> tile(int64_t row) const {
-        return {rows.rows + row * static_cast<int64_t>(sizeof(S)), rows.stride};
-    }
-};
-
-template <typename Simd>
-struct FmaTile {
+template <typename SimdTraits, typename S>
+class FmaTile {
+public:
+    using Simd = SimdTraits;
+    using Storage = S;
     using T = typename Simd::Value;
-    using Vec = typename Simd::Vec;
+
+private:
+    using Micro = MicroKernel<Simd>;
+    using Split = typename Micro::Split;
     static constexpr int kLanes = Simd::lanes;
 
-    // A tile's height, and as many vectors as then fit: its sums, a row of B and a broadcast value.
-    static constexpr int rows = 6;
-    static constexpr int vectors = (Simd::registers - 1 - rows / 2) / rows;
-    static_assert(rows * vectors + vectors + 1 <= Simd::registers, "the tile spills");
-    static constexpr int low_rows = 4;
+public:
+    static constexpr int vectors = Micro::nr;
+    static constexpr int64_t panel_rows = vectors * kLanes;
+    // The decode kernel sums in the same order: it takes blocks of up to this many rows.
+    static constexpr int64_t decode_rows = DecodeTile<Simd, S>::rows;
+    // Of the tile with the most keys; the others divide it.
+    static constexpr int tile_keys = DecodeTile<Simd, T>::keys;
+    static_assert(tile_keys % Micro::mr_low == 0);
+    // Larger blocks are no faster and sum more products one after the other, which rounds more.
+    static constexpr int block_keys = 128;
+    // Columns of a key per pass over a panel, so that what is used of the panel's Q stays in L1.
+    static constexpr int64_t chunk = 128;
+    static_assert(chunk % kScoreChunk == 0, "a chunk of columns has whole chunks of a sum");
 
-    // A tile of one vector is taller, so that its sums hide one another's latency.
-    static constexpr int lone_rows = 8;
-    static_assert(vectors > 1 && lone_rows + 2 <= Simd::registers, "the lone tile spills");
+    struct Regions {
+        int64_t features, tiled_keys;
+        T *q, *o, *scores, *values, *keys, *m, *l, *alpha;
 
-    // Splits `count` rows into tiles of kTall and then of `low_rows`, so that few rows are computed
-    // for nothing: at most one if kTall is 6 (except for one or two rows in all), three if it is 8.
-    template <int kTall>
-    struct SplitBy {
-        int64_t tall, low;
-
-        constexpr explicit SplitBy(int64_t count) : tall(count / kTall), low(0) {
-            static_assert(low_rows == 4 && (kTall == 6 || kTall == 8), "the remainders are theirs");
-            const int64_t rest = count % kTall;
-            if (rest > low_rows)
-                ++tall;
-            else if (rest > kTall - low_rows || (rest > 0 && (kTall == 8 || tall == 0)))
-                low = 1;
-            else if (rest > 0)
-                --tall, low = 2;  // 6 + 1 and 6 + 2 are 4 + 4
+        Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
+            : features(Split(dim_v).count()), tiled_keys(Micro::room(block_k)) {
+            static_assert(Micro::suffices(), "scores have room");
+            q = arena.region<T>(rows * dim);
+            o = arena.region<T>(rows * features);
+            const bool all_rows = wide(dim, dim_v) && rows > panel_rows;
+            scores = arena.region<T>(tiled_keys * (all_rows ? rows : panel_rows));
+            values = arena.region<T>((block_k + kSlackKeys) * features);
+            keys = arena.region<T>(block_k * key_stride(dim) * ((dim + chunk - 1) / chunk));
+            m = arena.region<T>(rows);
+            l = arena.region<T>(rows);
+            alpha = arena.region<T>(rows);
         }
-        constexpr int64_t count() const { return tall * kTall + low * low_rows; }
     };
-    using Split = SplitBy<rows>;
 
-    // Rows that C must have room for, however `count` rows are split.
-    static constexpr int64_t room(int64_t count) {
-        return (count + lone_rows - 1) / lone_rows * lone_rows;
-    }
-    static constexpr bool suffices() {
-        for (int64_t count = 1; count <= rows * lone_rows; ++count)
-            if (SplitBy<rows>(count).count() > room(count) ||
-                SplitBy<lone_rows>(count).count() > room(count))
-                return false;
-        return true;
+    FmaTile(const Task& task, const Regions& regions, int64_t rows)
+        : task_(task), at_(regions), schedule_(task) {
+        for (int64_t r = 0; r < rows; ++r) at_.m[r] = -kInfinity<T>, at_.l[r] = 0;
+        const int64_t count = task.row_end - task.row_begin;
+        const bool single = count <= panel_rows, read = single || __is_same(S, T);
+        const bool crowded = kWaits && !single && share_cache_sets(task.v);
+        // With other widths, a tile would read past a row's end.
+        keys_in_place_ = read && in_place<S>(task.k) && task.dim % kColumnsOfLane<S> == 0;
+        values_in_place_ =
+            read && in_place<S>(task.v) && task.dim_v % Micro::mr_low == 0 && !crowded;
     }
 
-    // For each tile of A's `rows_of_a` rows: C = A B if `fresh`; else C + A B or, for an A that is
-    // summed whole, scale * C + A B, where `scale` has kVectors vectors.  The product is summed
-    // separately: a sum over many blocks is then rounded once per block, not once per product.
-    //
-    // Meanwhile `ahead` is asked for as many values as A has; returns the position it has reached.
-    //
-    // Never inlined: beside a caller's variables, the addresses of A's rows lose their registers.
-    template <int kVectors, typename A, typename Asking = NoAhead>
-    [[gnu::noinline]] static Asking multiply(const A a, int64_t rows_of_a, const T* b,
-                                             int64_t count, T* c, bool fresh, const T* scale,
-                                             Asking ahead = {}) {
-        constexpr int64_t ld = kVectors * kLanes;
-        constexpr int kTall = kVectors == 1 && !A::cut ? lone_rows : rows;
-        const SplitBy<kTall> tiles(rows_of_a);
-        int64_t row = 0;
-        for (; row < tiles.tall * kTall; row += kTall)
-            one<kVectors, kTall, A::run>(a.template tile<kTall>(row), b, count, c + row * ld, fresh,
-                                         scale, ahead);
-        for (; row < tiles.count(); row += low_rows)
-            one<kVectors, low_rows, A::run>(a.template tile<low_rows>(row), b, count, c + row * ld,
-                                            fresh, scale, ahead);
-        return ahead;
+    // Results of a panel, [feature][lane], and the maximum and sum of each row.
+    T* results(int64_t first) const { return at_.o + first * at_.features; }
+    int64_t features() const { return at_.features; }
+    const T* m() const { return at_.m; }
+    const T* l() const { return at_.l; }
+
+    // Makes a block of keys and values ready.  `may_mask`: some row may not see all of its keys.
+    void load(Interval block, bool may_mask, NonFinite<Simd, S>& non_finite) {
+        block_ = block;
+        if (!keys_in_place_) copy_keys();
+        non_finite.clear();
+        packed_ = !values_in_place_ ||
+                  (may_mask && !NonFinite<Simd, S>::none(task_.v, block, task_.dim_v));
+        if (packed_) pack_values_of(may_mask, non_finite);
+        if (keys_in_place_) schedule_.keys_now(block);
+        schedule_.values(packed_ ? block.end : block.begin);
+    }
+
+    // Adds the block to each panel's results.  `rows` masks scores and adds non-finite values.
+    template <typename Block>
+    void compute(const Panels<Simd, vectors>& panels, Block& rows) {
+        // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
+        // of keys or packed values is used by all panels while it is in L2.
+        const int64_t together = wide(task_.dim, task_.dim_v) ? panels.end : panel_rows;
+        for (int64_t begin = 0; begin < panels.end; begin += together) {
+            group_ = begin;
+            compute_group(panels.some(begin, begin + together), rows);
+        }
     }
 
 private:
-    template <int kVectors, int kRows, int64_t kRun, typename Tile, typename Asking>
-    [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
-                                           bool fresh, const T* scale, Asking& ahead) {
-        constexpr int64_t ld = kVectors * kLanes;
-        constexpr bool kScaled = kRun == kUnlimited;
-        int64_t k = 0;
-        do {
-            const int64_t end = count - k > kRun ? k + kRun : count;
-            Vec sum[kRows][kVectors] = {};
-            add_columns(a, b, k, end, sum, ahead);
-#pragma GCC unroll 16
-            for (int n = 0; n < kVectors; ++n) {
-                Vec factor;
-                if constexpr (kScaled) factor = load<Vec>(scale + n * kLanes);
-#pragma GCC unroll 16
-                for (int r = 0; r < kRows; ++r) {
-                    T* at = c + r * ld + n * kLanes;
-                    if (fresh)
-                        store(at, sum[r][n]);
-                    else if constexpr (kScaled)
-                        store(at, Simd::fma(load<Vec>(at), factor, sum[r][n]));
-                    else
-                        store(at, load<Vec>(at) + sum[r][n]);
-                }
-            }
-            fresh = false;
-            k = end;
-        } while (k < count);
+    // Features of the values per pass over a panel, in whole tiles.
+    static constexpr int64_t kFeatures = chunk / Micro::mr * Micro::mr;
+
+    // A tile that reads values in place waits for a line of each key if they share cache sets.  A
+    // tile of many vectors has other work meanwhile.
+    static constexpr bool kWaits = vectors < 4;
+
+    // 16-bit keys and values are read in place only if there is a single panel.  float16 is then
+    // converted a little at a time, so that the copies stay in L1: whole tiles (of either height)
+    // of keys, and a cache line of features of each value.  bfloat16 is converted in registers.
+    static constexpr bool kConverts = !__is_same(S, T) && kColumnsOfLane<S> == 1;
+    using Read = typename Either<kConverts, T, S>::type;
+    static constexpr int64_t kTilesOfKeys = 24;
+    static constexpr int64_t kLineFeatures = kLineBytes / sizeof(S);
+    static_assert(kTilesOfKeys % Micro::mr == 0 && kTilesOfKeys % Micro::mr_single == 0,
+                  "all but the last are whole tiles");
+
+    // Whether heads are wider than a chunk, so that all panels' scores are held at once.
+    static bool wide(int64_t dim, int64_t dim_v) { return dim > chunk || dim_v > chunk; }
+
+    // Copied keys lie chunk by chunk, with an unused cache line between rows.
+    static int64_t key_stride(int64_t dim) {
+        constexpr int64_t kLine = kScratchAlignment / static_cast<int64_t>(sizeof(T));
+        return round_up(dim < chunk ? dim : chunk, kLine) + kLine;
     }
 
-    // Adds the products of columns [k, end) to `sum`.
-    template <int kVectors, int kRows, typename Tile, typename Asking>
-    [[gnu::always_inline]] static void add_columns(const Tile& a, const T* b, int64_t k,
-                                                   int64_t end, Vec (&sum)[kRows][kVectors],
-                                                   Asking& ahead) {
-        constexpr int64_t ld = kVectors * kLanes;
-        // Columns are taken in pairs, for fewer instructions per product where a neighbour on the
-        // core shares the front end.  It takes two pairs of 16-bit values to be worth a line.
-        constexpr int kPair = 2;
-        constexpr int kTogether = Asking::value_bytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;
-        constexpr int kBytes = kTogether * kRows * Asking::value_bytes;
-        constexpr int kAsks = (kBytes + kLineBytes - 1) / kLineBytes;
-        const auto add = [&](int64_t k, int i) __attribute__((always_inline)) {
-            Vec row[kVectors];
-#pragma GCC unroll 16
-            for (int n = 0; n < kVectors; ++n) row[n] = load<Vec>(b + (k + i) * ld + n * kLanes);
-#pragma GCC unroll 16
-            for (int r = 0; r < kRows; ++r) {
-                const Vec value = a.template value<Simd>(r, k, i);
-#pragma GCC unroll 16
-                for (int n = 0; n < kVectors; ++n) sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
-            }
-        };
-        for (; k + kTogether <= end; k += kTogether) {
-#pragma GCC unroll 16
-            for (int i = 0; i < kAsks; ++i) ahead.ask();
-#pragma GCC unroll 16
-            for (int i = 0; i < kTogether; ++i) {
-                add(k, i);
-                // One load brings two columns of bfloat16.  The compiler would keep it for the
-                // second column, and sums in memory instead: make it load twice.
-                if constexpr (kTogether > kPair) asm volatile("" ::: "memory");
-            }
-        }
-        if constexpr (kTogether > kPair)
-            for (; k + kPair <= end; k += kPair) add(k, 0), add(k, 1);
-        if (k < end) add(k, 0);
+    // Keys that a panel of values has room for.
+    int64_t span() const { return block_.count() + kSlackKeys; }
+    // [key - keys.begin][lane]
+    T* scores(int64_t first) const { return at_.scores + (first - group_) * at_.tiled_keys; }
+    // Columns of the chunk that starts at d.
+    int64_t depth(int64_t d) const { return task_.dim - d < chunk ? task_.dim - d : chunk; }
+    // Features of the chunk that starts at f; a rest too narrow for its own tiles joins the last.
+    int64_t width(int64_t f) const {
+        const int64_t left = at_.features - f;
+        if (!packed_) return kConverts && left > kLineFeatures ? kLineFeatures : left;
+        return left < kFeatures + 2 * Micro::mr_low ? left : kFeatures;
     }
+
+    template <typename Block>
+    void compute_group(const Panels<Simd, vectors>& panels, Block& rows) {
+        for (int64_t d = 0; d < task_.dim; d += chunk)
+            panels.each([&](auto count, const Panel& panel, int64_t first, int64_t real) {
+                constexpr int kVectors = decltype(count)::value;
+                if (panel.keys.empty()) return;
+                if (d == 0 && !panel.accumulate) pack_queries<kVectors>(first, real);
+                add_scores<kVectors>(panel, first, d);
+            });
+        panels.each([&](auto count, const Panel& panel, int64_t first, int64_t real) {
+            if (!panel.keys.empty())
+                apply_softmax<decltype(count)::value>(panel, first, real, rows);
+        });
+        if (panels.begin == 0) schedule_.keys_after(block_);
+        for (int64_t f = 0; f < at_.features; f += width(f))
+            panels.each([&](auto count, const Panel& panel, int64_t first, int64_t) {
+                if (!panel.keys.empty()) add_values<decltype(count)::value>(panel, first, f);
+            });
+        panels.each([&](auto count, Panel& panel, int64_t first, int64_t real) {
+            constexpr int64_t ld = decltype(count)::value * kLanes;
+            if (panel.keys.empty()) return;
+            panel.accumulate = true;
+            const T* s = scores(first);
+            const int64_t begin = panel.keys.begin;
+            rows.add_non_finite(count, panel, first, real, [=](int64_t lane, int64_t j) {
+                return s[(j - begin) * ld + lane];
+            });
+        });
+    }
+
+    template <int kVectors>
+    [[gnu::noinline]] void pack_queries(int64_t first, int64_t rows) {
+        constexpr int64_t ld = kVectors * kLanes;
+        char* from[ld];
+        addresses(task_, task_.q, first, rows, ld, from);
+        pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
+                           at_.q + first * task_.dim, ld);
+    }
+
+    [[gnu::noinline]] void copy_keys() {
+        const int64_t stride = key_stride(task_.dim), chunk_values = block_.count() * stride;
+        for (int64_t j = block_.begin; j < block_.end; ++j) {
+            prefetch_row(task_.k, j, task_.dim);
+            T* to = at_.keys + (j - block_.begin) * stride;
+            for (int64_t d = 0; d < task_.dim; d += chunk, to += chunk_values)
+                read_row<Simd, S>(task_.k, j, d, depth(d), to);
+        }
+    }
+
+    // Prefetches the row after the next one: otherwise rows would be copied sooner than they arrive.
+    void prefetch_row(const RowSource& rows, int64_t j, int64_t columns) const {
+        constexpr int64_t kDistance = 2;
+        if (!adjacent<S>(rows) || j + kDistance >= block_.end) return;
+        prefetch(row_of(rows, j + kDistance), columns * rows.column);
+    }
+
+    [[gnu::noinline]] void pack_values_of(bool may_mask, NonFinite<Simd, S>& non_finite) {
+        for (int64_t j = block_.begin; j < block_.end; ++j) {
+            prefetch_row(task_.v, j, task_.dim_v);
+            pack_values<Simd>(non_finite.read(task_.v, j, task_.dim_v, may_mask),
+                              j - block_.begin, span(), task_.dim_v, Split(task_.dim_v),
+                              at_.values);
+        }
+    }
+
+    // Adds the products of the chunk of columns from d to a panel's scores; the first sets them.
+    template <int kVectors>
+    void add_scores(const Panel& panel, int64_t first, int64_t d) {
+        const Interval keys = panel.keys;
+        const auto further = schedule_.queries(first);
+        const auto add = [&](auto rows, Interval some) {
+            schedule_.during(first, d == 0 && !panel.accumulate, further, [&](auto prefetcher) {
+                return Micro::template multiply<kVectors>(
+                    rows, some.count(), at_.q + first * task_.dim + d * kVectors * kLanes,
+                    depth(d), scores(first) + (some.begin - keys.begin) * kVectors * kLanes,
+                    d != 0, nullptr, prefetcher);
+            });
+        };
+        if (!keys_in_place_)
+            return add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys);
+        const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
+        for (int64_t j = keys.begin; j < keys.end; j += most) {
+            const Interval some = common(keys, {j, j + most});
+            const StridedRows rows =
+                read(task_.k, some, d, depth(d), at_.keys, key_stride(task_.dim));
+            add(InPlace<Read>{rows, some.count()}, some);
+        }
+    }
+
+    StridedRows copied_keys(int64_t first, int64_t d) const {
+        const int64_t stride = key_stride(task_.dim);
+        const T* row = at_.keys + (d / chunk * block_.count() + first - block_.begin) * stride;
+        return {reinterpret_cast<const char*>(row), stride * static_cast<int64_t>(sizeof(T))};
+    }
+
+    // Where a tile reads some columns of some rows: where they lie, or in `copy`, whose rows are
+    // `stride` values apart.
+    static StridedRows read(const RowSource& source, Interval some, int64_t column,
+                            int64_t columns, T* copy, int64_t stride) {
+        if constexpr (!kConverts) return rows_from(source, some.begin, column);
+        for (int64_t i = 0; i < some.count(); ++i)
+            read_row<Simd, S>(source, some.begin + i, column, columns, copy + i * stride);
+        return {reinterpret_cast<const char*>(copy), stride * static_cast<int64_t>(sizeof(T))};
+    }
+
+    // Turns scores into weights.
+    template <int kVectors, typename Block>
+    [[gnu::noinline]] void apply_softmax(const Panel& panel, int64_t first, int64_t real,
+                                         Block& rows) {
+        T* s = scores(first);
+        rows.template mask_scores<kVectors>(panel, first, real, s);
+        online_softmax<Simd, kVectors>(s, panel.keys.count(), at_.m + first, at_.l + first,
+                                       at_.alpha + first);
+    }
+
+    // Adds the weighted values of the chunk of features from f to a panel's results.
+    template <int kVectors>
+    void add_values(const Panel& panel, int64_t first, int64_t f) {
+        const auto results_ahead = schedule_.results(first);
+        const auto add = [&](auto values) {
+            schedule_.during(
+                first, f == 0 && !panel.accumulate, results_ahead, [&](auto prefetcher) {
+                    return Micro::template multiply<kVectors>(
+                        values, width(f), scores(first), panel.keys.count(),
+                        results(first) + f * kVectors * kLanes, panel.accumulate,
+                        at_.alpha + first, prefetcher);
+                });
+        };
+        if (packed_)
+            add(Interleaved<T>{at_.values + f * span(), span(), panel.keys.begin - block_.begin});
+        else
+            add(Transposed<Read>{read(task_.v, panel.keys, f, width(f), at_.values, width(f))});
+    }
+
+    const Task& task_;
+    const Regions at_;
+    Interval block_;  // of keys
+    int64_t group_;   // first row whose scores are held
+    bool keys_in_place_, values_in_place_;
+    bool packed_;  // whether this block's values are packed
+    PrefetchSchedule<S, panel_rows> schedule_;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@ namespace {
 
 // Columns whose products are summed separately, one after another, before they are added to those
 // of earlier columns.  The roundings of a sum of n products are a random walk of sqrt(n) steps.
-constexpr int64_t kScoreRun = 64;
+constexpr int64_t kScoreChunk = 64;
 
 }  // namespace
 }  // namespace fastattn

@@ -10,7 +10,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "exp.hpp"
+#include "../simd/exp.hpp"
 #include "../simd/storage.hpp"
 
 namespace fastattn {
@@ -32,29 +32,29 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
     constexpr int kLanes = Simd::lanes;
     constexpr int kWidth = kVectors * kLanes;
 
-    Vec top[kVectors], before[kVectors], sum[kVectors] = {};
+    Vec m_now[kVectors], m_before[kVectors], sum[kVectors] = {};
 #pragma GCC unroll 16
-    for (int n = 0; n < kVectors; ++n) top[n] = before[n] = load<Vec>(m + n * kLanes);
+    for (int n = 0; n < kVectors; ++n) m_now[n] = m_before[n] = load<Vec>(m + n * kLanes);
     for (int64_t j = 0; j < keys; ++j)
 #pragma GCC unroll 16
         for (int n = 0; n < kVectors; ++n)
-            top[n] = Simd::max(load<Vec>(s + j * kWidth + n * kLanes), top[n]);
+            m_now[n] = Simd::max(load<Vec>(s + j * kWidth + n * kLanes), m_now[n]);
 
 #pragma GCC unroll 16
     for (int n = 0; n < kVectors; ++n) {
-        store(m + n * kLanes, top[n]);
-        // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
-        top[n] = top[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[n];
-        store(alpha + n * kLanes, exp_nonpositive<Simd>(before[n] - top[n]));
+        store(m + n * kLanes, m_now[n]);
+        // Where no key was visible yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
+        m_now[n] = m_now[n] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : m_now[n];
+        store(alpha + n * kLanes, exp_nonpositive<Simd>(m_before[n] - m_now[n]));
     }
     // Weights of kKeys keys are computed at a time, and summed one after another.
     constexpr int kKeys = kVectors < kExpVectors ? kExpVectors / kVectors : 1;
-    const auto weigh = [&](int64_t j, auto some) {
+    const auto take = [&](int64_t j, auto some) {
         constexpr int kCount = decltype(some)::count * kVectors;
         Vec x[kCount];
 #pragma GCC unroll 16
         for (int i = 0; i < kCount; ++i)
-            x[i] = load<Vec>(s + j * kWidth + i * kLanes) - top[i % kVectors];
+            x[i] = load<Vec>(s + j * kWidth + i * kLanes) - m_now[i % kVectors];
         exp_nonpositive<Simd>(x);
 #pragma GCC unroll 16
         for (int i = 0; i < kCount; ++i) {
@@ -63,8 +63,8 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
         }
     };
     int64_t j = 0;
-    for (; j + kKeys <= keys; j += kKeys) weigh(j, Keys<kKeys>{});
-    for (; j < keys; ++j) weigh(j, Keys<1>{});
+    for (; j + kKeys <= keys; j += kKeys) take(j, Keys<kKeys>{});
+    for (; j < keys; ++j) take(j, Keys<1>{});
 #pragma GCC unroll 16
     for (int n = 0; n < kVectors; ++n) {
         const Vec earlier = load<Vec>(l + n * kLanes), factor = load<Vec>(alpha + n * kLanes);
@@ -73,7 +73,7 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
 }
 
 // The factor for rows of maximum m and sum l: 1 / l, with sinks (or nullptr) included in the sum;
-// 0 for a row that sees nothing.
+// 0 for a row that sees no key.
 template <typename Simd>
 inline typename Simd::Vec normaliser(typename Simd::Vec m, typename Simd::Vec l,
                                      const typename Simd::Value* sinks) {
@@ -81,9 +81,9 @@ inline typename Simd::Vec normaliser(typename Simd::Vec m, typename Simd::Vec l,
     Vec factor = broadcast<Simd>(typename Simd::Value(1)) / l;
     if (sinks) {
         const Vec sink = load<Vec>(sinks);
-        const Vec top = Simd::max(m, sink);  // NaN in a sink passes
-        const Vec alpha = exp_nonpositive<Simd>(m - top);
-        factor = alpha / (l * alpha + exp_nonpositive<Simd>(sink - top));
+        const Vec m_all = Simd::max(m, sink);  // NaN in a sink passes
+        const Vec alpha = exp_nonpositive<Simd>(m - m_all);
+        factor = alpha / (l * alpha + exp_nonpositive<Simd>(sink - m_all));
     }
     return l == Vec{} ? Vec{} : factor;
 }

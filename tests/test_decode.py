@@ -1,7 +1,7 @@
-"""Blocks of few rows go other ways: the same bits as among many rows.
+"""Blocks of few rows take other paths: the same bits as among many rows.
 
-A block of at most half a vector of rows (with AVX-512 eight, of float64 four) has a kernel of its
-own.  One of a single panel (up to 16 rows with AVX2) reads 16-bit keys and values where they lie;
+A block of at most half a vector of rows (with AVX-512 eight, of float64 four) belongs to the decode
+kernel.  One of a single panel (up to 16 rows with AVX2) reads 16-bit keys and values in place;
 `_MANY` rows in a block read copies.  All get the same `Config` but for `block_q`.
 """
 
@@ -48,7 +48,7 @@ def _assert_same(
 @dtypes
 @pytest.mark.parametrize("dim", WIDTHS)
 def test_every_width(native: Target, dtype: np.dtype, dim: int) -> None:
-    """Remainders of pieces, vectors, lines and chunks, in D and in Dv."""
+    """Remainders of sublanes, vectors, lines and chunks, in D and in Dv."""
     cases = zip((*FEW, 1), (dim, *WIDTHS[3:7]), BLOCKS, strict=True)
     panels = zip((*PANEL, 13), (dim, 8, 10, 132), BLOCKS[:4], strict=True)
     for rows, dim_v, block_k in (*cases, *panels):
@@ -84,8 +84,8 @@ def test_rows_on_the_same_cache_sets(native: Target, dtype: np.dtype, kibibytes:
 
 @dtypes
 @pytest.mark.parametrize("keys", [16, 17, 33, 40])
-def test_more_blocks_than_are_read_in_a_run(native: Target, dtype: np.dtype, keys: int) -> None:
-    """Keys of several blocks come before their values: also where blocks between are hidden."""
+def test_more_blocks_than_a_batch_has(native: Target, dtype: np.dtype, keys: int) -> None:
+    """Keys of several blocks come before their values: also where blocks between are masked."""
     q, k, v = (_rng().standard_normal((n, 20)).astype(dtype) for n in (40, 70 * keys, 70 * keys))
     shown = _rng().random((40, 70 * keys)) < 0.7
     shown[:, 3 * keys : 5 * keys] = shown[:, 21 * keys : 22 * keys] = False

@@ -1,13 +1,13 @@
 // Converts between rows as the caller holds them and the layouts that the register tile reads:
 //
 //   panel of rows   [column][lanes]  queries (and a dense mask's tile) along the lanes
-//   panel of values [key][tile rows] value features along the tile's rows
+//   panel of values [key][MR]        value features along the tile's rows
 //
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../tile/fma.hpp"
 #include "../simd/storage.hpp"
+#include "micro_kernel.hpp"
 
 namespace fastattn {
 namespace {
@@ -73,7 +73,7 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
 
 // Features that are copied at once where a row has that many, and the spare keys of each panel of
 // values that take the excess.  They also keep panels from lying a multiple of some KiB apart.
-inline constexpr int64_t kPiece = 8;
+inline constexpr int64_t kCopyWidth = 8;
 inline constexpr int64_t kSlackKeys = 1;
 
 template <int kRows, typename T>
@@ -85,26 +85,26 @@ inline void pack_panel(const T* from, int64_t left, T* to) {
 }
 
 // Packs a row of values into the panels of `tiles`, which lie one after another: a panel of r
-// features starting at feature f has value (j, f + i) at to[f * span + j * r + i].  Features past
-// `features` are 0.
+// features that starts at feature f has value (j, f + i) at to[f * span + j * r + i].  Features
+// past `features` are 0.
 //
-// A piece is wider than a tall panel, but takes fewer instructions: the next key's piece overwrites
+// A copy is wider than a tall panel, but takes fewer instructions: the next key's copy overwrites
 // the excess, and that of the last key stays in the slack.
 template <typename Simd, typename Tiles>
 inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t span,
                         int64_t features, Tiles tiles, typename Simd::Value* to) {
-    using Tile = FmaTile<Simd>;
-    constexpr int kRows = Tile::rows;
-    static_assert(kRows <= kPiece && kPiece <= (1 + kSlackKeys) * kRows,
-                  "a piece is of one key and its slack");
+    using Micro = MicroKernel<Simd>;
+    constexpr int kRows = Micro::mr;
+    static_assert(kRows <= kCopyWidth && kCopyWidth <= (1 + kSlackKeys) * kRows,
+                  "a copy is of one key and its slack");
     int64_t f = 0;
-    for (auto* at = to + j * kRows; f < tiles.tall * kRows && f + kPiece <= features;
+    for (auto* at = to + j * kRows; f < tiles.tall * kRows && f + kCopyWidth <= features;
          f += kRows, at += kRows * span)
-        __builtin_memcpy(at, row + f, kPiece * sizeof(*row));
+        __builtin_memcpy(at, row + f, kCopyWidth * sizeof(*row));
     for (; f < tiles.tall * kRows; f += kRows)
         pack_panel<kRows>(row + f, features - f, to + f * span + j * kRows);
-    for (; f < tiles.count(); f += Tile::low_rows)
-        pack_panel<Tile::low_rows>(row + f, features - f, to + f * span + j * Tile::low_rows);
+    for (; f < tiles.count(); f += Micro::mr_low)
+        pack_panel<Micro::mr_low>(row + f, features - f, to + f * span + j * Micro::mr_low);
 }
 
 }  // namespace

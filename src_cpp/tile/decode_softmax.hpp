@@ -6,7 +6,7 @@
 //
 // Legend: s = scores [row][key], ld values from row to row, overwritten by the weights exp(s - m);
 // m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
-// be scaled by; piece = as many rows as 16 bytes hold values.
+// be scaled by; sublane = 16 bytes: as many rows as it has values are taken together.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -23,81 +23,81 @@ inline typename Simd::Vec max_of_lanes(typename Simd::Vec v, Sequence<kLane...> 
     return v;
 }
 
-// Adds transposed weights to the sums of a piece's rows: those of the keys kFrom, kFrom + 1...
-template <int kLanes, int kFrom = 0, typename V, int kPiece, typename Sums, int... kLane>
-inline void add_in_order(const V (&weights)[kPiece], Sums& sums, Sequence<kLane...> lanes) {
+// Adds transposed weights to the sums of a sublane of rows: those of the keys kFrom, kFrom + 1...
+template <int kLanes, int kFrom = 0, typename V, int kSublane, typename Sums, int... kLane>
+inline void add_in_order(const V (&weights)[kSublane], Sums& sums, Sequence<kLane...> lanes) {
 #pragma GCC unroll 16
-    for (int i = 0; i < kPiece; ++i)
+    for (int i = 0; i < kSublane; ++i)
         sums += __builtin_shufflevector(weights[i], weights[i], (kFrom + kLane)...);
-    if constexpr (kFrom + kPiece < kLanes) add_in_order<kLanes, kFrom + kPiece>(weights, sums, lanes);
+    if constexpr (kFrom + kSublane < kLanes) add_in_order<kLanes, kFrom + kSublane>(weights, sums, lanes);
 }
 
 // Each row of `s` has room for a multiple of kExpVectors vectors of keys.
 template <typename Simd, int kRows>
-[[gnu::always_inline]] inline void narrow_softmax(typename Simd::Value* s, int64_t ld, int64_t keys,
+[[gnu::always_inline]] inline void decode_softmax(typename Simd::Value* s, int64_t ld, int64_t keys,
                                                   typename Simd::Value* m, typename Simd::Value* l,
                                                   typename Simd::Value* alpha) {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
     constexpr int kLanes = Simd::lanes;
-    constexpr int kPiece = 16 / sizeof(T);
-    constexpr int kTogether = kRows < kPiece ? kRows : kPiece;  // rows, and vectors of each
+    constexpr int kSublane = 16 / sizeof(T);
+    constexpr int kTogether = kRows < kSublane ? kRows : kSublane;  // rows, and vectors of each
     constexpr int kVectors = kExpVectors / kTogether;
     constexpr int64_t kStep = kVectors * kLanes;
-    static_assert(kRows <= kLanes && kRows % kTogether == 0 && kExpVectors % kPiece == 0,
-                  "rows are taken in whole pieces");
+    static_assert(kRows <= kLanes && kRows % kTogether == 0 && kExpVectors % kSublane == 0,
+                  "rows are taken in whole sublanes");
     using Lanes = typename MakeSequence<kLanes>::type;
-    using Piece = typename MakeSequence<kPiece>::type;
+    using Sublane = typename MakeSequence<kSublane>::type;
 
     const int64_t end = (keys + kStep - 1) / kStep * kStep;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
         for (int64_t j = keys; j < end; ++j) s[r * ld + j] = -kInfinity<T>;  // no keys: weight 0
 
-    const Vec before = load<Vec>(m);
-    Vec top[kRows];
+    const Vec m_before = load<Vec>(m);
+    Vec m_now[kRows];
 #pragma GCC unroll 16
-    for (int r = 0; r < kRows; ++r) top[r] = broadcast<Simd>(m[r]);
+    for (int r = 0; r < kRows; ++r) m_now[r] = broadcast<Simd>(m[r]);
     for (int64_t j = 0; j < end; j += kLanes)
 #pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) top[r] = Simd::max(load<Vec>(s + r * ld + j), top[r]);
+        for (int r = 0; r < kRows; ++r) m_now[r] = Simd::max(load<Vec>(s + r * ld + j), m_now[r]);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
-        top[r] = max_of_lanes<Simd>(top[r], Lanes{});
-        m[r] = top[r][0];
-        // Where a row has seen no key yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
-        top[r] = top[r] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : top[r];
+        m_now[r] = max_of_lanes<Simd>(m_now[r], Lanes{});
+        m[r] = m_now[r][0];
+        // Where no key was visible yet, -inf - (-inf) would be NaN: 0 gives exp(-inf) = 0.
+        m_now[r] = m_now[r] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : m_now[r];
     }
 
     T sums[kLanes] = {};
 #pragma GCC unroll 16
     for (int first = 0; first < kRows; first += kTogether) {
-        VectorOf_t<T, kPiece> sum{};
+        VectorOf_t<T, kSublane> sum{};
         for (int64_t j = 0; j < end; j += kStep) {
             Vec x[kExpVectors];  // [vector][row]
 #pragma GCC unroll 16
             for (int i = 0; i < kExpVectors; ++i) {
                 const int r = first + i % kTogether;
-                x[i] = load<Vec>(s + r * ld + j + i / kTogether * kLanes) - top[r];
+                x[i] = load<Vec>(s + r * ld + j + i / kTogether * kLanes) - m_now[r];
             }
             exp_nonpositive<Simd>(x);
 #pragma GCC unroll 16
             for (int n = 0; n < kVectors; ++n) {
-                Vec weights[kPiece] = {};
+                Vec weights[kSublane] = {};
 #pragma GCC unroll 16
                 for (int i = 0; i < kTogether; ++i) {
                     weights[i] = x[n * kTogether + i];
                     store(s + (first + i) * ld + j + n * kLanes, weights[i]);
                 }
-                transpose_pieces<Vec, kLanes, kPiece>(weights);
-                add_in_order<kLanes>(weights, sum, Piece{});
+                transpose_sublanes<Vec, kLanes, kSublane>(weights);
+                add_in_order<kLanes>(weights, sum, Sublane{});
             }
         }
         __builtin_memcpy(sums + first, &sum, kTogether * sizeof(T));
     }
-    const Vec now = load<Vec>(m);
+    const Vec m_all = load<Vec>(m);
     const Vec factor =
-        exp_nonpositive<Simd>(before - (now == broadcast<Simd>(-kInfinity<T>) ? Vec{} : now));
+        exp_nonpositive<Simd>(m_before - (m_all == broadcast<Simd>(-kInfinity<T>) ? Vec{} : m_all));
     store(alpha, factor);
     store(l, Simd::fma(load<Vec>(l), factor, load<Vec>(sums)));
 }

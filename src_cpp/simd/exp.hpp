@@ -16,7 +16,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "../simd/vector.hpp"
+#include "vector.hpp"
 
 namespace fastattn {
 namespace {

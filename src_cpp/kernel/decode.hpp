@@ -1,0 +1,305 @@
+// The decode kernel: attention of a block of few rows, attention.hpp's stream over blocks of keys
+// with the products of tile/decode.hpp.
+//
+// With queries along the lanes, most lanes would be empty, and each value would be packed for only
+// a few rows to use.  Here keys and values are read once, where they lie; what is not adjacent, and
+// values that are not finite where keys may be masked, go through a small copy.
+//
+// Memory sits idle wherever the stream jumps between keys and values.  So the keys of several
+// adjacent blocks, a batch, are read first, then the values of all of them.
+//
+// Every sum is taken in the same order as in tile/fma.hpp, so a row's result is the same, bit for
+// bit, whichever of the two computes it.
+//
+// Legend: S, T = storage and compute type; scores and weights s[row][key]; m, l = running maximum
+// and sum of a row; alpha = what its earlier results are scaled by; ld = values between rows of
+// results, ld_s between rows of scores.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../tile/decode.hpp"
+#include "../tile/decode_softmax.hpp"
+#include "../tile/non_finite.hpp"
+#include "../tile/scratch.hpp"
+#include "epilogue.hpp"
+#include "masks.hpp"
+#include "softcap.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename Simd, typename S>
+class Decode {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    using Tile = DecodeTile<Simd, S>;    // for keys and values where they lie
+    using Copied = DecodeTile<Simd, T>;  // and for copies
+    using Prefetch = Prefetcher<sizeof(S)>;
+    static constexpr int kLanes = Simd::lanes;
+    static constexpr int64_t kRows = Tile::rows;
+    static constexpr int64_t kSize = sizeof(T);
+
+    // Keys whose exponentials are taken at a time: rows of scores are padded to a multiple of this.
+    static constexpr int64_t kGroup = kExpVectors * kLanes;
+    static_assert(kGroup % Tile::keys == 0, "the last tile's scores have room");
+
+    // Weights that a batch holds: they stay in L1 while keys and values pass through it.
+    static constexpr int64_t kBatchWeights = 16384 / kSize;
+    static constexpr int64_t kBatchBlocks = 16;
+
+    struct Regions {
+        int64_t depth, ld, ld_s;
+        T *q, *scores, *copies, *o, *sums, *mask;
+        NonFinite<Simd, S> non_finite;
+
+        Regions(Arena& arena, int64_t block_k, int64_t dim, int64_t dim_v)
+            : depth(round_up(dim, Copied::sublane_columns)),
+              ld(round_up(dim_v, kLanes)),
+              ld_s(round_up(block_k, kGroup)),
+              q(arena.region<T>(depth * kRows)),
+              scores(arena.region<T>(kRows * ld_s > kBatchWeights ? kRows * ld_s : kBatchWeights)),
+              copies(arena.region<T>(Tile::keys * (depth > ld ? depth : ld))),
+              o(arena.region<T>(kRows * ld)),
+              sums(arena.region<T>(kRows * ld)),
+              mask(arena.region<T>(round_up(block_k, kLanes))),
+              non_finite(arena, block_k, dim_v) {}
+
+        // Blocks in a batch of `used` rows.
+        int64_t blocks(int64_t used) const {
+            const int64_t count = kBatchWeights / (used * ld_s);
+            return count < 1 ? 1 : count < kBatchBlocks ? count : kBatchBlocks;
+        }
+    };
+
+public:
+    static int64_t scratch_bytes(int64_t block_k, int64_t dim, int64_t dim_v) {
+        Arena arena;
+        Regions(arena, block_k, dim, dim_v);
+        return arena.bytes();
+    }
+
+    explicit Decode(const Task& task)
+        : task_(task),
+          rows_(task.row_end - task.row_begin),
+          arena_(task.scratch),
+          at_(arena_, task.block_k, task.dim, task.dim_v),
+          keys_in_place_(in_place<S>(task.k) && task.dim % Tile::sublane_columns == 0),
+          values_in_place_(in_place<S>(task.v) && task.dim_v % kLanes == 0) {
+        while (used_ < rows_) used_ *= 2;
+        blocks_ = at_.blocks(used_);
+        const int64_t row_bytes = task.dim * static_cast<int64_t>(sizeof(S));
+        distance_ = Tile::prefetch_bytes / row_bytes / Tile::keys * Tile::keys;
+        if (distance_ < Tile::keys) distance_ = Tile::keys;
+    }
+
+    void compute() {
+        start();
+        const Interval all = visible_.some;
+        each_block(task_, all, [&](Interval keys) {
+            add_keys(keys, keys.end < all.end);
+            if (held_ == blocks_) end_batch();
+        });
+        end_batch();
+        epilogue();
+    }
+
+private:
+    // A block of keys whose values are still to be read.
+    struct KeyBlock : TileMask {
+        T* s;
+        T alpha[kLanes];  // one row per lane
+    };
+
+    // Converts and scales the queries, as [column][row].
+    void start() {
+        visible_ = visible_rows(task_, [&](int64_t r, Interval keys) { rows_keys_[r] = keys; });
+        char* from[kRows];
+        addresses(task_, task_.q, 0, rows_, kRows, from);
+        for (int64_t d = 0; d < at_.depth; ++d)
+            for (int64_t r = 0; r < used_; ++r) {
+                const char* x = from[r] + d * task_.q.column;
+                at_.q[d * used_ + r] =
+                    d < task_.dim ? to_compute<T>(load<S>(x)) * static_cast<T>(task_.scale) : T(0);
+            }
+        for (int64_t lane = 0; lane < kLanes; ++lane) m_[lane] = -kInfinity<T>, l_[lane] = 0;
+    }
+
+    // Computes a block's weights.  `more`: keys of other blocks follow.
+    void add_keys(Interval keys, bool more) {
+        KeyBlock& block = batch_[held_];
+        static_cast<TileMask&>(block) = classify<Simd, S, kRows>(
+            task_, 0, rows_, keys, [&](int64_t r) { return rows_keys_[r]; });
+        if (block.keys.empty()) return;
+        block.s = at_.scores + held_ * used_ * at_.ld_s;
+        ++held_;
+        more = more && held_ < blocks_;
+        with_rows<1>([&](auto used) { weights<decltype(used)::value>(block, more); });
+    }
+
+    // Adds the values of the blocks whose weights are known.
+    void end_batch() {
+        for (int64_t i = 0; i < held_; ++i) {
+            const KeyBlock* next = i + 1 < held_ ? batch_ + i + 1 : nullptr;
+            with_rows<1>([&](auto used) { add_values<decltype(used)::value>(batch_[i], next); });
+            accumulate_ = true;
+        }
+        held_ = 0;
+    }
+
+    template <int kUsed, typename Body>
+    void with_rows(Body body) {
+        if constexpr (kUsed < kRows)
+            if (used_ > kUsed) return with_rows<2 * kUsed>(body);
+        body(Count<kUsed>{});
+    }
+
+    // Never inlined, and with all of the softmax inside, apart from the loop over the values.
+    template <int kUsed>
+    [[gnu::noinline]] void weights(KeyBlock& block, bool more) {
+        for (int64_t j = block.keys.begin; j < block.keys.end; j += Tile::keys)
+            add_scores<kUsed>(block, j, more);
+        for (int64_t r = 0; r < kUsed; ++r) mask_scores(block, r);
+        decode_softmax<Simd, kUsed>(block.s, at_.ld_s, block.keys.count(), m_, l_, block.alpha);
+    }
+
+    // Prefetched after a block's keys: those of the next block, or the batch's values.
+    template <int kUsed>
+    void add_scores(const KeyBlock& block, int64_t first, bool more) {
+        const int64_t left = block.keys.end - first, next = first + distance_;
+        T* s = block.s + (first - block.keys.begin);
+        const Prefetch ahead =
+            more || next < block.keys.end
+                ? prefetcher<S>(task_.k, next, task_.dim)
+                : prefetcher<S>(task_.v, batch_[0].keys.begin + next - block.keys.end, task_.dim_v);
+        if (keys_in_place_ && left >= Tile::keys)
+            return Tile::template scores<kUsed>(rows_from(task_.k, first), at_.q, at_.depth, s,
+                                                at_.ld_s, ahead);
+        for (int64_t j = 0; j < Tile::keys; ++j) {
+            T* to = at_.copies + j * at_.depth;
+            if (j < left) read_row<Simd, S>(task_.k, first + j, 0, task_.dim, to);
+            for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
+        }
+        Copied::template scores<kUsed>(copies(at_.depth), at_.q, at_.depth, s, at_.ld_s, ahead);
+    }
+
+    // The copied rows, `ld` values apart.
+    StridedRows copies(int64_t ld) const {
+        return {reinterpret_cast<const char*>(at_.copies), ld * kSize};
+    }
+
+    // Caps the scores of a row and masks what it does not see.
+    void mask_scores(const KeyBlock& block, int64_t r) {
+        const Interval keys = block.keys;
+        T* s = block.s + r * at_.ld_s;
+        if (task_.softcap != 0) cap<Simd>(s, keys.count(), static_cast<T>(task_.softcap));
+        if (r >= rows_) r = rows_ - 1;  // a repetition
+        if (block.dense) {
+            read_mask(r, keys);
+            add_dense<Simd>(s, at_.mask, keys.count());
+        }
+        if (!block.partial) return;
+        for (int64_t j = keys.begin; j < keys.end; ++j)
+            if (!rows_keys_[r].holds(j)) s[j - keys.begin] = -kInfinity<T>;
+    }
+
+    void read_mask(int64_t r, Interval keys) {
+        char* row;
+        mask_rows(task_, r, 1, 1, keys.begin, &row);
+        with_mask_type<S>(task_, [&](auto type) {
+            read_row<Simd, decltype(type)>(row, task_.mask.column, keys.count(), at_.mask);
+        });
+    }
+
+    // `next`: the block whose values come next, or nullptr.
+    template <int kUsed>
+    [[gnu::noinline]] void add_values(const KeyBlock& block, const KeyBlock* next) {
+        const Interval keys = block.keys;
+        const bool may_mask = visible_.may_mask(task_, keys);
+        at_.non_finite.clear();
+        for (int64_t j = keys.begin; j < keys.end; j += Tile::keys)
+            add<kUsed>(block, j, next, may_mask);
+        for (int64_t r = 0; r < rows_; ++r)
+            for (int64_t f = 0; f < at_.ld; f += kLanes) {
+                T* o = at_.o + r * at_.ld + f;
+                const Vec sum = load<Vec>(at_.sums + r * at_.ld + f);
+                const Vec alpha = broadcast<Simd>(block.alpha[r]);
+                store(o, accumulate_ ? Simd::fma(load<Vec>(o), alpha, sum) : sum);
+            }
+        if (at_.non_finite.empty()) return;
+        const auto visible = [&](int64_t r, int64_t j) {
+            if (!rows_keys_[r].holds(j)) return false;
+            if (!block.dense) return true;
+            read_mask(r, keys);
+            return at_.mask[j - keys.begin] != -kInfinity<T>;
+        };
+        at_.non_finite.add(
+            task_.v, task_.dim_v, keys, rows_, visible,
+            [&](int64_t r, int64_t j) { return block.s[r * at_.ld_s + (j - keys.begin)]; },
+            [&](int64_t r) { return at_.o + r * at_.ld; }, 1);
+    }
+
+    // Adds the values of some keys from j on to the sums.  After a batch's values, the keys of the
+    // next batch are prefetched.
+    template <int kUsed>
+    void add(const KeyBlock& block, int64_t j, const KeyBlock* next, bool may_mask) {
+        const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
+        const Prefetch ahead =
+            distance_ < left ? prefetcher<S>(task_.v, j + distance_, task_.dim_v)
+            : next ? prefetcher<S>(task_.v, next->keys.begin + distance_ - left, task_.dim_v)
+                   : prefetcher<S>(task_.k, j + distance_, task_.dim);
+        if (values_in_place_ &&
+            (!may_mask || NonFinite<Simd, S>::none(task_.v, {j, j + count}, task_.dim_v)))
+            return weigh<Tile, kUsed>(block, rows_from(task_.v, j), j, count, ahead);
+        for (int64_t i = 0; i < count; ++i) {
+            T* to = at_.copies + i * at_.ld;  // padded to whole vectors
+            read_row<Simd, S>(task_.v, j + i, 0, task_.dim_v, to);
+            for (int64_t f = task_.dim_v; f < at_.ld; ++f) to[f] = 0;
+            if (may_mask) at_.non_finite.replace(to, j + i, task_.dim_v, to);
+        }
+        weigh<Copied, kUsed>(block, copies(at_.ld), j, count, ahead);
+    }
+
+    template <typename From, int kUsed>
+    void weigh(const KeyBlock& block, const StridedRows& v, int64_t j, int64_t count,
+               Prefetch ahead) {
+        From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin), at_.ld_s,
+                                         at_.ld, at_.sums, at_.ld, j != block.keys.begin, ahead);
+    }
+
+    void epilogue() {
+        if (!accumulate_)
+            for (int64_t i = 0; i < rows_ * at_.ld; ++i) at_.o[i] = 0;
+        const Vec factors = row_factors<Simd>(task_, 0, rows_, load<Vec>(m_), load<Vec>(l_));
+        for (int64_t r = 0; r < rows_; ++r) {
+            const T* o = at_.o + r * at_.ld;
+            if (task_.partial) {
+                const PartialRow<T> row(task_, 0, r);
+                __builtin_memcpy(row.values, o, static_cast<uint64_t>(task_.dim_v * kSize));
+                row.m() = m_[r];
+                row.l() = l_[r];
+            } else {
+                char* out;
+                addresses(task_, task_.out, r, 1, 1, &out);
+                write_row<Simd, S>(out, task_.out.column, task_.dim_v, o, factors[r]);
+            }
+        }
+        write_statistics(task_, rows_, m_, l_);
+    }
+
+    const Task& task_;
+    const int64_t rows_;
+    int64_t used_ = 1;  // rows that are computed: a power of two; the last may be repetitions
+    Arena arena_;
+    Regions at_;
+    const bool keys_in_place_, values_in_place_;
+    int64_t distance_;           // rows from the one in use to the one that is prefetched
+    Interval rows_keys_[kRows];  // keys that each row sees
+    Visible visible_;
+    T m_[kLanes], l_[kLanes];  // one row per lane
+    bool accumulate_ = false;  // an earlier block of keys has written O
+    KeyBlock batch_[kBatchBlocks];
+    int64_t blocks_, held_ = 0;  // blocks that a batch may hold, and holds
+};
+
+}  // namespace
+}  // namespace fastattn

@@ -1,0 +1,53 @@
+// The panels of a block of rows: the rows that a tile computes with at a time, along the lanes of
+// up to kVectors vectors.  The last panel may have fewer vectors.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "../simd/vector.hpp"
+#include "interval.hpp"
+
+namespace fastattn {
+namespace {
+
+// What a panel of rows sees of a block of keys.
+struct TileMask {
+    Interval keys;  // those that some row sees: none if the tile is empty
+    bool partial;   // by band or length, some row does not see all of these
+    bool dense;     // the dense mask changes some score
+};
+
+struct Panel : TileMask {
+    bool accumulate;  // an earlier block had keys for it: its result is to be added to
+};
+
+template <typename Simd, int kVectors>
+struct Panels {
+    static constexpr int64_t kRows = kVectors * Simd::lanes;
+
+    Panel* all;          // of the block of rows
+    int64_t begin, end;  // the rows in question
+
+    Panels some(int64_t from, int64_t to) const { return {all, from, to < end ? to : end}; }
+
+    // Calls `body` for each panel, with its number of vectors as a constant, the panel, its first
+    // row and its number of rows.
+    template <typename Body>
+    void each(Body body) const {
+        for (int64_t first = begin; first < end; first += kRows) {
+            const int64_t rows = end - first < kRows ? end - first : kRows;
+            with_vectors<kVectors>((rows + Simd::lanes - 1) / Simd::lanes, first, rows, body);
+        }
+    }
+
+private:
+    template <int kCount, typename Body>
+    void with_vectors(int64_t vectors, int64_t first, int64_t rows, Body body) const {
+        if (kCount == 1 || vectors == kCount)
+            body(Count<kCount>{}, all[first / kRows], first, rows);
+        else if constexpr (kCount > 1)
+            with_vectors<kCount - 1>(vectors, first, rows, body);
+    }
+};
+
+}  // namespace
+}  // namespace fastattn
