@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Machine", "cgroup_cpus", "check_runnable", "machine", "native"]
+__all__ = ["Machine", "cgroup_cpus", "check_runnable", "cpu_fields", "machine", "native"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,16 +136,23 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=machine.cache_clear)
 
 
+def cpu_fields(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, str]:
+    """Fields of the first CPU, as the system names them; none if it does not tell."""
+    try:
+        with open(cpuinfo) as file:
+            first, _, _ = file.read().partition("\n\n")
+    except OSError:
+        return {}
+    lines = (line.partition(":") for line in first.splitlines())
+    return {name.strip(): value.strip() for name, _, value in lines}
+
+
 def _processor(cpuinfo: Path) -> str:
     """Model name, or the architecture if the file does not tell."""
     import platform
 
-    try:
-        lines = cpuinfo.read_text().splitlines()
-    except OSError:
-        lines = []
-    names = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return next(names, "") or platform.processor() or platform.machine()
+    name = cpu_fields(cpuinfo).get("model name")
+    return name or platform.processor() or platform.machine()
 
 
 def _usable_cpus() -> int:

@@ -1,6 +1,6 @@
 """Wisdom: what the tuner found, kept for later calls and carried between machines.
 
-Winners lie in the user's cache folder, one file each, and serve every call of their class on
+Winners are kept in the user's cache folder, one file each, and serve every call of their class on
 a machine and build like the one that they were found on.  These functions show, carry and
 forget them; ``fastattn wisdom`` does the same on a command line.
 """
@@ -16,27 +16,26 @@ from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, WisdomError, format_error
 from fastattn._shapes import parse_shape, spec_of
 from fastattn._wisdom import keys, store
-from fastattn._wisdom.entry import Entry, Unfit, document_of, from_document, unusable
+from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document, parse_json
 
-__all__ = ["Carried", "Entry", "entries", "export", "forget", "import_", "merge", "show"]
+__all__ = ["Entry", "MergeResult", "entries", "export", "forget", "import_", "merge", "show"]
 
-_FORMAT, _VERSION = "fastattn wisdom", 1
+_FORMAT, _VERSION = "fastattn wisdom", 2
 _File: TypeAlias = "str | os.PathLike[str]"
-_Slot: TypeAlias = "tuple[str, str]"
 
 
 @dataclass(frozen=True, slots=True)
-class Carried:
+class MergeResult:
     """What became of the entries that were read.
 
     Attributes
     ----------
     added : int
-        Entries written, because there was none for the same key, or a lesser one.
+        Entries written, because there was none for the same key, or an older one.
     kept : int
-        Entries not written, because there was one at least as good.
+        Entries not written, because there was one at least as new.
     refused : tuple of str
-        Entries that were not taken, and why.
+        Entries that were not valid, and why.
     """
 
     added: int
@@ -45,7 +44,7 @@ class Carried:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All sound entries, including those of other machines and builds.
+    """All valid entries, including those of other machines and builds.
 
     Returns
     -------
@@ -59,15 +58,17 @@ def entries() -> tuple[Entry, ...]:
 
     Examples
     --------
+    >>> import fastattn
     >>> from fastattn import wisdom
-    >>> wisdom.entries()
-    ()
+    >>> here = [entry for entry in wisdom.entries() if entry.here]
+    >>> all(entry.impl in fastattn.implementations() for entry in here)
+    True
     """
     return tuple(entry for _, entry in store.entries() if isinstance(entry, Entry))
 
 
 def show() -> str:
-    """Describe what is remembered, in words.
+    """Describe what is remembered.
 
     Returns
     -------
@@ -82,29 +83,30 @@ def show() -> str:
     Examples
     --------
     >>> from fastattn import wisdom
-    >>> print(wisdom.show().splitlines()[-1])
-    0 of this machine and build, 0 of others
+    >>> print(wisdom.show())  # doctest: +ELLIPSIS
+    wisdom in ...
+    ... of this machine and build, ... of others
     """
     found = list(store.entries())
-    sound = [entry for _, entry in found if isinstance(entry, Entry)]
-    here = sorted((e for e in sound if e.here), key=lambda e: (e.words, e.key.asked, e.place))
+    valid = [entry for _, entry in found if isinstance(entry, Entry)]
+    here = [entry for entry in valid if entry.here]
     lines = [f"wisdom in {os.path.dirname(store.folder())}"]
-    for entry in here:
-        asked = f", of {entry.key.asked} alone" if entry.key.asked != "auto" else ""
-        isa = f" and {entry.key.isa}" if entry.key.isa else ""
+    for entry in sorted(here, key=lambda e: (describe(e.spec), e.requested, e.location)):
+        only = f", of {entry.requested} alone" if entry.requested != "auto" else ""
+        isa = f" and {entry.isa}" if entry.isa else ""
         lines += [
-            f"  {entry.words}",
-            f"    {entry.impl} {entry.config}{asked}",
-            f"    for at most {entry.key.threads} threads{isa}; found {entry.date}",
+            f"  {describe(entry.spec)}",
+            f"    {entry.impl} {entry.config}{only}",
+            f"    for at most {entry.threads} threads{isa}; found {entry.date}",
         ]
-    lines += [f"  damaged: {path}: {unfit}" for path, unfit in found if isinstance(unfit, Unfit)]
-    return "\n".join(
-        [*lines, f"{len(here)} of this machine and build, {len(sound) - len(here)} of others"]
-    )
+    damaged = ((path, error) for path, error in found if isinstance(error, InvalidEntry))
+    lines += [f"  damaged: {path}: {error}" for path, error in damaged]
+    lines.append(f"{len(here)} of this machine and build, {len(valid) - len(here)} of others")
+    return "\n".join(lines)
 
 
 def export(file: _File) -> int:
-    """Write all sound entries to one file, for `import_` elsewhere.
+    """Write all valid entries to one file, for `import_` elsewhere.
 
     Parameters
     ----------
@@ -124,20 +126,20 @@ def export(file: _File) -> int:
     Examples
     --------
     >>> from fastattn import wisdom
-    >>> wisdom.export("wisdom.json")
-    0
+    >>> wisdom.export("wisdom.json") == len(wisdom.entries())
+    True
     """
     found = entries()
     _write(file, found)
     return len(found)
 
 
-def import_(file: _File) -> Carried:
+def import_(file: _File) -> MergeResult:
     """Take in what `export` wrote.
 
     Each entry is checked.  Those of other machines and builds are kept apart: they can be
-    exported again or serve the tuner as a start, but they never serve a call here.  Of two
-    entries for the same machine, build and class of problems the newer stays, as in `merge`.
+    exported again, but never serve a call here.  Of two entries for the same machine, build
+    and class of problems the newer stays.
 
     Parameters
     ----------
@@ -146,30 +148,29 @@ def import_(file: _File) -> Carried:
 
     Returns
     -------
-    Carried
+    MergeResult
         What became of the entries.
 
     Raises
     ------
     WisdomError
-        The file is no export, or the folder cannot be written.
+        The file is not an export, or the folder cannot be written.
 
     Examples
     --------
     >>> from fastattn import wisdom
-    >>> _ = wisdom.export("wisdom.json")
-    >>> wisdom.import_("wisdom.json")
-    Carried(added=0, kept=0, refused=())
+    >>> count = wisdom.export("wisdom.json")
+    >>> wisdom.import_("wisdom.json") == wisdom.MergeResult(added=0, kept=count, refused=())
+    True
     """
     return merge(file)
 
 
-def merge(*files: _File, out: _File | None = None) -> Carried:
-    """Join what several machines or shards found.
+def merge(*files: _File, out: _File | None = None) -> MergeResult:
+    """Join what several machines found.
 
-    Of two entries for the same machine, build and class of problems the newer stays; if they
-    have the same date, the one with the smaller ``selection_bound``.  So the result is the same
-    in whatever order and grouping files are merged.
+    Of two entries for the same machine, build and class of problems the newer stays, so that
+    the result is the same in whatever order and grouping files are merged.
 
     Parameters
     ----------
@@ -180,36 +181,44 @@ def merge(*files: _File, out: _File | None = None) -> Carried:
 
     Returns
     -------
-    Carried
+    MergeResult
         What became of the entries.
 
     Raises
     ------
     WisdomError
-        A file is no export, or the result cannot be written.
+        A file is not an export, or the result cannot be written.
 
     Examples
     --------
     >>> from fastattn import wisdom
-    >>> _ = wisdom.export("a.json"), wisdom.export("b.json")
-    >>> wisdom.merge("a.json", "b.json", out="both.json")
-    Carried(added=0, kept=0, refused=())
+    >>> count = wisdom.export("a.json")
+    >>> result = wisdom.merge("a.json", "a.json", out="both.json")
+    >>> (result.added, result.kept) == (count, count)
+    True
     """
-    read, refused = [], []
+    valid: list[Entry] = []
+    refused = []
     for file in files:
-        for where, entry in _read(file):
-            if (reason := _why_refused(entry)) is None:
-                assert isinstance(entry, Entry)
-                read.append(entry)
+        for number, document in enumerate(_read(file)):
+            try:
+                entry = from_document(document)
+                reason = entry.refusal()
+            except InvalidEntry as error:
+                reason = str(error)
+            if reason is None:
+                valid.append(entry)
             else:
-                refused.append(f"{where}: {reason}")
-    best = _best(read)
+                refused.append(f"{os.fspath(file)}, entry {number}: {reason}")
+    newest: dict[tuple[str, str], Entry] = {}
+    for entry in sorted(valid, key=_age):
+        newest[entry.location] = entry
     if out is None:
-        added = sum(_taken(entry) for entry in best)
+        added = sum(_take_in(entry) for entry in newest.values())
     else:
-        _write(out, best)
-        added = len(best)
-    return Carried(added=added, kept=len(read) - added, refused=tuple(refused))
+        _write(out, (newest[location] for location in sorted(newest)))
+        added = len(newest)
+    return MergeResult(added=added, kept=len(valid) - added, refused=tuple(refused))
 
 
 def forget(
@@ -219,7 +228,7 @@ def forget(
     everywhere: bool = False,
     damaged: bool = False,
 ) -> int:
-    """Remove entries: all of this machine and build, unless told otherwise.
+    """Remove entries: by default all of this machine and build.
 
     Parameters
     ----------
@@ -230,7 +239,7 @@ def forget(
     everywhere : bool, default False
         Also remove those of other machines and builds.
     damaged : bool, default False
-        Instead, remove files that hold no sound entry, or one whose winner cannot run here.
+        Instead, remove files that hold no valid entry, or one whose winner cannot run here.
 
     Returns
     -------
@@ -247,58 +256,43 @@ def forget(
     Examples
     --------
     >>> from fastattn import wisdom
-    >>> wisdom.forget((1, 8, 8, 2048, 2048, 64), "float32")
+    >>> wisdom.forget((1, 8, 8, 7, 7, 7), "float64")
     0
     """
-    size = None if shape is None else _size(shape)
+    size = None if shape is None else keys.size_of(spec_of(parse_shape(shape, least=1)))
     if dtype is not None and dtype not in DTYPES:
         raise ArgumentError(
             format_error("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
         )
 
-    def meant(entry: Entry | Unfit) -> bool:
-        if damaged or isinstance(entry, Unfit):
-            return damaged and _why_refused(entry) is not None
+    def selected(entry: Entry | InvalidEntry) -> bool:
+        if isinstance(entry, InvalidEntry) or damaged:
+            return damaged and (isinstance(entry, InvalidEntry) or entry.refusal() is not None)
         return (
             (everywhere or entry.here)
-            and dtype in (None, entry.key.dtype)
+            and dtype in (None, entry.spec.dtype.name)
             and (size is None or size == keys.size_of(entry.spec))
         )
 
-    doomed = [path for path, entry in store.entries() if meant(entry)]
-    for path in doomed:
+    paths = [path for path, entry in store.entries() if selected(entry)]
+    for path in paths:
         store.remove(path)
     store.remove_leftovers()
-    return len(doomed)
+    return len(paths)
 
 
-def _why_refused(entry: Entry | Unfit) -> str | None:
-    """Why an entry is not sound or, if of this machine and build, cannot run here; else None."""
-    if isinstance(entry, Unfit):
-        return str(entry)
-    if not entry.here:
-        return None
-    reason = unusable(entry.impl, entry.config, entry.spec)
-    return None if reason is None else f"its winner cannot run here: {reason}"
+def _age(entry: Entry) -> tuple[str, str]:
+    """Sorts by date, then by any fixed order."""
+    return entry.date, keys.canonical(entry.document())
 
 
-def _best(found: Iterable[Entry]) -> list[Entry]:
-    """The entry of the greatest rank for each place, in a stable order."""
-    best: dict[_Slot, Entry] = {}
-    for entry in found:
-        known = best.get(entry.place)
-        if known is None or entry.rank > known.rank:
-            best[entry.place] = entry
-    return [best[place] for place in sorted(best)]
-
-
-def _taken(entry: Entry) -> bool:
-    """Write an entry unless what lies in its place is at least as good."""
+def _take_in(entry: Entry) -> bool:
+    """Write an entry unless there is one at least as new."""
     try:
-        known = store.read(os.path.join(store.folder(), *entry.place))
-    except (FileNotFoundError, Unfit):
+        known = store.read(os.path.join(store.folder(), *entry.location))
+    except (FileNotFoundError, InvalidEntry):
         known = None
-    if known is not None and known.rank >= entry.rank:
+    if known is not None and _age(known) >= _age(entry):
         return False
     store.write(entry)
     return True
@@ -310,40 +304,22 @@ def _write(file: _File, found: Iterable[Entry]) -> None:
     store.replace_file(os.fspath(file), keys.canonical(whole), "file")
 
 
-def _read(file: _File) -> list[tuple[str, Entry | Unfit]]:
-    """What an export holds: where each entry stands, and what it is."""
+def _read(file: _File) -> list[Any]:
+    """The documents in an export."""
+    reason = "it is not an export"
     try:
         with open(file, "rb") as stream:
-            document: Any = document_of(stream.read())
+            whole = parse_json(stream.read())
+        if isinstance(whole, dict) and whole.keys() == {"format", "version", "entries"}:
+            known = (whole["format"], whole["version"]) == (_FORMAT, _VERSION)
+            if known and isinstance(whole["entries"], list):
+                return whole["entries"]
     except OSError as error:
-        raise WisdomError(
-            format_error(
-                "file", f"{file}: {error.strerror}", "a file that export wrote", "see to it"
-            )
-        ) from error
-    except Unfit as unfit:
-        document = str(unfit)
-    if (
-        not isinstance(document, dict)
-        or document.keys() != {"format", "version", "entries"}
-        or (document["format"], document["version"]) != (_FORMAT, _VERSION)
-        or not isinstance(document["entries"], list)
-    ):
-        raise WisdomError(
-            format_error(
-                "file", repr(os.fspath(file)), "a file that export wrote", "export it again"
-            )
+        reason = str(error.strerror)
+    except InvalidEntry as error:
+        reason = str(error)
+    raise WisdomError(
+        format_error(
+            "file", f"{os.fspath(file)}: {reason}", "a file that export wrote", "export it again"
         )
-    found: list[tuple[str, Entry | Unfit]] = []
-    for number, said in enumerate(document["entries"]):
-        where = f"{os.fspath(file)}, entry {number}"
-        try:
-            found.append((where, from_document(said)))
-        except Unfit as unfit:
-            found.append((where, unfit))
-    return found
-
-
-def _size(shape: Sequence[int]) -> dict[str, int]:
-    """The part of a key that follows from a shape."""
-    return keys.size_of(spec_of(parse_shape(shape, least=1)))
+    )

@@ -18,7 +18,7 @@ from fastattn._wisdom.entry import Entry, from_document
 
 IMPL = next(name for name, reason in fastattn.implementations().items() if reason is None)
 SHAPE = (1, 4, 2, 64, 64, 16, 16)
-WINNER = Config(block_q=32, block_k=16, threads=1)
+WINNER = Config(block_q=24, block_k=16)
 
 if IMPL == "numpy":
     pytest.skip("no implementation has blocks here", allow_module_level=True)
@@ -59,12 +59,12 @@ def spec(
 
 def remember(shape: tuple[int, ...] = SHAPE, config: Config = WINNER, **more: Any) -> Path:
     """Remember a winner of `IMPL`."""
-    asked, evidence = more.pop("asked", "auto"), more.pop("evidence", {"seed": 1})
-    return _wisdom.remember(spec(shape, **more), IMPL, config, evidence, asked=asked)
+    requested, evidence = more.pop("requested", "auto"), more.pop("evidence", {"seed": 1})
+    return _wisdom.remember(spec(shape, **more), IMPL, config, evidence, requested=requested)
 
 
 def document(path: Path | None = None, **changes: Any) -> dict[str, Any]:
-    """An entry as it is written down; `changes` to its parts, ``key__threads=3`` say."""
+    """An entry as it is written down; `changes` to its parts, ``limits__threads=3`` say."""
     said: dict[str, Any] = json.loads((path or remember()).read_text())
     for name, value in changes.items():
         part, *inner = name.split("__")
@@ -80,11 +80,11 @@ def foreign(path: Path | None = None, **changes: Any) -> Entry:
     return from_document(document(path, environment__cpu="Z80-1", **changes))
 
 
-def place(entry: Entry) -> Path:
-    """Where the store has it."""
-    return Path(store.folder(), *entry.place)
+def location(entry: Entry) -> Path:
+    """Its path in the store."""
+    return Path(store.folder(), *entry.location)
 
 
 def here() -> Path:
     """Folder of this machine and build."""
-    return Path(store.folder(), keys.here())
+    return Path(store.folder(), keys.here("float32"))

@@ -37,7 +37,7 @@ def test_carry(wisdom_folder: Path, tmp_path: Path, command: Command) -> None:
 def test_refused_entries_are_told(wisdom_folder: Path, tmp_path: Path, command: Command) -> None:
     """And counted."""
     file = tmp_path / "x.json"
-    file.write_text('{"format":"fastattn wisdom","version":1,"entries":[7]}')
+    file.write_text('{"format":"fastattn wisdom","version":2,"entries":[7]}')
     status, out, _ = command("wisdom", "import", str(file))
     first, last = out.splitlines()
     assert status == 0
@@ -56,8 +56,8 @@ def test_forget(wisdom_folder: Path, command: Command) -> None:
     assert wide.exists()
     path.write_text("{")
     there = remembered.foreign(wide)
-    remembered.place(there).parent.mkdir()
-    remembered.place(there).write_text(wide.read_text())  # in the wrong place: damaged
+    remembered.location(there).parent.mkdir()
+    remembered.location(there).write_text(wide.read_text())  # in the wrong place: damaged
     assert command("wisdom", "forget", "--damaged")[1] == "2 forgotten\n"
     assert command("wisdom", "forget", "--here")[1] == "1 forgotten\n"
     remembered.remember()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -14,7 +14,9 @@ from processes import run_python
 from remembered import spec
 
 import fastattn
+from fastattn._machine import cpu_fields
 from fastattn._wisdom import keys
+from fastattn.implementations import load
 
 counts = st.one_of(st.integers(1, 5000), st.integers(1, 2**62))
 shapes = st.tuples(
@@ -73,11 +75,11 @@ def test_key(
         keys.key_of(spec(shape, "float32", causal, (1000, 3)), "auto", threads, None),
     }
     assert len(others) == 7
-    assert len({keys.digest(other.document()) for other in others}) == 7
+    assert len({keys.digest(other) for other in others}) == 7
 
 
 @given(shape=shapes, other=shapes)
-def test_neighbours_are_symmetric(shape: tuple[int, ...], other: tuple[int, ...]) -> None:
+def test_near_buckets_are_symmetric(shape: tuple[int, ...], other: tuple[int, ...]) -> None:
     """And within an octave in each size, all else being equal; nearest first, each once."""
     here, there = (keys.key_of(spec((*s[:5], 8, 8)), "auto", 1, None) for s in (shape, other))
     near, back = [key for key, _ in keys.candidates(here)], dict(keys.candidates(there))
@@ -95,19 +97,19 @@ def test_neighbours_are_symmetric(shape: tuple[int, ...], other: tuple[int, ...]
 def test_what_was_found_for_auto_may_serve_one_implementation() -> None:
     """After its own, at each distance; never the other way round."""
     auto = keys.key_of(spec(), "auto", 1, None)
-    asked = replace(auto, asked="numba")
+    asked = replace(auto, requested="numba")
     found = list(keys.candidates(asked))
     assert found[:2] == [(asked, True), (auto, True)]
-    assert [key.asked for key, _ in found] == ["numba", "auto"] * 125
-    assert {key.asked for key, _ in keys.candidates(auto)} == {"auto"}
+    assert [key.requested for key, _ in found] == ["numba", "auto"] * 125
+    assert {key.requested for key, _ in keys.candidates(auto)} == {"auto"}
 
 
-def test_caps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the environment forces, else the usable CPUs."""
-    assert keys.caps() == (fastattn.machine().usable_cpus, None)
+    assert keys.limits() == (fastattn.machine().usable_cpus, None)
     monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
     monkeypatch.setenv("FASTATTN_ISA", "avx2")
-    assert keys.caps() == (3, "avx2")
+    assert keys.limits() == (3, "avx2")
 
 
 X86 = """processor\t: 0
@@ -131,52 +133,40 @@ CPU revision    : 1
 
 
 @pytest.mark.parametrize(
-    ("text", "name"), [(X86, "GenuineIntel-6-143-8"), (ARM, "0x41-8-0x3-0xd0c-1")]
+    ("text", "name"),
+    [
+        (X86, "GenuineIntel-6-143-8"),
+        (ARM, "0x41-8-0x3-0xd0c-1"),
+        ("strange\n", "abacus"),
+        (None, "abacus"),
+    ],
 )
-def test_cpu(tmp_path: Path, text: str, name: str) -> None:
-    """Of the first processor."""
-    (tmp_path / "cpuinfo").write_text(text)
-    assert keys.cpu(tmp_path / "cpuinfo") == name
-
-
-def test_cpu_that_is_not_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What Python knows."""
+def test_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, name: str) -> None:
+    """Of the first processor; else what Python knows."""
+    cpuinfo = tmp_path / "cpuinfo"
+    if text is not None:
+        cpuinfo.write_text(text)
+    monkeypatch.setattr(keys, "cpu_fields", lambda: cpu_fields(cpuinfo))
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "abacus")
-    assert keys.cpu(tmp_path / "nothing") == "abacus"
-    (tmp_path / "cpuinfo").write_text("strange\n")
-    assert keys.cpu(tmp_path / "cpuinfo") == "abacus"
+    assert keys.cpu() == name
 
 
-def test_environment_tells_builds_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the bytes of the extension; without it there is none, nor Numba where that is missing."""
-
-    def binding_of(path: Path) -> SimpleNamespace:
-        return SimpleNamespace(__file__=str(path))
-
-    seen = set()
-    missing = keys.environment()["numba"] is None
-    for content in (b"one", b"two", None):
-        binding = None
-        if content is not None:
-            (tmp_path / "native.so").write_bytes(content)
-            binding = binding_of(tmp_path / "native.so")
-        monkeypatch.setattr(keys, "native", lambda binding=binding: (binding, None))
-        found = keys.environment.__wrapped__()
-        assert (found["extension"] is None) == (content is None)
-        assert (found["numba"] is None) == missing
-        seen.add(keys.digest(found))
-    assert len(seen) == 3
-
-    (tmp_path / "native.so").unlink()
-    monkeypatch.setattr(keys, "native", lambda: (binding_of(tmp_path / "native.so"), None))
-    assert keys.environment.__wrapped__()["extension"] == "unreadable"
-
-    def version(name: str) -> str:
-        raise __import__("importlib.metadata").metadata.PackageNotFoundError(name)
-
-    monkeypatch.setattr("importlib.metadata.version", version)
-    assert keys.environment.__wrapped__()["numba"] is None
+def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tells apart builds of any implementation, and kernels of the data type alone."""
+    here = fastattn.machine()
+    before = {dtype: keys.here(dtype) for dtype in ("float32", "bfloat16")}
+    kernels = here.kernels["forward"] if here.kernels else {}
+    more = {"forward": kernels | {"bfloat16": ("new", *kernels.get("bfloat16", ()))}}
+    for name, changed in (("machine", ("bfloat16",)), ("implementation", ("float32", "bfloat16"))):
+        with monkeypatch.context() as patch:
+            if name == "machine":
+                patch.setattr(keys, "machine", lambda: dataclasses.replace(here, kernels=more))
+            else:
+                patch.setattr(load("numpy"), "fingerprint", lambda: {"numpy": "99"})
+            for dtype, digest in before.items():
+                after = keys.digest(keys.environment.__wrapped__(dtype))
+                assert (after != digest) == (dtype in changed)
 
 
 def test_the_same_in_every_process() -> None:
@@ -184,15 +174,16 @@ def test_the_same_in_every_process() -> None:
     code = """
         import os
         from fastattn._wisdom import keys
-        first, cpu = keys.here(), keys.environment()["cpu"]
+        first, cpu = keys.here("float32"), keys.environment("float32")["cpu"]
         keys.here.cache_clear()
-        keys.environment()["cpu"] = "changed"
-        assert keys.here() != first
+        keys.environment("float32")["cpu"] = "changed"
+        assert keys.here("float32") != first
         child = os.fork()
         if child == 0:
-            os._exit(0 if keys.here() == first and keys.environment()["cpu"] == cpu else 1)
+            same = keys.here("float32") == first and keys.environment("float32")["cpu"] == cpu
+            os._exit(0 if same else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         print(first)
         """
     found = {run_python(code, PYTHONHASHSEED=seed).strip() for seed in "12"}
-    assert found == {keys.here()}
+    assert found == {keys.here("float32")}

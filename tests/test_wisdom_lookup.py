@@ -79,14 +79,14 @@ def test_deterministic_gives_the_bits_of_the_default(wisdom_folder: Path) -> Non
     assert same.tobytes() == default.tobytes()
 
 
-def test_neighbour(wisdom_folder: Path) -> None:
+def test_nearest_bucket(wisdom_folder: Path) -> None:
     """Within an octave in each size, and `explain` says that it is borrowed."""
     remembered.remember()
     for shape, origin in (
         ((1, 4, 2, 60, 70, 16, 16), "exact"),
-        ((1, 4, 2, 128, 64, 16, 16), "neighbour"),
-        ((1, 4, 2, 32, 128, 16, 16), "neighbour"),
-        ((2, 4, 2, 64, 64, 16, 16), "neighbour"),
+        ((1, 4, 2, 128, 64, 16, 16), "borrowed"),
+        ((1, 4, 2, 32, 128, 16, 16), "borrowed"),
+        ((2, 4, 2, 64, 64, 16, 16), "borrowed"),
         ((1, 4, 2, 256, 64, 16, 16), None),
         ((4, 4, 2, 64, 64, 16, 16), None),
         ((1, 4, 2, 64, 15, 16, 16), None),
@@ -95,9 +95,9 @@ def test_neighbour(wisdom_folder: Path) -> None:
         ((1, 4, 1, 64, 64, 16, 16), None),
     ):
         found = _wisdom.lookup(spec(shape), "auto")
-        assert (found.origin if found else None) == origin, shape
+        assert (found and ("borrowed" if "borrowed" in found.why else "exact")) == origin, shape
     explained = _explain((1, 4, 2, 128, 64, 16, 16))
-    why = "borrowed from a neighbour: tuned here on B=1 Hq=4 Hkv=2 Lq=64 Lk=64"
+    why = "borrowed from the nearest bucket: tuned here on B=1 Hq=4 Hkv=2 Lq=64 Lk=64"
     assert explained.reasons["impl"].startswith(f"auto: {why}")
     assert explained.reasons["block_q"].startswith(why)
 
@@ -108,25 +108,23 @@ def test_the_nearest_serves(wisdom_folder: Path) -> None:
         remembered.remember((1, 4, 2, length, 64, 16, 16), Config(block_q=rows))
     found = _wisdom.lookup(spec(), "auto")
     assert found is not None
-    assert (found.origin, found.config.block_q) == ("neighbour", 16)
+    assert (found.config.block_q, "borrowed" in found.why) == (16, True)
     remembered.remember((1, 4, 2, 64, 64, 16, 16), Config(block_q=24))
     found = _wisdom.lookup(spec(), "auto")
     assert found is not None
-    assert (found.origin, found.config.block_q) == ("exact", 24)
+    assert (found.config.block_q, "borrowed" in found.why) == (24, False)
 
 
-def test_what_the_default_chooses_too_follows_the_shape(wisdom_folder: Path) -> None:
-    """A winner serves its own problem as it is, others with what is special in it."""
+def test_only_fields_that_differ_from_the_default_are_kept(wisdom_folder: Path) -> None:
+    """The others follow the shape of each call."""
     default = _explain().config
-    fields: dict[str, Any] = default.explicit() | {"block_q": default.block_q * 2}
+    fields: dict[str, Any] = default.explicit() | {"block_q": 24}
     remembered.remember(config=Config(**fields))
-    own = _wisdom.lookup(spec(), "auto")
-    assert own is not None
-    assert own.config == Config(**fields)
-    for length in (60, 120):
-        found = _wisdom.lookup(spec((1, 4, 2, length, length, 16, 16)), "auto")
-        assert found is not None
-        assert found.config == Config(block_q=fields["block_q"])
+    assert [entry.config for entry in fastattn.wisdom.entries()] == [Config(block_q=24)]
+    assert _explain().config == Config(**fields)
+    remembered.remember(config=default)
+    assert [entry.config for entry in fastattn.wisdom.entries()] == [Config()]
+    assert "tuned" in _explain().reasons["impl"]
 
 
 @pytest.mark.skipif(IMPL != "cython", reason="only cython splits keys")
@@ -143,7 +141,7 @@ def test_one_part_stays_one_part(wisdom_folder: Path) -> None:
 
 def test_one_implementation_was_asked_for(wisdom_folder: Path) -> None:
     """What was found for it alone comes first and serves nobody else."""
-    remembered.remember(config=Config(block_q=16), asked=IMPL)
+    remembered.remember(config=Config(block_q=16), requested=IMPL)
     assert "tuned" not in str(_explain())
     assert _explain(impl=IMPL).config.block_q == 16
     remembered.remember(config=Config(block_q=24))
@@ -189,15 +187,15 @@ def test_off(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "impl", "config", "evidence", "asked", "reason"),
+    ("shape", "impl", "config", "evidence", "requested", "reason"),
     [
-        ((0, 4, 2, 64, 64, 16, 16), IMPL, WINNER, {}, "auto", "its problem is not a valid one"),
+        ((0, 4, 2, 64, 64, 16, 16), IMPL, WINNER, {}, "auto", "bucket|problem"),
         (SHAPE, "fortran", WINNER, {}, "auto", "fortran"),
         (SHAPE, "numpy", WINNER, {}, "auto", "numpy has no Config"),
-        (SHAPE, IMPL, WINNER, {}, "numpy", "where numpy was asked for"),
+        (SHAPE, IMPL, WINNER, {}, "numpy", "numpy was requested"),
         (SHAPE, IMPL, Config(threads=1024), {}, "auto", "more threads"),
-        (SHAPE, IMPL, WINNER, {"x": float("nan")}, "auto", "JSON"),
-        (SHAPE, IMPL, WINNER, {"x": np.float32(1)}, "auto", "JSON"),
+        (SHAPE, IMPL, WINNER, {"x": float("nan")}, "auto", "not an entry"),
+        (SHAPE, IMPL, WINNER, {"x": np.float32(1)}, "auto", "not an entry"),
         (SHAPE, "cython", Config(isa="abacus"), {}, "auto", "abacus|cannot be imported"),
     ],
 )
@@ -207,12 +205,12 @@ def test_what_cannot_be_remembered(
     impl: str,
     config: Config,
     evidence: dict[str, Any],
-    asked: str,
+    requested: str,
     reason: str,
 ) -> None:
     """Refused with the reason; nothing is written."""
     with pytest.raises(ConfigError, match=f"`config`.*{reason}"):
-        _wisdom.remember(spec(shape), impl, config, evidence, asked=asked)
+        _wisdom.remember(spec(shape), impl, config, evidence, requested=requested)
     assert not wisdom_folder.exists()
 
 
@@ -246,11 +244,11 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
     "other JSON": lambda path: path.write_text('{"winner": 1}'),
     "no object": lambda path: path.write_text("[1, null]"),
     "pipe": _pipe,
-    "other version": _changed(version=2),
+    "other version": _changed(version=1),
     "other processor": _changed(environment__cpu="Z80-1"),
-    "other build": _changed(environment__extension="0" * 64),
+    "other build": _changed(environment__implementations={}),
     "other abi": _changed(environment__tuning_abi=keys.TUNING_ABI + 1),
-    "other limits": _changed(key__threads=fastattn.machine().usable_cpus + 1),
+    "other limits": _changed(limits__threads=fastattn.machine().usable_cpus + 1),
     "other problem": _of_another_problem,
     "no such field": _changed(winner__config={"speed": 11}),
     "no such implementation": _changed(winner__impl="fortran"),
@@ -303,7 +301,7 @@ def test_the_next_best_is_found_behind_a_damaged_one(wisdom_folder: Path) -> Non
     store.changed()
     found = _wisdom.lookup(spec(), "auto")
     assert found is not None
-    assert found.origin == "neighbour"
+    assert "nearest bucket" in found.why
 
 
 def test_a_folder_that_is_none(wisdom_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -333,26 +331,6 @@ def test_nothing_to_compute(wisdom_folder: Path) -> None:
     remembered.remember((1, 4, 2, 1, 64, 16, 16))
     assert _wisdom.lookup(spec((1, 4, 2, 1, 64, 16, 16)), "auto") is not None
     assert _wisdom.lookup(spec((1, 4, 2, 0, 64, 16, 16)), "auto") is None
-
-
-def test_without_a_folder_there_is_one_stat(
-    wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No digest, no listing, no environment."""
-    asked = []
-    real = os.path.isdir
-
-    def isdir(path: str) -> bool:
-        asked.append(path)
-        return real(path)
-
-    monkeypatch.setattr(os.path, "isdir", isdir)
-    for name in ("digest", "environment", "key_of", "here"):
-        monkeypatch.setattr(keys, name, None)
-    for name in ("names", "read"):
-        monkeypatch.setattr(store, name, None)
-    assert _wisdom.lookup(spec(), "auto") is None
-    assert asked == [str(wisdom_folder / "v1")]
 
 
 def test_a_warm_call_does_not_look_up(wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,6 +14,7 @@ from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
 from fastattn._shapes import SHAPE, parse_shape
 from fastattn._version import __version__
+from fastattn._wisdom.entry import describe
 from fastattn._wisdom.store import replace_file
 from fastattn.implementations import REGISTRY
 from fastattn.tuner import TuningResult, tune
@@ -22,7 +23,7 @@ from fastattn.tuner.run import space_of
 from fastattn.tuner.search import Event
 from fastattn.tuner.space import SPACES
 from fastattn.tuner.strategies import AUTO, STRATEGIES
-from fastattn.tuner.workload import describe, spec_of
+from fastattn.tuner.workload import spec_of
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 

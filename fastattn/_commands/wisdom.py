@@ -1,4 +1,4 @@
-"""``fastattn wisdom``: what the tuner found, shown, carried and forgotten."""
+"""``fastattn wisdom``: show, export, import, merge and forget what the tuner found."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from fastattn._shapes import SHAPE, parse_shape
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "what the tuner found: show, carry and forget it"
+SUMMARY = "what the tuner found: show, export, import, merge and forget it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,12 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
-    """Do it, and say what was done."""
+    """Do it, and return what was done."""
     return {
         "show": lambda: wisdom.show(),
         "export": lambda: f"{wisdom.export(options.file)} exported to {options.file}",
-        "import": lambda: _words(wisdom.import_(options.file)),
-        "merge": lambda: _words(wisdom.merge(*options.files, out=options.out)),
+        "import": lambda: _describe(wisdom.import_(options.file)),
+        "merge": lambda: _describe(wisdom.merge(*options.files, out=options.out)),
         "forget": lambda: f"{_forget(options)} forgotten",
     }[options.action]()
 
@@ -59,7 +59,7 @@ def _forget(options: argparse.Namespace) -> int:
     return wisdom.forget(shape, options.dtype, everywhere=options.all, damaged=options.damaged)
 
 
-def _words(carried: wisdom.Carried) -> str:
-    lines = [f"refused: {reason}" for reason in carried.refused]
-    counts = f"{carried.added} added, {carried.kept} kept, {len(carried.refused)} refused"
+def _describe(result: wisdom.MergeResult) -> str:
+    lines = [f"refused: {reason}" for reason in result.refused]
+    counts = f"{result.added} added, {result.kept} kept, {len(result.refused)} refused"
     return "\n".join([*lines, counts])

@@ -1,7 +1,7 @@
 """Wisdom: winners of the tuner, remembered for a machine, a build and a class of problems.
 
-``keys`` says what an entry is valid for, ``entry`` what it is, ``store`` where it lies; this
-module looks entries up and remembers winners.  `fastattn.wisdom` is the public face.
+``keys`` defines what an entry is valid for, ``entry`` what it holds, ``store`` where it is kept;
+this module looks entries up and remembers winners.  `fastattn.wisdom` is the public interface.
 """
 
 from __future__ import annotations
@@ -12,77 +12,73 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from fastattn import _env
-from fastattn._config import Config
-from fastattn._errors import ConfigError, format_error
+from fastattn._config import TUNABLES, Config
+from fastattn._errors import ConfigError, FastattnError, format_error
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
-from fastattn._wisdom.entry import Entry, Unfit, from_document, problem_of, unusable
+from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document
 from fastattn._wisdom.keys import Key
-from fastattn.implementations import load
+from fastattn.implementations import load, unsupported
 
 __all__ = ["Remembered", "lookup", "remember"]
 
-_REMEDY = "`fastattn wisdom forget --damaged` removes it"
+_FIX = "`fastattn wisdom forget --damaged` removes it"
+_UNSPLIT = next(row.high for row in TUNABLES if row.name == "keys_per_split")
 
 
 @dataclass(frozen=True, slots=True)
 class Remembered:
-    """What wisdom says about a call.
+    """A winner that serves a call.
 
     Attributes
     ----------
     impl : str
-        Implementation to take.
+        Implementation to use.
     config : Config
-        Fields that are known; the others are left to the implementation.
-    origin : {"exact", "neighbour"}
-        Whether it was found on a problem of the same bucket, or of a neighbouring one.
+        Fields to set; the defaults choose the others.
     why : str
-        Where it comes from, as `explain` says it.
+        Where it comes from, as `explain` shows it.
     """
 
     impl: str
     config: Config
-    origin: Literal["exact", "neighbour"]
     why: str
 
 
 def lookup(spec: CallSpec, impl: str) -> Remembered | None:
-    """What wisdom says about a call; None if the shipped defaults are to decide.
+    """Find a winner for a call; None if the shipped defaults are to decide.
 
     Parameters
     ----------
     spec : CallSpec
         The call.
     impl : str
-        What the caller asked for, "auto" or an implementation.
+        "auto", or the implementation that the caller requested.
 
     Notes
     -----
-    Nothing that lies in the folder makes this raise: what is damaged is reported once, and
-    passed over.
+    No file in the folder makes this raise: damaged ones are reported once and ignored.
     """
     if not _env.wisdom_is_on() or not spec.multiply_adds:
         return None
     folder = store.folder()
     if not os.path.isdir(folder):
         return None
-    found = _nearest(folder, keys.key_of(spec, impl, *keys.caps()))
+    found = _nearest(folder, keys.key_of(spec, impl, *keys.limits()))
     if found is None:
         return None
-    entry, same = found
-    config = _fitted(entry, spec)
-    if (reason := unusable(entry.impl, config, spec)) is not None:
-        path = os.path.join(folder, *entry.place)
-        store.report(path, f"its winner cannot run here: {reason}", _REMEDY)
+    entry, same_bucket = found
+    if (reason := unsupported(load(entry.impl), spec)) is not None:
+        path = os.path.join(folder, *entry.location)
+        store.report(path, f"its winner cannot run here: {reason}", _FIX)
         return None
-    if same:
-        return Remembered(entry.impl, config, "exact", f"tuned here on {entry.words}")
-    why = f"borrowed from a neighbour: tuned here on {entry.words}"
-    return Remembered(entry.impl, config, "neighbour", why)
+    why = f"tuned here on {describe(entry.spec)}"
+    if not same_bucket:
+        why = f"borrowed from the nearest bucket: {why}"
+    return Remembered(entry.impl, entry.config, why)
 
 
 def remember(
@@ -91,7 +87,7 @@ def remember(
     config: Config,
     evidence: Mapping[str, Any],
     *,
-    asked: str = "auto",
+    requested: str = "auto",
 ) -> Path:
     """Remember a winner, in place of what was remembered for the same key.
 
@@ -102,11 +98,11 @@ def remember(
     impl : str
         Implementation that won.
     config : Config
-        The winner's fields that were searched.
+        Its configuration.  Only fields that change what the defaults choose are kept: the
+        others follow the shape of each call that the entry serves.
     evidence : mapping
-        How it was found, as values that JSON can hold.  Of two entries of the same date, the
-        one with the smaller ``selection_bound`` survives a merge.
-    asked : str, default "auto"
+        How it was found, as values that JSON can hold.
+    requested : str, default "auto"
         "auto" if all implementations that run here were searched, else `impl`.
 
     Returns
@@ -122,80 +118,69 @@ def remember(
     WisdomError
         The folder cannot be written.
     """
-    entry = Entry(
-        environment=keys.environment(),
-        key=keys.key_of(spec, asked, *keys.caps()),
-        spec=spec,
-        impl=impl,
-        config=config,
-        evidence=dict(evidence),
-        date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-    )
+    threads, isa = keys.limits()
     try:
+        entry = Entry(
+            environment=keys.environment(spec.dtype.name, spec.operation),
+            spec=spec,
+            requested=requested,
+            threads=threads,
+            isa=isa,
+            impl=impl,
+            config=_changed_fields(impl, spec, config),
+            evidence=dict(evidence),
+            date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        )
         from_document(entry.document())
-        reason = unusable(impl, config, spec)
-    except Unfit as unfit:
-        reason = str(unfit)
+        reason = entry.refusal()
+    except (InvalidEntry, FastattnError) as error:
+        reason = str(error)
     if reason is not None:
         raise ConfigError(
             format_error(
                 "config",
-                f"{config} of {impl} for {entry.words}",
+                f"{config} of {impl} for {describe(spec)}",
                 "a winner that can be looked up here again",
-                f"see to this: {reason}",
+                reason,
             )
         )
     return Path(store.write(entry))
 
 
+def _changed_fields(impl: str, spec: CallSpec, config: Config) -> Config:
+    """The fields without which the defaults would resolve to another configuration."""
+    configure = load(impl).configure
+    resolved, _ = configure(spec, config)
+    fields: dict[str, Any] = config.explicit()
+    for name in config.explicit():
+        fewer = {field: value for field, value in fields.items() if field != name}
+        if configure(spec, Config(**fewer))[0] == resolved:
+            fields = fewer
+    if fields.get("keys_per_split", 0) >= spec.length_k:
+        fields["keys_per_split"] = _UNSPLIT  # also where there are more keys
+    return Config(**fields)
+
+
 @functools.lru_cache(maxsize=4096)
 def _nearest(folder: str, key: Key) -> tuple[Entry, bool] | None:
-    """The nearest sound entry in `folder`, and whether its bucket is `key`'s own."""
-    names = store.names(os.path.join(folder, keys.here()))
-    if not names:
-        return None
-    for candidate, same in keys.candidates(key):
-        name = f"{keys.digest(candidate.document())}.json"
+    """The nearest valid entry in `folder`, and whether its bucket is `key`'s own."""
+    folder = os.path.join(folder, keys.here(key.dtype, key.operation))
+    names = store.names(folder)
+    for candidate, same_bucket in keys.candidates(key) if names else ():
+        name = f"{keys.digest(candidate)}.json"
         if name not in names:
             continue
-        path = os.path.join(folder, keys.here(), name)
+        path = os.path.join(folder, name)
         try:
             entry = store.read(path)
         except FileNotFoundError:  # another process forgot it
             continue
-        except Unfit as unfit:
-            store.report(path, str(unfit), _REMEDY)
+        except InvalidEntry as error:
+            store.report(path, str(error), _FIX)
             continue
-        if key.asked in ("auto", entry.impl):
-            return replace(entry, evidence={}), same  # raw samples need not stay in memory
+        if key.requested in ("auto", entry.impl):
+            return replace(entry, evidence={}), same_bucket  # raw samples need no memory
     return None
 
 
-def _fitted(entry: Entry, spec: CallSpec) -> Config:
-    """The winner's configuration; for a problem other than its own, only its special fields."""
-    if problem_of(entry.spec) == problem_of(spec):
-        return entry.config
-    config = _special(entry)
-    if config.keys_per_split is not None and config.keys_per_split >= entry.spec.length_k:
-        return replace(config, keys_per_split=spec.length_k)  # one part stays one part
-    return config
-
-
-@functools.lru_cache(maxsize=4096)
-def _special(entry: Entry) -> Config:
-    """The winner's fields, less those that the defaults choose too: these follow the shape."""
-    config = entry.config
-    if unusable(entry.impl, config, entry.spec) is not None:
-        return config
-    configure = load(entry.impl).configure
-    settled, _ = configure(entry.spec, config)
-    for name in config.explicit():
-        fields: dict[str, Any] = config.explicit()
-        del fields[name]
-        if configure(entry.spec, Config(**fields))[0] == settled:
-            config = Config(**fields)
-    return config
-
-
-for _cached in (_nearest, _special):
-    store.clear_when_changed(_cached.cache_clear)
+store.clear_when_changed(_nearest.cache_clear)

@@ -1,17 +1,14 @@
-"""`Entry`: one remembered winner with all that it is valid for, to and from JSON.
+"""`Entry`: one remembered winner and what it is valid for, to and from JSON.
 
-Nothing that is read is trusted: whatever is wrong raises `Unfit`, with the reason.
+Nothing that is read is trusted: an invalid entry raises `InvalidEntry`, with the reason.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from fastattn._config import TUNABLES, Config
-from fastattn._dtypes import DTYPES
+from fastattn._config import MOST_THREADS, Config
 from fastattn._errors import FastattnError
 from fastattn._shapes import spec_of
 from fastattn._spec import CallSpec
@@ -19,46 +16,15 @@ from fastattn._wisdom import keys
 from fastattn._wisdom.keys import Key
 from fastattn.implementations import REGISTRY, load, unsupported
 
-__all__ = ["Entry", "Unfit", "document_of", "from_document", "parse", "problem_of", "unusable"]
+__all__ = ["Entry", "InvalidEntry", "describe", "from_document", "parse_json"]
 
-_FORMAT, _VERSION = "fastattn wisdom entry", 1
-_LARGEST = 2**62
+_FORMAT, _VERSION = "fastattn wisdom entry", 2
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
-_NULL = type(None)
-_ENTRY = {
-    "format": (str,),
-    "version": (int,),
-    "environment": (dict,),
-    "key": (dict,),
-    "problem": (dict,),
-    "winner": (dict,),
-    "evidence": (dict,),
-    "date": (str,),
-}
-_ENVIRONMENT = {
-    "system": (str,),
-    "architecture": (str,),
-    "cpu": (str,),
-    "usable_cpus": (int,),
-    "caches_bytes": (dict,),
-    "isas": (list,),
-    "tuning_abi": (int,),
-    "fastattn": (str,),
-    "extension": (str, _NULL),
-    "numba": (str, _NULL),
-}
 _SIZES = ("batch", "heads_q", "heads_kv", "length_q", "length_k", "dim", "dim_v")
-_PROBLEM = {
-    "dtype": (str,),
-    **dict.fromkeys(_SIZES, (int,)),
-    "causal": (bool,),
-    "window": (list, _NULL),
-}
-_WINNER = {"impl": (str,), "config": (dict,)}
 
 
-class Unfit(Exception):
-    """What was read is not an entry, or not the one that it should be."""
+class InvalidEntry(Exception):
+    """What was read is not an entry, or belongs elsewhere."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -68,223 +34,174 @@ class Entry:
     Attributes
     ----------
     environment : dict
-        Machine and build that it was found on.
-    key : Key
-        Class of problems that it is valid for, and the limits that held.
+        Machine and builds that it was found on.
     spec : CallSpec
         Problem that it was found on.
+    requested : str
+        "auto" if all implementations were searched, else the name of the one that was.
+    threads : int
+        Most threads that could be chosen.
+    isa : str or None
+        Instruction set that was forced, if one was.
     impl : str
         Implementation that won.
     config : Config
-        Its configuration.
+        Fields in which its configuration differs from the default.
     evidence : dict
-        How it was found, as the tuner tells it.
+        How it was found, as the tuner reports it.
     date : str
         When it was found, in UTC, as 2026-01-31T12:00:00Z.
     """
 
     environment: dict[str, Any]
-    key: Key
     spec: CallSpec
+    requested: str
+    threads: int
+    isa: str | None
     impl: str
     config: Config
     evidence: dict[str, Any]
     date: str
 
     @property
-    def place(self) -> tuple[str, str]:
+    def key(self) -> Key:
+        """Class of problems that it is valid for, and the limits that held."""
+        return keys.key_of(self.spec, self.requested, self.threads, self.isa)
+
+    @property
+    def location(self) -> tuple[str, str]:
         """Names of its folder and its file in the store."""
-        return keys.digest(self.environment), f"{keys.digest(self.key.document())}.json"
+        return keys.digest(self.environment), f"{keys.digest(self.key)}.json"
 
     @property
     def here(self) -> bool:
         """Whether it was found on a machine and build like this one."""
-        return keys.digest(self.environment) == keys.here()
+        return self.location[0] == keys.here(self.spec.dtype.name, self.spec.operation)
 
-    @property
-    def words(self) -> str:
-        """The problem that it was found on."""
-        g = self.spec
-        window = "" if g.window is None else f" window {g.window}"
-        return f"{g}{' causal' if g.causal else ''}{window}"
-
-    @property
-    def rank(self) -> tuple[str, float, str]:
-        """Of two entries for the same key the greater stays: newer, closer bound, then by text."""
-        bound = self.evidence.get("selection_bound")
-        closeness = -bound if isinstance(bound, (int, float)) else -math.inf
-        return self.date, closeness, keys.canonical(self.document())
+    def refusal(self) -> str | None:
+        """Why the winner cannot run, if it is of this machine and build; None if it can."""
+        if not self.here:
+            return None
+        reason = unsupported(load(self.impl), self.spec)
+        return None if reason is None else f"its winner cannot run here: {reason}"
 
     def document(self) -> dict[str, Any]:
         """The entry as it is written down."""
+        spec = self.spec
         return {
             "format": _FORMAT,
             "version": _VERSION,
             "environment": self.environment,
-            "key": self.key.document(),
-            "problem": problem_of(self.spec),
+            "problem": {
+                "dtype": spec.dtype.name,
+                "shape": [getattr(spec, name) for name in _SIZES],
+                "causal": spec.causal,
+                "window": spec.window,
+            },
+            "limits": {"requested": self.requested, "threads": self.threads, "isa": self.isa},
             "winner": {"impl": self.impl, "config": self.config.explicit()},
             "evidence": self.evidence,
             "date": self.date,
         }
 
 
-def problem_of(spec: CallSpec) -> dict[str, Any]:
-    """What is written down of a problem; equal for problems that no configuration tells apart."""
-    sizes = {name: getattr(spec, name) for name in _SIZES}
-    window = None if spec.window is None else list(spec.window)
-    return {
-        "dtype": spec.dtype.name,
-        **sizes,
-        "causal": spec.causal,
-        "window": window,
-    }
+def describe(spec: CallSpec) -> str:
+    """The problem's axes, data type, causal mask and window."""
+    window = "" if spec.window is None else f" window {spec.window}"
+    return f"{spec}{' causal' if spec.causal else ''}{window}"
 
 
-def parse(data: bytes | str) -> Entry:
-    """Entry in a JSON text.
-
-    Raises
-    ------
-    Unfit
-        It is not an entry.
-    """
-    return from_document(document_of(data))
-
-
-def document_of(data: bytes | str) -> Any:
+def parse_json(data: bytes | str) -> Any:
     """Value of a JSON text.
 
     Raises
     ------
-    Unfit
-        It is not an entry.
+    InvalidEntry
+        It is not JSON.
     """
     import json
 
     try:
         return json.loads(data)
     except (ValueError, RecursionError) as error:  # deep nesting recurses
-        raise Unfit(f"it is not JSON: {error}") from None
+        raise InvalidEntry(f"not JSON: {error}") from None
 
 
 def from_document(document: Any) -> Entry:
-    """Entry from what `Entry.document` gave, all checked except what this machine can run.
+    """Entry from what `Entry.document` gave.
 
     Raises
     ------
-    Unfit
-        It is not an entry, or its parts contradict each other.
+    InvalidEntry
+        It is not exactly what an entry would write.
     """
-    said = _typed(document, "entry", _ENTRY)
     try:
-        keys.canonical(said)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise Unfit(f"it cannot be written as JSON: {error}") from None
-    if (said["format"], said["version"]) != (_FORMAT, _VERSION):
-        raise Unfit(f"it is of format {said['format']!r}, version {said['version']}")
-    spec = _spec(said["problem"])
-    entry = Entry(
-        environment=_typed(said["environment"], "environment", _ENVIRONMENT),
-        key=_key(said["key"], spec),
-        spec=spec,
-        **_winner(said["winner"]),
-        evidence=said["evidence"],
-        date=_date(said["date"]),
-    )
-    limits = entry.key
-    if limits.asked not in ("auto", entry.impl):
-        raise Unfit(f"its winner is {entry.impl}, where {limits.asked} was asked for")
-    if (entry.config.threads or 1) > limits.threads:
-        raise Unfit(f"its winner has more threads than its limit of {limits.threads}")
-    if limits.isa is not None and entry.config.isa not in (None, limits.isa):
-        raise Unfit(f"its winner is not of the instruction set {limits.isa}")
+        entry = _entry(document)
+        exact = keys.canonical(entry.document()) == keys.canonical(document)
+    except FastattnError as error:
+        raise InvalidEntry(f"invalid field: {error}") from None
+    except (LookupError, TypeError, ValueError, ArithmeticError, RecursionError) as error:
+        raise InvalidEntry(f"not an entry: {error!r:.200}") from None
+    _require(exact, "not an entry: unexpected fields")
     return entry
 
 
-def unusable(impl: str, config: Config, spec: CallSpec) -> str | None:
-    """Why this machine cannot compute a problem in this way; None if it can."""
-    implementation = load(impl)
-    if (reason := unsupported(implementation, spec)) is not None:
-        return reason
-    try:
-        implementation.configure(spec, config)
-    except FastattnError as error:
-        return str(error)
-    return None
-
-
-def _typed(value: Any, what: str, types: Mapping[str, tuple[type, ...]]) -> dict[str, Any]:
-    """`value`, if it has exactly these fields, of exactly these types: a bool is not an int."""
-    if not isinstance(value, dict) or value.keys() != types.keys():
-        raise Unfit(f"its {what} is not an object with the fields {', '.join(types)}")
-    for name, accepted in types.items():
-        if type(value[name]) not in accepted:
-            raise Unfit(f"its {what} has {name} = {value[name]!r:.40}")
-    return value
-
-
-def _spec(value: Any) -> CallSpec:
-    said = _typed(value, "problem", _PROBLEM)
-    window = said["window"]
-    reach = [] if window is None else [part for part in window if part is not None]
-    sizes = [said[name] for name in _SIZES]
-    if (
-        said["dtype"] not in DTYPES
-        or min(sizes) < 1
-        or max(sizes) > _LARGEST
-        or said["heads_q"] % said["heads_kv"]
-        or (window is not None and len(window) != 2)
-        or not all(type(part) is int and 0 <= part <= _LARGEST for part in reach)
-    ):
-        raise Unfit("its problem is not a valid one")
-    try:
-        return spec_of(
-            sizes,
-            said["dtype"],
-            causal=said["causal"],
-            window=None if window is None else (window[0], window[1]),
-        )
-    except FastattnError as error:
-        raise Unfit(f"its problem is not a valid one: {error}") from None
-
-
-def _key(value: dict[str, Any], spec: CallSpec) -> Key:
-    asked, threads, isa = (value.get(name) for name in ("asked", "threads", "isa"))
-    most = next(row.high for row in TUNABLES if row.name == "threads")
-    if (
-        asked not in ("auto", *REGISTRY)
-        or type(threads) is not int
-        or not 1 <= threads <= most
-        or not (isa is None or type(isa) is str)
-    ):
-        raise Unfit("its key has no limits")
-    key = keys.key_of(spec, asked, threads, isa)
-    if keys.canonical(key.document()) != keys.canonical(value):
-        raise Unfit("its key is not that of its problem")
-    return key
-
-
-def _winner(value: Any) -> dict[str, Any]:
-    said = _typed(value, "winner", _WINNER)
-    impl, config = said["impl"], said["config"]
-    if impl not in REGISTRY:
-        raise Unfit(f"its winner is {impl!r:.40}, which is no implementation")
-    if foreign := sorted(config.keys() - load(impl).TUNABLES):
-        raise Unfit(f"its winner {impl} has no Config.{foreign[0]:.40}")
-    try:
-        return {"impl": impl, "config": Config(**config)}
-    except FastattnError as error:
-        raise Unfit(f"its winner cannot be: {error}") from None
-
-
-def _date(text: str) -> str:
+def _entry(document: Any) -> Entry:
     import datetime
 
-    try:
-        same = datetime.datetime.strptime(text, _DATE).strftime(_DATE) == text
-    except ValueError:
-        same = False
-    if not same:
-        raise Unfit(f"its date is {text!r:.40}")
-    return text
+    _require(isinstance(document, dict), "not an object")
+    written = document["format"], document["version"]
+    _require(written == (_FORMAT, _VERSION), f"unknown format {written}")
+    problem, winner, limits = document["problem"], document["winner"], document["limits"]
+    threads, isa, requested = limits["threads"], limits["isa"], limits["requested"]
+    impl, config, isas = winner["impl"], winner["config"], document["environment"]["isas"]
+    _require(requested in ("auto", *REGISTRY), "invalid limits: requested")
+    _require(type(threads) is int and 1 <= threads <= MOST_THREADS, "invalid limits: threads")
+    _require(isa is None or isinstance(isa, str), "invalid limits: isa")
+    _require(isinstance(document["evidence"], dict), "evidence is not an object")
+    _require(impl in REGISTRY, f"unknown implementation {impl!r:.40}")
+    _require(requested in ("auto", impl), f"its winner is {impl}, but {requested} was requested")
+    lacking = sorted(config.keys() - load(impl).TUNABLES) if isinstance(config, dict) else ["?"]
+    _require(not lacking, f"invalid winning configuration: {impl} has no Config.{lacking}")
+    date = datetime.datetime.strptime(document["date"], _DATE)
+    found = Entry(
+        environment=document["environment"],
+        spec=_spec(problem),
+        requested=requested,
+        threads=threads,
+        isa=isa,
+        impl=impl,
+        config=Config(**config),
+        evidence=document["evidence"],
+        date=date.strftime(_DATE),
+    )
+    _require((found.config.threads or 1) <= threads, "its winner has more threads than its limit")
+    chosen = found.config.isa
+    _require(chosen in (None, isa or chosen), f"its winner's instruction set is not {isa}")
+    _require(chosen is None or chosen in isas, f"its machine has no instruction set {chosen}")
+    return found
+
+
+def _spec(problem: Any) -> CallSpec:
+    window = problem["window"]
+    reach = [] if window is None else [side for side in window if side is not None]
+    numbers = [*problem["shape"], *reach]
+    _require(
+        all(type(number) is int for number in numbers)
+        and min(problem["shape"]) > 0
+        and min(reach, default=0) >= 0
+        and isinstance(problem["causal"], bool)
+        and (window is None or len(window) == 2),
+        "invalid problem",
+    )
+    return spec_of(
+        problem["shape"],
+        problem["dtype"],
+        causal=problem["causal"],
+        window=None if window is None else (window[0], window[1]),
+    )
+
+
+def _require(condition: bool, reason: str) -> None:
+    if not condition:
+        raise InvalidEntry(reason)

@@ -10,17 +10,15 @@ import functools
 import itertools
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 from fastattn import _env
-from fastattn._machine import machine, native
+from fastattn._machine import cpu_fields, machine
 from fastattn._spec import CallSpec
 from fastattn._threads import thread_limit
 from fastattn._version import __version__
-
-if TYPE_CHECKING:
-    from pathlib import Path
+from fastattn.implementations import REGISTRY, load
 
 __all__ = [
     "TUNING_ABI",
@@ -28,17 +26,17 @@ __all__ = [
     "bucket",
     "candidates",
     "canonical",
-    "caps",
     "cpu",
     "digest",
     "environment",
     "here",
     "key_of",
+    "limits",
     "size_of",
 ]
 
-TUNING_ABI = 1
-"""To be raised when a field of `Config` changes its meaning: older wisdom is then foreign."""
+TUNING_ABI = 2
+"""To be raised when a field of `Config` changes its meaning: older wisdom is then ignored."""
 
 # As Linux names them, on x86 and on ARM.
 _CPU_FIELDS = (
@@ -52,7 +50,7 @@ _CPU_FIELDS = (
     "CPU part",
     "CPU revision",
 )
-# A neighbour is at most an octave away in each size; the nearest comes first.
+# Buckets that may lend a winner are at most an octave away in each size; the nearest come first.
 _STEPS = sorted(
     (step for step in itertools.product(range(-2, 3), repeat=3) if any(step)),
     key=lambda step: (sum(map(abs, step)), max(map(abs, step)), step),
@@ -61,15 +59,15 @@ _STEPS = sorted(
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A class of problems, the limits that hold for them, and which `impl` was asked for.
+    """A class of problems, the limits that hold for them, and the `impl` that was requested.
 
     `group`, the number of query heads per key head, is rounded up to a power of two, of which
     the exponent is kept; `heads` (B Hkv), `length_q`, `length_k` and the reach of `window` are
     buckets.
     """
 
-    op: str
-    asked: str
+    operation: str
+    requested: str
     dtype: str
     causal: bool
     window: tuple[int | None, int | None] | None
@@ -82,10 +80,6 @@ class Key:
     threads: int
     isa: str | None
 
-    def document(self) -> dict[str, Any]:
-        """The key as it is written down."""
-        return {field.name: getattr(self, field.name) for field in fields(self)}
-
 
 def bucket(count: int) -> int:
     """``round(2 log2 count)`` of a whole number from 1 up, exactly."""
@@ -94,48 +88,45 @@ def bucket(count: int) -> int:
 
 def size_of(spec: CallSpec) -> dict[str, int]:
     """The part of a key that follows from the shapes."""
-    g = spec
     return {
-        "dim": g.dim,
-        "dim_v": g.dim_v,
-        "group": (g.group - 1).bit_length(),
-        "heads": bucket(g.batch * g.heads_kv),
-        "length_q": bucket(g.length_q),
-        "length_k": bucket(g.length_k),
+        "dim": spec.dim,
+        "dim_v": spec.dim_v,
+        "group": (spec.group - 1).bit_length(),
+        "heads": bucket(spec.batch * spec.heads_kv),
+        "length_q": bucket(spec.length_q),
+        "length_k": bucket(spec.length_k),
     }
 
 
-def key_of(spec: CallSpec, asked: str, threads: int, isa: str | None) -> Key:
+def key_of(spec: CallSpec, requested: str, threads: int, isa: str | None) -> Key:
     """Key of a problem with work in it, under these limits."""
-    g = spec
     window = None
-    if g.window is not None:
-        left, right = (None if reach is None else bucket(reach + 1) for reach in g.window)
+    if spec.window is not None:
+        left, right = (None if reach is None else bucket(reach + 1) for reach in spec.window)
         window = left, right
     return Key(
-        op="attention",
-        asked=asked,
-        dtype=g.dtype.name,
-        causal=g.causal,
+        operation=spec.operation,
+        requested=requested,
+        dtype=spec.dtype.name,
+        causal=spec.causal,
         window=window,
         threads=threads,
         isa=isa,
-        **size_of(g),
+        **size_of(spec),
     )
 
 
 def candidates(key: Key) -> Iterator[tuple[Key, bool]]:
-    """Keys whose winners may serve `key`, the best first, and whether each is in its bucket.
+    """Keys whose winners may serve `key`, the nearest first, and whether each is in its bucket.
 
-    The best of all implementations is also the best of its own, so if one was asked for, what
+    The best of all implementations is also the best of its own, so if one was requested, what
     was found for "auto" may serve too.
     """
-    asked = dict.fromkeys((key.asked, "auto"))
     for heads, length_q, length_k in ((0, 0, 0), *_STEPS):
-        for name in asked:
+        for requested in dict.fromkeys((key.requested, "auto")):
             near = replace(
                 key,
-                asked=name,
+                requested=requested,
                 heads=key.heads + heads,
                 length_q=key.length_q + length_q,
                 length_k=key.length_k + length_k,
@@ -143,50 +134,37 @@ def candidates(key: Key) -> Iterator[tuple[Key, bool]]:
             yield near, not (heads or length_q or length_k)
 
 
-def caps() -> tuple[int, str | None]:
+def limits() -> tuple[int, str | None]:
     """Most threads that wisdom may choose, and the instruction set that is forced, if one is."""
     return thread_limit()[0], _env.forced_isa()
 
 
 @functools.cache
-def environment() -> dict[str, Any]:
-    """What timings depend on besides the problem: processor, limits, build.  Do not modify it."""
-    import hashlib  # here and below: a call without wisdom does not need these
-    import platform
-    from importlib import metadata
-    from pathlib import Path
+def environment(dtype: str, operation: str = "forward") -> dict[str, Any]:
+    """What timings depend on besides the problem: processor, limits, builds.  Do not modify it.
 
-    binding, _ = native()
-    extension = None
-    if binding is not None and binding.__file__ is not None:
-        try:
-            with open(binding.__file__, "rb") as file:
-                extension = hashlib.file_digest(file, "sha256").hexdigest()
-        except OSError:  # replaced by another installation, say
-            extension = "unreadable"
-    try:
-        numba = metadata.version("numba")
-    except metadata.PackageNotFoundError:
-        numba = None
+    Of the instruction sets, only those with a kernel for the data type count.
+    """
+    import platform
+
     described = machine()
     return {
         "system": platform.system(),
         "architecture": described.architecture,
-        "cpu": cpu(Path("/proc/cpuinfo")),
+        "cpu": cpu(),
         "usable_cpus": described.usable_cpus,
         "caches_bytes": dict(described.caches_bytes),
-        "isas": list(described.isas),
+        "isas": list(described.kernels.get(operation, {}).get(dtype, ())),
         "tuning_abi": TUNING_ABI,
         "fastattn": __version__,
-        "extension": extension,
-        "numba": numba,
+        "implementations": {name: load(name).fingerprint() for name in REGISTRY},
     }
 
 
 @functools.cache
-def here() -> str:
+def here(dtype: str, operation: str = "forward") -> str:
     """Digest of `environment`."""
-    return digest(environment())
+    return digest(environment(dtype, operation))
 
 
 if hasattr(os, "register_at_fork"):
@@ -194,29 +172,25 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=here.cache_clear)
 
 
-def cpu(cpuinfo: Path) -> str:
-    """Vendor, family, model and stepping; or what Python knows, if the file does not tell."""
+def cpu() -> str:
+    """Vendor, family, model and stepping; or what Python knows, if the system does not tell."""
     import platform
 
-    try:
-        first, _, _ = cpuinfo.read_text().partition("\n\n")
-    except OSError:
-        first = ""
-    lines = (line.partition(":") for line in first.splitlines())
-    told = {name.strip(): value.strip() for name, _, value in lines}
-    found = [told[name] for name in _CPU_FIELDS if told.get(name)]
+    fields = cpu_fields()
+    found = [fields[name] for name in _CPU_FIELDS if fields.get(name)]
     return "-".join(found) or platform.processor() or platform.machine()
 
 
 def canonical(value: Any) -> str:
     """The one JSON text of a value; ValueError or TypeError if it has none."""
-    import json
+    import json  # here and below: a call without wisdom does not need these
 
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
 def digest(value: Any) -> str:
-    """Name of a value, the same in every process."""
+    """Name of a value, the same in every process; a `Key` counts as its fields."""
     import hashlib
 
+    value = asdict(value) if isinstance(value, Key) else value
     return hashlib.sha256(canonical(value).encode()).hexdigest()[:32]

@@ -1,8 +1,8 @@
-"""Where entries lie: a folder for each machine and build, and in it a file for each key.
+"""The files of wisdom: a folder for each machine and build, and in it a file for each key.
 
-A file is written beside its place, moved there in one step, and never changed after that: a
-reader sees it whole, old or new, whoever else writes and whenever a writer is killed.  So there
-are no locks.
+A file is written under a temporary name, moved to its own in one step, and never changed after
+that: a reader sees it whole, old or new, whoever else writes and whenever a writer is killed.  So
+there are no locks.
 """
 
 from __future__ import annotations
@@ -16,13 +16,12 @@ from collections.abc import Callable, Iterator
 from fastattn import _env
 from fastattn._errors import WisdomError, format_error
 from fastattn._wisdom import keys
-from fastattn._wisdom.entry import Entry, Unfit, parse
+from fastattn._wisdom.entry import Entry, InvalidEntry, from_document, parse_json
 
 __all__ = [
     "changed",
     "clear_when_changed",
     "entries",
-    "files",
     "folder",
     "names",
     "read",
@@ -34,8 +33,8 @@ __all__ = [
 ]
 
 _VARIABLE = "FASTATTN_WISDOM_DIR"
-_LAYOUT = "v1"
-_LARGEST_BYTES = 64 * 1024 * 1024
+_LAYOUT = "v2"
+_MAX_BYTES = 64 * 1024 * 1024
 _LEFTOVER = ".tmp"
 _LEFTOVER_SECONDS = 3600  # no writer takes so long for an entry
 
@@ -43,12 +42,12 @@ _CLEARED: list[Callable[[], None]] = []
 
 
 def clear_when_changed(cache_clear: Callable[[], None]) -> None:
-    """Have a cache that depends on wisdom cleared when this process changes it, or forks."""
+    """Clear a cache that depends on wisdom whenever this process changes it, or forks."""
     _CLEARED.append(cache_clear)
 
 
 def changed() -> None:
-    """Clear what depends on wisdom."""
+    """Clear the caches that depend on wisdom."""
     for cache_clear in _CLEARED:
         cache_clear()
 
@@ -76,12 +75,12 @@ def names(path: str) -> frozenset[str]:
     except FileNotFoundError:
         return frozenset()
     except OSError as error:
-        report(path, f"it cannot be listed: {error.strerror}", "see to its permissions")
+        report(path, f"it cannot be listed: {error.strerror}", "check its permissions")
         return frozenset()
 
 
-def files() -> Iterator[str]:
-    """Paths of all files that should be entries, in a stable order.
+def entries() -> Iterator[tuple[str, Entry | InvalidEntry]]:
+    """Path of each file that should be an entry, and what is in it, in a stable order.
 
     Raises
     ------
@@ -89,25 +88,17 @@ def files() -> Iterator[str]:
         A folder cannot be listed.
     """
     root = folder()
-    if not os.path.isdir(root):
-        return
-    for environment in _listed(root):
-        below = os.path.join(root, environment)
-        if os.path.isdir(below):
-            for name in _listed(below):
+    below = [os.path.join(root, name) for name in _listed(root)] if os.path.isdir(root) else []
+    for environment in filter(os.path.isdir, below):
+        for name in _listed(environment):
+            path = os.path.join(environment, name)
+            try:
                 if name.endswith(".json"):
-                    yield os.path.join(below, name)
-
-
-def entries() -> Iterator[tuple[str, Entry | Unfit]]:
-    """Path of each file, and what is in it."""
-    for path in files():
-        try:
-            yield path, read(path)
-        except FileNotFoundError:  # another process forgot it
-            continue
-        except Unfit as unfit:
-            yield path, unfit
+                    yield path, read(path)
+            except FileNotFoundError:  # another process forgot it
+                continue
+            except InvalidEntry as error:
+                yield path, error
 
 
 def read(path: str) -> Entry:
@@ -117,37 +108,37 @@ def read(path: str) -> Entry:
     ------
     FileNotFoundError
         It is gone.
-    Unfit
+    InvalidEntry
         It holds no entry, or one that belongs elsewhere.
     """
     try:
         if not os.path.isfile(path):
             os.stat(path)
-            raise Unfit("it is no file")  # opening a pipe would wait
+            raise InvalidEntry("it is not a file")  # opening a pipe would block
         with open(path, "rb") as file:
-            data = file.read(_LARGEST_BYTES + 1)
+            data = file.read(_MAX_BYTES + 1)
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise Unfit(f"it cannot be read: {error.strerror}") from None
-    if len(data) > _LARGEST_BYTES:
-        raise Unfit(f"it is larger than {_LARGEST_BYTES} bytes")
-    entry = parse(data)
-    if entry.place != tuple(path.split(os.sep)[-2:]):
-        raise Unfit("it belongs to another machine, build or problem")
+        raise InvalidEntry(f"it cannot be read: {error.strerror}") from None
+    if len(data) > _MAX_BYTES:
+        raise InvalidEntry(f"it is larger than {_MAX_BYTES} bytes")
+    entry = from_document(parse_json(data))
+    if entry.location != tuple(path.split(os.sep)[-2:]):
+        raise InvalidEntry("it belongs to another machine, build or problem")
     return entry
 
 
 def write(entry: Entry) -> str:
-    """Put an entry in its place, whatever was there, and return the path.
+    """Write an entry, whatever was there before, and return the path.
 
     Raises
     ------
     WisdomError
         It cannot be written.
     """
-    path = os.path.join(folder(), *entry.place)
-    with _taught(path):
+    path = os.path.join(folder(), *entry.location)
+    with _explained(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
     replace_file(path, keys.canonical(entry.document()))
     changed()
@@ -163,22 +154,22 @@ def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
         It cannot be written; the message names `argument`.
     """
     path = os.path.realpath(path)
-    beside, name = os.path.split(path)
-    written = os.path.join(beside, f".{name}.{os.urandom(8).hex()}{_LEFTOVER}")
-    with _taught(path, argument):
+    parent, name = os.path.split(path)
+    temporary = os.path.join(parent, f".{name}.{os.urandom(8).hex()}{_LEFTOVER}")
+    with _explained(path, argument):
         if os.path.exists(path) and not os.path.isfile(path):  # a device, not to be replaced
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             return
         try:
-            with open(written, "x", encoding="utf-8") as file:
+            with open(temporary, "x", encoding="utf-8") as file:
                 file.write(text)
                 file.flush()
                 os.fsync(file.fileno())
-            os.replace(written, path)
+            os.replace(temporary, path)
         except BaseException:
             with contextlib.suppress(OSError):
-                os.unlink(written)
+                os.unlink(temporary)
             raise
 
 
@@ -190,15 +181,14 @@ def remove(path: str) -> None:
     WisdomError
         It cannot be removed.
     """
-    with _taught(path), contextlib.suppress(FileNotFoundError):
+    with _explained(path), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     changed()
 
 
 def remove_leftovers() -> None:
-    """Remove the half-written files of writers that were killed long ago."""
-    root = folder()
-    for below, _, found in os.walk(root):
+    """Remove the temporary files of writers that were killed long ago."""
+    for below, _, found in os.walk(folder()):
         for name in found:
             path = os.path.join(below, name)
             with contextlib.suppress(OSError):
@@ -208,23 +198,23 @@ def remove_leftovers() -> None:
 
 
 @functools.cache
-def report(path: str, reason: str, remedy: str) -> None:
-    """Log, once per process, that a file or folder is passed over."""
+def report(path: str, reason: str, fix: str) -> None:
+    """Log, once per process, that a file or folder is ignored."""
     import logging
 
     log = logging.getLogger("fastattn")
     log.addHandler(logging.NullHandler())
-    log.warning("wisdom passes over %s: %s; to mend it: %s", path, reason, remedy)
+    log.warning("ignoring wisdom file %s: %s.  Fix: %s", path, reason, fix)
 
 
 def _listed(path: str) -> list[str]:
-    with _taught(path):
+    with _explained(path):
         return sorted(os.listdir(path))
 
 
 @contextlib.contextmanager
-def _taught(path: str, argument: str = _VARIABLE) -> Iterator[None]:
-    """Turn the system's refusals into errors that say what to do about them."""
+def _explained(path: str, argument: str = _VARIABLE) -> Iterator[None]:
+    """Turn the system's errors into ours."""
     try:
         yield
     except OSError as error:
@@ -232,7 +222,7 @@ def _taught(path: str, argument: str = _VARIABLE) -> Iterator[None]:
             format_error(
                 argument,
                 f"{path}: {error.strerror}",
-                "a place that can be read and written",
-                "see to its permissions, or name another",
+                "a path that can be read and written",
+                "check its permissions, or name another",
             )
         ) from error

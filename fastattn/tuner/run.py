@@ -12,6 +12,7 @@ import numpy as np
 from fastattn import _wisdom
 from fastattn._errors import ArgumentError, FastattnError, UnavailableError, format_error
 from fastattn._spec import CallSpec
+from fastattn._wisdom.entry import describe
 from fastattn.implementations import load
 from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.record import Search
@@ -21,7 +22,7 @@ from fastattn.tuner.select import Standing
 from fastattn.tuner.space import SPACES, STUDIED, Point, Space, candidate, default_point, kernel
 from fastattn.tuner.strategies import make
 from fastattn.tuner.system import SystemLoad, SystemMonitor
-from fastattn.tuner.workload import describe, spec_of
+from fastattn.tuner.workload import spec_of
 
 __all__ = ["space_of", "tune"]
 
@@ -166,7 +167,7 @@ def tune(
     if reasons:
         return result
     try:
-        path = _wisdom.remember(spec, result.impl, result.config, result.to_json(), asked=impl)
+        path = _wisdom.remember(spec, result.impl, result.config, result.to_json(), requested=impl)
     except FastattnError as error:
         return dataclasses.replace(result, not_remembered=str(error))
     return dataclasses.replace(result, remembered=path)

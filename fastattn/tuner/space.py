@@ -15,12 +15,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from fastattn import _env
 from fastattn._config import TUNABLES, Config
 from fastattn._errors import ConfigError, format_error
 from fastattn._machine import machine
 from fastattn._spec import CallSpec
-from fastattn._threads import thread_limit
+from fastattn._wisdom.keys import limits
 from fastattn.implementations import REGISTRY, load, unsupported
 
 __all__ = [
@@ -306,9 +305,9 @@ def default_point(space: Space, spec: CallSpec) -> Point:
 def _field_genes(spec: CallSpec, fields: set[str], default: Mapping[str, Value]) -> list[Gene]:
     """Genes of the fields of `Config`; their values are within what wisdom may choose."""
     rows, keys = max(1, spec.length_q * spec.group), max(1, spec.length_k)
+    most, forced = limits()
     values: dict[str, Sequence[Value]] = {}
     if "isa" in fields:
-        forced = _env.forced_isa()
         isas = [forced] if forced else machine().kernels[spec.operation][spec.dtype.name][:_ISAS]
         values["isa"] = list(dict.fromkeys([*isas, default.get("isa", isas[0])]))
     if "block_q" in fields:
@@ -316,7 +315,6 @@ def _field_genes(spec: CallSpec, fields: set[str], default: Mapping[str, Value])
     if "block_k" in fields:
         values["block_k"] = _ladder(_BLOCK_K, keys, default.get("block_k"))
     if "threads" in fields:
-        most = thread_limit()[0]
         doubling = (2**i for i in range(most.bit_length()))
         values["threads"] = sorted({*doubling, most, int(default.get("threads", 1))})
     if "keys_per_split" in fields and rows <= _MAX_SPLIT_ROWS and keys >= 2 * _MIN_SPLIT_KEYS:

@@ -12,7 +12,7 @@ from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, UnavailableError, format_error
 from fastattn._spec import CallSpec
 
-__all__ = ["describe", "numpy_dtype", "spec_of"]
+__all__ = ["numpy_dtype", "spec_of"]
 
 
 def spec_of(shape: Sequence[int], dtype: str, causal: bool) -> CallSpec:
@@ -49,8 +49,3 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
             format_error("dtype", repr(name), ", ".join(DTYPES), "correct the name")
         )
     return np.dtype(name)
-
-
-def describe(spec: CallSpec) -> str:
-    """The problem's axes, data type and causal mask."""
-    return f"{spec} causal" if spec.causal else str(spec)

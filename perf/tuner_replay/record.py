@@ -111,7 +111,7 @@ class _Growing:
             "workload": workload.described(),
             "method": "blocks of 5 to 20 ms, as the tuner's: the lower quartile of their calls",
             "processor": fastattn.machine().processor,
-            "environment": environment(),
+            "environment": environment(workload.case.dtype),
             "versions": {"python": platform.python_version(), "numpy": np.__version__},
         }
         self._rounds: list[NDArray[np.float64]] = []
