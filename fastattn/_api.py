@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
 
 from fastattn._config import Config
-from fastattn._errors import ArgumentTypeError, format_error
 from fastattn._normalise import normalise
 from fastattn._plan import Explanation, explain_plan, plan
 
@@ -15,6 +14,25 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Array: TypeAlias = "NDArray[Any]"
+_Window: TypeAlias = "tuple[int | None, int | None] | None"
+_Align: TypeAlias = "Literal['top_left', 'bottom_right'] | int | _Array | None"
+_Impl: TypeAlias = Literal["auto", "cython", "numba", "numpy"]
+
+
+class _Options(TypedDict, total=False):
+    """Keywords that the overloads of `attention` share."""
+
+    mask: _Array | None
+    causal: bool
+    window: _Window
+    align: _Align
+    scale: float | None
+    softcap: float | None
+    kv_lengths: int | _Array | None
+    sinks: _Array | None
+    out: _Array | None
+    impl: _Impl
+    config: Config | None
 
 
 @overload
@@ -23,37 +41,12 @@ def attention(
     k: _Array,
     v: _Array,
     *,
-    mask: _Array | None = ...,
-    causal: bool = ...,
-    window: tuple[int | None, int | None] | None = ...,
-    align: str | int | _Array | None = ...,
-    scale: float | None = ...,
-    softcap: float | None = ...,
-    kv_lengths: int | _Array | None = ...,
-    sinks: _Array | None = ...,
     return_lse: Literal[False] = ...,
-    out: _Array | None = ...,
-    impl: str = ...,
-    config: Config | None = ...,
+    **options: Unpack[_Options],
 ) -> _Array: ...
 @overload
 def attention(
-    q: _Array,
-    k: _Array,
-    v: _Array,
-    *,
-    mask: _Array | None = ...,
-    causal: bool = ...,
-    window: tuple[int | None, int | None] | None = ...,
-    align: str | int | _Array | None = ...,
-    scale: float | None = ...,
-    softcap: float | None = ...,
-    kv_lengths: int | _Array | None = ...,
-    sinks: _Array | None = ...,
-    return_lse: Literal[True],
-    out: _Array | None = ...,
-    impl: str = ...,
-    config: Config | None = ...,
+    q: _Array, k: _Array, v: _Array, *, return_lse: Literal[True], **options: Unpack[_Options]
 ) -> tuple[_Array, _Array]: ...
 def attention(
     q: _Array,
@@ -62,15 +55,15 @@ def attention(
     *,
     mask: _Array | None = None,
     causal: bool = False,
-    window: tuple[int | None, int | None] | None = None,
-    align: str | int | _Array | None = None,
+    window: _Window = None,
+    align: _Align = None,
     scale: float | None = None,
     softcap: float | None = None,
     kv_lengths: int | _Array | None = None,
     sinks: _Array | None = None,
     return_lse: bool = False,
     out: _Array | None = None,
-    impl: str = "auto",
+    impl: _Impl = "auto",
     config: Config | None = None,
 ) -> _Array | tuple[_Array, _Array]:
     r"""Exact scaled-dot-product attention, ``softmax(scale * q k^T) v``.
@@ -92,7 +85,7 @@ def attention(
     mask : ndarray, optional
         Broadcastable to (..., Hq, Lq, Lk).  A boolean mask is True where a query may attend
         to a key.  A floating mask, of q's data type or float32, is added to the scores: -inf
-        hides a key; any finite value, ``finfo.min`` included, is only a number.
+        masks a key; any finite value, ``finfo.min`` included, is only a number.
     causal : bool, default False
         Query i sees key j only if ``j <= i + offset``; see `align`.
     window : (int or None, int or None), optional
@@ -115,7 +108,7 @@ def attention(
     softcap : float, optional
         Replaces each score s by ``softcap * tanh(s / softcap)``.
     kv_lengths : int or ndarray of int, optional
-        Broadcastable to the batch axes; keys at or past the length are hidden.
+        Broadcastable to the batch axes; keys at or past the length are masked.
     sinks : ndarray, (Hq,), optional
         Extra logits, one per query head, that take part in the softmax's denominator only.
     return_lse : bool, default False
@@ -146,7 +139,7 @@ def attention(
 
     Notes
     -----
-    A row that sees no key gives zeros, and lse = -inf.  NaN or infinity in a hidden key
+    A row that sees no key gives zeros, and lse = -inf.  NaN or infinity in a masked key
     or value never reaches the result; in a visible one it stays in the rows that see it.
     A row's result does not depend on which other rows or batches are computed with it
     (for a given `config`; with ``impl="numpy"`` only as far as that holds for BLAS).
@@ -156,12 +149,12 @@ def attention(
 
     16-bit types are computed in float32 and rounded once.  The error against exact
     arithmetic is at most twice that of the plain three-step computation in the same
-    type, plus a few roundings of the largest value, which that computation may be spared
-    by luck if rows and keys are few.  Time is O(Hq Lq Lk (D + Dv)) for each batch entry,
-    less what `causal`, `window`, `kv_lengths` and whole tiles of `mask` hide.  Memory beyond
-    inputs and result is, for "cython" and "numba", O(threads * (block_q + block_k) *
-    (D + Dv)) and, if few rows meet many keys, the results of each part of the keys; for
-    "numpy", O(B Hq Lq Lk) and copies of 16-bit keys and values.
+    type, plus a few ulp of max |v| (that computation can be accidentally exact on tiny
+    problems).  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less the tiles that
+    `causal`, `window`, `kv_lengths` or `mask` mask completely.  Memory beyond inputs and
+    result is, for "cython" and "numba", O(threads * (block_q + block_k) * (D + Dv)) and, if
+    the keys are split, a partial result for each split; for "numpy", O(B Hq Lq Lk) and copies
+    of 16-bit keys and values.
 
     The GIL is released while "cython" and "numba" compute.
 
@@ -189,15 +182,32 @@ def attention(
     return problem.out if problem.lse is None else (problem.out, problem.lse)
 
 
-def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
+def explain(
+    q: _Array,
+    k: _Array,
+    v: _Array,
+    *,
+    mask: _Array | None = None,
+    causal: bool = False,
+    window: _Window = None,
+    align: _Align = None,
+    scale: float | None = None,
+    softcap: float | None = None,
+    kv_lengths: int | _Array | None = None,
+    sinks: _Array | None = None,
+    return_lse: bool = False,
+    out: _Array | None = None,
+    impl: _Impl = "auto",
+    config: Config | None = None,
+) -> Explanation:
     """Tell how `attention` would compute this call, without computing it.
 
     Parameters
     ----------
     q, k, v : ndarray
-        As for `attention`.
-    **arguments
-        The other arguments of `attention`; checked in the same way.
+        As for `attention`, and checked in the same way.
+    mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out, impl, config
+        As for `attention`, and checked in the same way.
 
     Returns
     -------
@@ -217,14 +227,7 @@ def explain(q: _Array, k: _Array, v: _Array, **arguments: Any) -> Explanation:
     >>> fastattn.explain(x, x, x, impl="numpy").impl
     'numpy'
     """
-    settings: dict[str, Any] = dict(attention.__kwdefaults__ or {})
-    for name in arguments:
-        if name not in settings:
-            raise ArgumentTypeError(
-                format_error(
-                    name, "an unknown argument", f"{', '.join(settings)}", "correct the name"
-                )
-            )
-    settings.update(arguments)
-    impl, config = settings.pop("impl"), settings.pop("config")
-    return explain_plan(normalise(q, k, v, **settings).spec, impl, config)
+    problem = normalise(
+        q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
+    )
+    return explain_plan(problem.spec, impl, config)

@@ -14,7 +14,7 @@ import itertools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -132,7 +132,7 @@ class Live:
         for impl, dtype in sorted({(one.impl, one.dtype) for one in found}):
             tiny = np.ones((2, 2), numpy_dtype(dtype))
             with contextlib.suppress(Exception):  # its points will fail, each with the reason
-                attention(tiny, tiny, tiny, impl=impl)
+                attention(tiny, tiny, tiny, impl=cast("Any", impl))
         self.preparation_seconds += self._clock() - begin
 
     def sample(self, point: Point) -> float:
