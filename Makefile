@@ -83,7 +83,7 @@ history: $(VENV)/.bench
 	$(BIN)/python -m perf.history $(or $(STEPS),10) $(ARGS)
 
 roofline: $(VENV)/.installed
-	$(BIN)/python -m benchmarks.roofline
+	$(BIN)/python -m perf.roofline $(ARGS)
 
 tuned: $(VENV)/.installed
 	$(BIN)/python -m perf.tuned_calls $(ARGS)

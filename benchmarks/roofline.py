@@ -1,7 +1,5 @@
 """Fraction of peak: the time that the machine's limits allow over the time that a call takes.
 
-    python -m benchmarks.roofline --threads 2
-
 A call cannot be faster than its useful multiplications and additions at the machine's FMA peak,
 nor faster than reading K and V once at its streaming rate; the longer of the two times is the
 peak's time.  Both limits come from `fastattn.roofline` and are probed in turn with the calls of
@@ -12,11 +10,7 @@ asv looks for numbers that grow, so `bench_roofline` tracks the inverse: time ov
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import statistics
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -117,55 +111,3 @@ def child(request_json: str) -> None:
                 samples[impl], samples[f"{impl} unmasked"]
             )
     print(json.dumps(answer))
-
-
-def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:
-    """One row of the table."""
-    head = f"{name:<20} {impl:<7}"
-    reason = cell.failed or cell.skipped
-    if reason is not None:
-        return f"{head} {reason.splitlines()[-1]}"
-    seconds = statistics.median(cell.time)
-    fractions = sorted(1 / value for value in cell.time_over_peak)
-    masked = statistics.median(cell.time_over_unmasked or [float("nan")])
-    return (
-        f"{head} {1e3 * seconds:9.3f} {work(case) / seconds / 1e9:9.1f}"
-        f" {bytes_read(case) / seconds / 1e9:9.1f} {statistics.median(fractions):9.3f}"
-        f"  {fractions[0]:.3f} - {fractions[-1]:.3f}"
-        + (f"  {masked:.3f} of unmasked" if cell.time_over_unmasked else "")
-    )
-
-
-def main() -> int:
-    """Run the command; exit status 2 if a call is wrong or dies, 130 if stopped."""
-    cases = common.REGIMES | common.MASKED
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.roofline", description=__doc__)
-    parser.add_argument("regimes", nargs="*", help=f"of {', '.join(cases)}; default all")
-    parser.add_argument("--impl", nargs="+", choices=common.IMPLS, default=["cython"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")
-    options = parser.parse_args()
-    unknown = set(options.regimes) - set(cases)
-    if unknown:
-        parser.error(f"no regime {', '.join(sorted(unknown))}; there are {', '.join(cases)}")
-    if "numpy" in options.impl and options.threads != common.THREADS:
-        parser.error(f"numpy is measured on {common.THREADS} thread")
-    os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)) | common.UNTUNED)
-    profile = replace(common.profile(), rounds=options.rounds)
-    print(f"{options.threads} thread(s); fraction of peak: median and range over the rounds\n")
-    print(f"{'regime':<20} {'impl':<7} {'ms':>9} {'GFLOP/s':>9} {'K,V GB/s':>9} {'of peak':>9}")
-    failed = False
-    try:
-        for name in options.regimes or cases:
-            found = measure({name: cases[name]}, options.impl, profile, options.threads)
-            for (_, impl), cell in found.items():
-                print(row(name, cases[name], impl, cell), flush=True)
-                failed = failed or cell.failed is not None
-    except KeyboardInterrupt:
-        print("\nStopped: this is what there is.")
-        return 130
-    return 2 if failed else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -11,7 +11,6 @@ import ast
 import itertools
 import json
 import math
-import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -19,8 +18,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import conditions
 from benchmarks.common import IMPLS
+from perf import conditions
+from perf.summary import geometric_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -250,7 +250,7 @@ def _mean(values: Iterable[float | None]) -> float | None:
     if None in found:
         return None
     finite = [v for v in found if v is not None and math.isfinite(v)]
-    return statistics.geometric_mean(finite) if finite else math.nan
+    return geometric_mean(finite)
 
 
 def _worst(values: Iterable[float | None]) -> float | None:

@@ -24,9 +24,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
-from benchmarks import common, conditions
-from perf import report, vendor
-from perf.bar import bar
+from benchmarks import common
+from benchmarks.conditions import RECORD_VARIABLE
+from perf import conditions, report, vendor
+from perf.progress import bar
 
 ROOT = Path(__file__).resolve().parent.parent
 LOG = Path(".asv/run.log")
@@ -249,7 +250,7 @@ def session(machine: str | None) -> Iterator[Session]:
             "PYTHONUNBUFFERED": "1",
             common.PROGRESS_VARIABLE: str(note),
             common.CPUS_VARIABLE: ",".join(map(str, usable_cpus())),
-            conditions.RECORD_VARIABLE: str(noted),
+            RECORD_VARIABLE: str(noted),
         }
         yield Session(name, log, environment, noted)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import functools
 import json
-import math
 import statistics
 import sys
 import tempfile
@@ -27,6 +26,7 @@ from typing import Any
 from benchmarks import common, oracle, sampling
 from benchmarks.child import ask
 from benchmarks.common import Case, Profile
+from perf.summary import geometric_mean
 
 CASES = {
     **common.WORKLOADS,
@@ -151,7 +151,7 @@ def main() -> int:
             ratios.append(statistics.median(found["ratios"]))
             print(row(name, found), flush=True)
     if ratios:
-        mean = math.exp(statistics.fmean(map(math.log, ratios)))
+        mean = geometric_mean(ratios)
         print(f"\ngeometric mean {mean:.3f}, largest {max(ratios):.3f} (bar {MOST})")
     return status or int(any(ratio > MOST for ratio in ratios))
 

@@ -22,6 +22,7 @@ from asv_runner.benchmarks.mark import SkipNotImplemented
 ROOT = Path(__file__).resolve().parent.parent
 from benchmarks import child, common, oracle, roofline, sampling  # noqa: E402
 from benchmarks.common import Case, Profile  # noqa: E402
+from perf import roofline as command  # noqa: E402
 
 # --- Agreement before timing -----------------------------------------------------------
 
@@ -314,21 +315,21 @@ def test_the_command_prints_a_row_a_regime(
             for impl in impls
         }
 
-    monkeypatch.setattr(roofline, "measure", measure)
-    command = ["roofline", "blocks-2k", "--threads", "2", "--impl", "cython"]
-    monkeypatch.setattr(sys, "argv", command)
-    assert roofline.main() == 0
+    monkeypatch.setattr(command, "measure", measure)
+    words = ["roofline", "blocks-2k", "--threads", "2", "--impl", "cython"]
+    monkeypatch.setattr(sys, "argv", words)
+    assert command.main() == 0
     (line,) = [text for text in capsys.readouterr().out.splitlines() if "blocks-2k" in text]
     flops = roofline.work(common.MASKED["blocks-2k"]) / 1e-3 / 1e9
     assert {"1.000", f"{flops:.1f}", "0.375", "0.250", "0.500"} <= set(line.split())
-    monkeypatch.setattr(sys, "argv", [*command, "numba"])
-    assert roofline.main() == 2
+    monkeypatch.setattr(sys, "argv", [*words, "numba"])
+    assert command.main() == 2
     assert "long story" in capsys.readouterr().out
-    for wrong, words in ((["seven"], "no regime seven"), (["--impl", "numpy"], "1 thread")):
-        monkeypatch.setattr(sys, "argv", [*command[:1], *wrong, *command[2:4]])
+    for wrong, told in ((["seven"], "no regime seven"), (["--impl", "numpy"], "1 thread")):
+        monkeypatch.setattr(sys, "argv", [*words[:1], *wrong, *words[2:4]])
         with pytest.raises(SystemExit):
-            roofline.main()
-        assert words in capsys.readouterr().err
+            command.main()
+        assert told in capsys.readouterr().err
 
 
 def test_the_command_may_be_stopped(
@@ -342,8 +343,8 @@ def test_the_command_may_be_stopped(
             raise KeyboardInterrupt
         return {(name, "cython"): sampling.Cell(skipped="not here") for name in cases}
 
-    monkeypatch.setattr(roofline, "measure", measure)
+    monkeypatch.setattr(command, "measure", measure)
     monkeypatch.setattr(sys, "argv", ["roofline", "bert", "small", "dim-256"])
-    assert roofline.main() == 130
+    assert command.main() == 130
     printed = capsys.readouterr().out
-    assert "bert" in printed and "Stopped" in printed and "dim-256" not in printed
+    assert "bert" in printed and "Interrupted" in printed and "dim-256" not in printed

@@ -17,9 +17,9 @@ import pytest
 pytest.importorskip("asv", reason="the extra [bench] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
-from benchmarks import bench_memory, bench_overhead, common, conditions  # noqa: E402
+from benchmarks import bench_memory, bench_overhead, common  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
-from perf import report, run  # noqa: E402
+from perf import conditions, report, run  # noqa: E402
 
 # --- The table -------------------------------------------------------------------------
 

@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
-from benchmarks import common, conditions, sampling
+from benchmarks import common, sampling
+from benchmarks import conditions as measured
 from benchmarks.conditions import Disturbance, Watch
-from perf import run
+from perf import conditions, run
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -22,7 +23,7 @@ linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /
 def test_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     monkeypatch.delenv("FASTATTN_ISA", raising=False)
-    found = conditions.facts()
+    found = measured.facts()
     assert found["cpus"] == sorted(os.sched_getaffinity(0))
     assert found["variables"]["OMP_NUM_THREADS"] == "1"
     assert found["variables"]["FASTATTN_ISA"] is None
@@ -34,7 +35,7 @@ def test_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_forces_a_librarys_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert conditions.forced({"OMP_NUM_THREADS": "2", "FASTATTN_ISA": None}) is None
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    words = conditions.forced(conditions.facts()["variables"])
+    words = conditions.forced(measured.facts()["variables"])
     assert words is not None
     assert "OPENBLAS_CORETYPE=Haswell" in words
 
@@ -44,9 +45,9 @@ def test_thread_pools_where_they_can_be_asked(monkeypatch: pytest.MonkeyPatch) -
     info = [{"internal_api": "openblas", "num_threads": 1, "version": "0.3", "filepath": "/x"}]
     module.threadpool_info = lambda: info
     monkeypatch.setitem(sys.modules, "threadpoolctl", module)
-    assert conditions.pools() == [{"internal_api": "openblas", "num_threads": 1, "version": "0.3"}]
+    assert measured.pools() == [{"internal_api": "openblas", "num_threads": 1, "version": "0.3"}]
     monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert conditions.pools() is None
+    assert measured.pools() is None
 
 
 def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
@@ -54,9 +55,9 @@ def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
     stat.write_text(
         "cpu  0 0 0 0 0 0 0 9 0 0\ncpu0 0 0 0 0 0 0 0 4 0 0\ncpu10 0 0 0 0 0 0 0 5 0 0\n"
     )
-    assert conditions.steal_ticks([0], str(stat)) == 4
-    assert conditions.steal_ticks([0, 10], str(stat)) == 9
-    assert conditions.steal_ticks([0], str(tmp_path / "none")) == 0
+    assert measured.steal_ticks([0], str(stat)) == 4
+    assert measured.steal_ticks([0, 10], str(stat)) == 9
+    assert measured.steal_ticks([0], str(tmp_path / "none")) == 0
 
 
 def test_time_in_which_we_did_not_run_is_lost() -> None:
@@ -123,7 +124,7 @@ def test_every_round_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     cases = {("tiny", "float32"): common.Case(1, 1, 1, 8, 8, 4)}
     sampling.measure(cases, ("numpy",), profile)
     assert not note.exists()  # nobody asked
-    monkeypatch.setenv(conditions.RECORD_VARIABLE, str(note))
+    monkeypatch.setenv(measured.RECORD_VARIABLE, str(note))
     cells = sampling.measure(cases, ("numpy",), profile)
     assert cells[("tiny", "float32"), "numpy"].failed is None
     entries = [json.loads(line) for line in note.read_text().splitlines()]

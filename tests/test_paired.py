@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from perf import exact
+from perf import summary
 from perf.paired import rule
 from perf.paired.engine import (
     Comparison,
@@ -28,7 +28,7 @@ from perf.paired.rule import Round, Rule, Turn, judge, summarise
 def test_tail_counts_tosses() -> None:
     tosses = list(itertools.product((0, 1), repeat=6))
     for most in range(7):
-        assert exact.tail(most, 6) == sum(sum(t) <= most for t in tosses) / 64
+        assert summary.tail(most, 6) == sum(sum(t) <= most for t in tosses) / 64
 
 
 @pytest.mark.parametrize("count", [1, 5, 6, 12, 17, 33])
@@ -36,40 +36,40 @@ def test_interval_covers_as_often_as_it_says(count: int) -> None:
     """On a skewed distribution, with median log 2."""
     rng, found, times = random.Random(count), 0, 3000
     for _ in range(times):
-        interval = exact.sign_interval([rng.expovariate(1) for _ in range(count)], 0.95)
+        interval = summary.sign_interval([rng.expovariate(1) for _ in range(count)], 0.95)
         found += interval.low <= math.log(2) <= interval.high
-    low, high = exact.clopper_pearson(found, times, 0.999)
+    low, high = summary.clopper_pearson(found, times, 0.999)
     assert low <= interval.coverage <= high
     assert (interval.coverage >= 0.95) == (count >= 6)
 
 
 def test_interval_is_the_shortest_that_covers() -> None:
-    interval = exact.sign_interval(range(12), 0.95)
+    interval = summary.sign_interval(range(12), 0.95)
     assert (interval.low, interval.high) == (2, 9)
     assert interval.coverage == 1 - 2 * (1 + 12 + 66) / 4096
-    assert exact.sign_interval(range(12), 0.99).low == 1
-    assert exact.sign_interval([], 0.95).high == math.inf
+    assert summary.sign_interval(range(12), 0.99).low == 1
+    assert summary.sign_interval([], 0.95).high == math.inf
 
 
 def test_sign_test() -> None:
-    assert exact.sign_p([0.1] * 10) == 2 / 1024
-    assert exact.sign_p([-0.1] * 9 + [5]) == 2 * 11 / 1024
-    assert exact.sign_p([0.1] * 9 + [0.0]) == 2 * 11 / 1024  # a zero does not help
-    assert exact.sign_p([1, -1]) == 1
+    assert summary.sign_p([0.1] * 10) == 2 / 1024
+    assert summary.sign_p([-0.1] * 9 + [5]) == 2 * 11 / 1024
+    assert summary.sign_p([0.1] * 9 + [0.0]) == 2 * 11 / 1024  # a zero does not help
+    assert summary.sign_p([1, -1]) == 1
 
 
 def test_holm() -> None:
-    assert exact.holm([0.01, 0.04, 0.03], 3) == pytest.approx([0.03, 0.06, 0.06])
-    assert exact.holm([0.01, 0.02], 10) == pytest.approx([0.1, 0.18])
-    assert exact.holm([0.5], 4) == [1]
-    assert exact.holm([], 4) == []
+    assert summary.holm([0.01, 0.04, 0.03], 3) == pytest.approx([0.03, 0.06, 0.06])
+    assert summary.holm([0.01, 0.02], 10) == pytest.approx([0.1, 0.18])
+    assert summary.holm([0.5], 4) == [1]
+    assert summary.holm([], 4) == []
 
 
 def test_bounds_of_counts() -> None:
-    assert exact.clopper_pearson(0, 300) == pytest.approx((0, 1 - 0.025 ** (1 / 300)), abs=1e-9)
-    assert exact.clopper_pearson(5, 10) == pytest.approx((0.18709, 0.81291), abs=1e-5)
-    assert exact.clopper_pearson(7, 7)[1] == 1
-    low, high = exact.clopper_pearson(9500, 10000)
+    assert summary.clopper_pearson(0, 300) == pytest.approx((0, 1 - 0.025 ** (1 / 300)), abs=1e-9)
+    assert summary.clopper_pearson(5, 10) == pytest.approx((0.18709, 0.81291), abs=1e-5)
+    assert summary.clopper_pearson(7, 7)[1] == 1
+    low, high = summary.clopper_pearson(9500, 10000)
     assert (low, high) == pytest.approx((0.94554, 0.95419), abs=2e-5)
 
 
@@ -152,10 +152,10 @@ def test_words(values: list[float], p: float | None, word: str) -> None:
 def test_rounds_suffice_for_a_verdict_with_one_to_the_contrary() -> None:
     for family in (1, 8, 40):
         wanted = Rule().confirming(family)
-        p = exact.sign_p([0.1] * (wanted - 1) + [-0.1])
-        assert exact.holm([p], family)[0] * Rule().looks <= Rule().alpha
-        p = exact.sign_p([0.1] * (wanted - 2) + [-0.1])
-        assert exact.holm([p], family)[0] * Rule().looks > Rule().alpha
+        p = summary.sign_p([0.1] * (wanted - 1) + [-0.1])
+        assert summary.holm([p], family)[0] * Rule().looks <= Rule().alpha
+        p = summary.sign_p([0.1] * (wanted - 2) + [-0.1])
+        assert summary.holm([p], family)[0] * Rule().looks > Rule().alpha
 
 
 class Simulated:

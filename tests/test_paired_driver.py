@@ -19,9 +19,9 @@ from perf.paired import __main__ as command
 from perf.paired import builds, calibrate, engine, live, workers
 from perf.paired.cells import BENCHMARKS, SUITES, Cell, cells
 from perf.paired.engine import SourceError
-from perf.paired.progress import Progress
 from perf.paired.rule import Round, Rule
 from perf.paired.workers import Pace, Process, Side, WorkerError, Workers
+from perf.progress import Progress
 
 pytestmark = pytest.mark.skipif(
     not hasattr(os, "sched_setaffinity"), reason="processes are bound as Linux does it"

@@ -21,7 +21,7 @@ from peer_results import LIMITS, synthetic  # noqa: E402
 
 from benchmarks import common, oracle  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
-from perf import peers  # noqa: E402
+from perf import peers, system  # noqa: E402
 from perf.peers import __main__ as command_line  # noqa: E402
 from perf.peers import cells, command, timing  # noqa: E402
 from perf.peers.cells import CELLS, Cell  # noqa: E402
@@ -151,9 +151,9 @@ def test_a_cell_may_hold_results_to_ours() -> None:
 def test_settling_waits_for_threads_that_spin() -> None:
     looks = iter([2, 1, 0, 1, 0, 0, 0, 9])
     slept: list[float] = []
-    assert timing.settle(lambda: next(looks), slept.append, clock=lambda: sum(slept))
+    assert system.settle(lambda: next(looks), slept.append, clock=lambda: sum(slept))
     assert len(slept) == 7  # until it was quiet for three looks in a row
-    assert not timing.settle(lambda: 1, slept.append, clock=lambda: sum(slept))
+    assert not system.settle(lambda: 1, slept.append, clock=lambda: sum(slept))
 
 
 @pytest.mark.parametrize(("seconds", "calls"), [(1.0, 1), (0.003, 3), (0.008, 1)])
@@ -161,8 +161,8 @@ def test_a_turn_wakes_what_rested(
     seconds: float, calls: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     called: list[int] = []
-    monkeypatch.setattr(timing.time, "perf_counter", lambda: seconds * len(called))
-    timing.wake(lambda: called.append(1))
+    monkeypatch.setattr(system.time, "perf_counter", lambda: seconds * len(called))
+    system.wake(lambda: called.append(1))
     assert len(called) == calls
 
 
@@ -170,7 +170,7 @@ def test_a_turn_wakes_what_rested(
 def test_a_thread_that_spins_is_seen() -> None:
     import threading
 
-    timing.settle()
+    system.settle()
     stop = False
 
     def spin() -> None:
@@ -180,7 +180,7 @@ def test_a_thread_that_spins_is_seen() -> None:
     thread = threading.Thread(target=spin)
     thread.start()
     try:
-        assert any(timing._running_threads() for _ in range(1000))
+        assert any(system._running_threads() for _ in range(1000))
     finally:
         stop = True
         thread.join()
@@ -189,15 +189,15 @@ def test_a_thread_that_spins_is_seen() -> None:
 def test_what_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {1}, raising=False)
     monkeypatch.setattr(os, "sysconf", lambda name: 100)
-    monkeypatch.setattr(timing.time, "process_time", lambda: 0.0)
+    monkeypatch.setattr(system.time, "process_time", lambda: 0.0)
     stat = tmp_path / "stat"
     stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 100 0 0 100 0 0 0 0 0 0\n")
-    watch = timing.Others(stat)
+    watch = system.Others(stat)
     assert watch.share() is None  # no time has passed
     stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 120 0 0 160 0 0 0 20 0 0\n")
     assert watch.share() == pytest.approx(0.4)
     assert watch.stolen() == pytest.approx(0.2)
-    assert timing.Others(tmp_path / "absent").share() is None
+    assert system.Others(tmp_path / "absent").share() is None
 
 
 class Clock:
@@ -257,7 +257,7 @@ def test_a_cell_is_measured_in_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_process_has_its_number_of_threads() -> None:
-    found = timing.environment(3)
+    found = system.environment(3)
     assert {found[name] for name in (*common.BLAS_VARIABLES, "NPROC")} == {"3"}
     assert found["FASTATTN_WISDOM"] == "off"
     assert found["PATH"] == os.environ["PATH"]
@@ -332,7 +332,7 @@ def test_a_process_that_dies_at_once_is_an_error(monkeypatch: pytest.MonkeyPatch
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[int, Results]]:
     """Run the command; its status and what it kept."""
-    monkeypatch.setattr(timing, "environment", lambda threads: dict(os.environ))
+    monkeypatch.setattr(system, "environment", lambda threads: dict(os.environ))
 
     def runs(*words: str) -> tuple[int, Results]:
         path = tmp_path / "kept.json"

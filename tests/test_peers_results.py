@@ -14,27 +14,29 @@ pytest.importorskip("rich", reason="the extra [bench] is not installed")
 ROOT = Path(__file__).resolve().parent.parent
 from peer_results import LIMITS, entry, synthetic  # noqa: E402
 
+from perf import summary  # noqa: E402
 from perf.peers import chart, results, tables  # noqa: E402
-from perf.peers.results import Entry, Ratio, Results  # noqa: E402
+from perf.peers.results import Entry, Results  # noqa: E402
+from perf.summary import Estimate  # noqa: E402
 
 
 def test_ratios_are_paired() -> None:
     drift = [1.0, 2.0, 4.0, 8.0, 16.0]
     ours, theirs = entry("cython", drift), entry("jax", [1.5 * x for x in drift])
-    assert results.ratio(theirs, ours) == Ratio(1.5, 1.5, 1.5)
+    assert results.ratio(theirs, ours) == Estimate(1.5, 1.5, 1.5)
     assert results.ratio(entry("jax", []), ours) is None
 
 
 def test_the_interval_holds_the_middle() -> None:
     ones = [1.0] * 101
     found = results.ratio(entry("jax", [i / 100 for i in range(101)]), entry("cython", ones))
-    assert found == Ratio(pytest.approx(0.5), pytest.approx(0.1), pytest.approx(0.9))
+    assert found == Estimate(pytest.approx(0.5), pytest.approx(0.1), pytest.approx(0.9))
 
 
 def test_one_sample_has_no_interval() -> None:
     ours = entry("cython", [1.0, 2.0, 3.0])
-    assert results.ratio(entry("jax", [8.0], alone=True), ours) == Ratio(4.0, 4.0, 4.0)
-    assert results.spread([2.0]) == Ratio(2.0, 2.0, 2.0)
+    assert results.ratio(entry("jax", [8.0], alone=True), ours) == Estimate(4.0, 4.0, 4.0)
+    assert summary.spread([2.0]) == Estimate(2.0, 2.0, 2.0)
 
 
 def test_the_limit_is_the_slower_of_two() -> None:
@@ -43,15 +45,15 @@ def test_the_limit_is_the_slower_of_two() -> None:
 
 
 def test_geometric_mean_of_what_there_is() -> None:
-    assert results.geometric_mean([Ratio(2, 1, 3), None, Ratio(8, 8, 8)]) == pytest.approx(4)
-    assert math.isnan(results.geometric_mean([None]))
+    assert summary.geometric_mean([Estimate(2, 1, 3), None, Estimate(8, 8, 8)]) == pytest.approx(4)
+    assert math.isnan(summary.geometric_mean([None]))
 
 
 def test_the_fastest_peer_is_none_of_ours() -> None:
     found = synthetic()
     assert found.fastest("small", 1, tables.others(found)) == (
         "ort-attention",
-        Ratio(*(pytest.approx(0.8),) * 3),
+        Estimate(*(pytest.approx(0.8),) * 3),
     )
     assert found.fastest("decode", 1, tables.others(found))[0] == "ort-attention"
     assert found.fastest("small", 1, []) is None

@@ -76,34 +76,6 @@ def test_the_quietest_rounds_count() -> None:
     assert record.disturbance(64) == pytest.approx(0.1)
 
 
-def test_repetitions_with_the_cpus_apart_do_not_count() -> None:
-    """Nor rounds that have too few others; where there are none, all count, and that is said."""
-    near, far = 2e-7, 5e-7
-    half = Round({"numpy": [1.0] * 10 + [9.0] * 10}, distances=[near] * 10 + [far] * 10)
-    few = Round({"numpy": [7.0] * 20}, distances=[near] * 7 + [far] * 13)
-    record = Record({}, wanted=2, rounds={"64": [few, half]})
-    assert [one.samples["numpy"] for one in record.kept(64)] == [[1.0] * 10]
-    assert record.apart() == pytest.approx(23 / 40)
-    assert record.moved() == []
-    record.rounds["128"] = [Round({"numpy": [3.0] * 20}, distances=[far] * 20)]
-    assert record.seconds(128, "numpy") == Estimate(3.0, 3.0, 3.0)
-    assert record.moved() == [128]
-    unknown = Record({}, wanted=1, rounds={"64": [Round({"numpy": [1.0]})]})
-    assert unknown.apart() is None
-    assert unknown.kept(64) == unknown.rounds["64"]
-
-
-def test_the_page_says_that_cpus_were_moved() -> None:
-    record = synthetic((64,), repetitions=20)
-    assert not any("apart" in text for text in page.warnings(record))
-    for one in record.rounds["64"]:
-        one.distances = [2e-7] * 15 + [5e-7] * 5
-    assert "apart during 25.0\xa0%" in dict(page.machine(record))["Load"]
-    for one in record.rounds["64"]:
-        one.distances = [2e-7] * 2 + [5e-7] * 18
-    assert any("Moved" in text and "dim 64" in text for text in page.warnings(record))
-
-
 def test_the_page_says_what_failed_and_what_could_not_run() -> None:
     record = synthetic((64, 128))
     quiet = len(page.warnings(record))

@@ -1,7 +1,7 @@
 """Two revisions side by side: is the newer one slower?  ``make compare BASE=v0.1.0``.
 
     engine     screening, fresh rounds, verdicts: knows nothing about processes
-    rule       what is discarded, and what a verdict requires; exact: its statistics
+    rule       what is discarded, and what a verdict requires
     workers    a round: one live process of each side, in turns; worker: such a process
     builds     both revisions, in one asv environment
     cells      what is compared: the cases of the asv benchmarks

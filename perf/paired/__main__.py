@@ -17,16 +17,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import common, conditions
-from benchmarks.files import write_whole
+from benchmarks import common
+from perf import conditions
+from perf.files import write_whole
 from perf.paired import table
 from perf.paired.builds import FOLDER, Build, Builder, BuildError
 from perf.paired.cells import SUITES, cells
 from perf.paired.engine import Comparison
 from perf.paired.live import LOG, ROOT, measure, seconds_of, settings
-from perf.paired.progress import Progress
 from perf.paired.rule import Rule
 from perf.paired.workers import SIDES, Side
+from perf.progress import Progress
 
 COULD_NOT_MEASURE = 2
 

@@ -20,17 +20,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks import conditions
-from benchmarks.files import write_whole
+from perf import conditions
+from perf.files import write_whole
 from perf.paired.builds import FOLDER, Builder, BuildError
 from perf.paired.cells import SUITES, cells
 from perf.paired.engine import INTERRUPTED, Comparison
 from perf.paired.live import LOG as BUILD_LOG
 from perf.paired.live import ROOT, measure, seconds_of, settings
-from perf.paired.progress import Progress
 from perf.paired.rates import markdown, summary
 from perf.paired.rule import Rule
 from perf.paired.workers import SIDES, Side
+from perf.progress import Progress
 
 LOG = FOLDER / "calibration.jsonl"
 RESULT = Path(__file__).with_name("calibration.json")

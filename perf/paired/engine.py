@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
-from perf import exact
+from perf import summary
 from perf.paired.rule import Round, Rule, Verdict, judge
 
 INTERRUPTED = "interrupted"
@@ -179,7 +179,7 @@ def _decide(found: Comparison, open_: Sequence[str], family: int, wanted: int) -
     rule = found.rule
     names = [name for name in open_ if name not in found.troubles]
     values = {name: _values(found.confirming[name]) for name in names}
-    adjusted = exact.holm([exact.sign_p(values[name]) for name in names], family)
+    adjusted = summary.holm([summary.sign_p(values[name]) for name in names], family)
     left = []
     for name, p in zip(names, adjusted, strict=True):
         begun, counted = len(found.confirming[name]), len(values[name])

@@ -9,9 +9,9 @@ from dataclasses import asdict
 from typing import Any
 
 from benchmarks import conditions
-from perf.exact import clopper_pearson, sign_interval
 from perf.paired import simulate
 from perf.paired.rule import Rule
+from perf.summary import clopper_pearson, sign_interval
 
 # Their time is that of the call, not of the kernel, and only the kernel is slowed down.
 NOT_SLOWED = ("Call ",)

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from perf import exact
+from perf import summary
 
 OUTLIER_DEVIATIONS = 5.0  # of a pair's sum above the median sum, in robust standard deviations
 OUTLIER_LEAST = 0.03  # but a sum nearer to the median than this share of it is no outlier
@@ -103,7 +103,7 @@ class Rule:
     def confirming(self, family: int) -> int:
         """Fresh rounds for each look: a verdict is possible even if one of them disagrees."""
         rounds = 1
-        while 2 * exact.tail(1, rounds) * family * self.looks > self.alpha:
+        while 2 * summary.tail(1, rounds) * family * self.looks > self.alpha:
             rounds += 1
         return rounds
 
@@ -187,7 +187,7 @@ def judge(
         return Verdict("unresolved", screened=screened, reason=reason or "no round counted")
     band = math.log1p(rule.band)
     middle = statistics.median(values)
-    interval = exact.sign_interval(values, rule.confidence)
+    interval = summary.sign_interval(values, rule.confidence)
     word, why = "unresolved", "the rounds differ too much"
     if interval.coverage >= rule.confidence and interval.within(band):
         word = "same"

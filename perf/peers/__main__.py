@@ -10,6 +10,7 @@ from pathlib import Path
 from perf.peers import OURS, chart, command, registry, tables
 from perf.peers.cells import BLOG, CELLS
 from perf.peers.results import Results
+from perf.progress import bar
 
 FOLDER = command.ROOT / ".peers"
 SECONDS = 8.0
@@ -82,11 +83,9 @@ def measure(known: argparse.Namespace) -> tuple[Results, bool]:
 
     The bar is drawn only when a process reports: between turns, when nothing is timed.
     """
-    from rich.progress import Progress
-
     results = Results(command.about(known.seconds), known.peers)
     total = len(known.cells) * len(known.threads)
-    with Progress(*tables.progress_columns(), auto_refresh=False, transient=True) as progress:
+    with bar(auto_refresh=False) as progress:
         task = progress.add_task("starting", total=total)
         state = {"drawn": 0.0, "began": time.monotonic(), "done": 0.0}
 

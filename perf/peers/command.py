@@ -14,7 +14,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import child, conditions
+from benchmarks import child
+from benchmarks.conditions import FORCING
+from perf import system
 from perf.peers import timing
 from perf.peers.results import Entry, Results
 
@@ -27,7 +29,7 @@ DISTRIBUTIONS = (
 VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "XLA_", "JAX_", "ONEDNN_", "DNNL_"),
     *("ATEN_", "TORCH_", "ORT_", "OV_", "FASTATTN_", "NUMBA_", "MALLOC_", "LD_PRELOAD"),
-    *conditions.FORCING,
+    *FORCING,
 )
 
 Tell = Callable[[str, int, str], None]  # cell, threads, what is being done; "" is the end
@@ -123,7 +125,7 @@ def _messages(
         tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
         subprocess.Popen(
             child.command("perf.peers.timing", request),
-            env=child.environment(timing.environment(threads)),
+            env=child.environment(system.environment(threads)),
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,

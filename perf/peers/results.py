@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.files import write_whole
+from perf.files import write_whole
 from perf.peers import OURS
+from perf.summary import Estimate, spread
 
 FORMAT = 1  # of the file
 
@@ -51,16 +52,7 @@ class Entry:
     failed: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Ratio:
-    """Median of paired ratios, and the interval that holds the middle 80 % of them."""
-
-    median: float
-    low: float
-    high: float
-
-
-def ratio(peer: Entry, ours: Entry) -> Ratio | None:
+def ratio(peer: Entry, ours: Entry) -> Estimate | None:
     """Peer's time over ours: above 1 we are faster.  None if there are no samples.
 
     Samples of the same repetition are divided, because what disturbs a repetition disturbs both.
@@ -69,18 +61,10 @@ def ratio(peer: Entry, ours: Entry) -> Ratio | None:
         return None
     if peer.alone or ours.alone:
         only = statistics.median(peer.samples) / statistics.median(ours.samples)
-        return Ratio(only, only, only)
+        return Estimate(only, only, only)
     # An interrupted repetition is not kept, so both have one sample for each whole repetition.
     pairs = zip(peer.samples, ours.samples, strict=True)
     return spread([theirs / ours for theirs, ours in pairs])
-
-
-def spread(values: Sequence[float]) -> Ratio:
-    """Median and the quantiles at 10 % and 90 %."""
-    if len(values) < 2:
-        return Ratio(*(values[0],) * 3)
-    tenths = statistics.quantiles(values, n=10, method="inclusive")
-    return Ratio(statistics.median(values), tenths[0], tenths[-1])
 
 
 @dataclass(slots=True)
@@ -111,12 +95,12 @@ class Results:
         wanted = (cell, threads, peer)
         return next((e for e in self.entries if (e.cell, e.threads, e.peer) == wanted), None)
 
-    def ratio(self, cell: str, threads: int, peer: str) -> Ratio | None:
+    def ratio(self, cell: str, threads: int, peer: str) -> Estimate | None:
         """Peer's time over ours."""
         theirs, ours = self.get(cell, threads, peer), self.get(cell, threads, OURS)
         return None if theirs is None or ours is None else ratio(theirs, ours)
 
-    def fastest(self, cell: str, threads: int, peers: Iterable[str]) -> tuple[str, Ratio] | None:
+    def fastest(self, cell: str, threads: int, peers: Iterable[str]) -> tuple[str, Estimate] | None:
         """The fastest of some peers and its ratio."""
         found = [(peer, self.ratio(cell, threads, peer)) for peer in peers]
         known = [(peer, value) for peer, value in found if value is not None]
@@ -159,9 +143,3 @@ def fraction_of_limit(
     arithmetic = operations / limits["operations"].get(dtype, math.inf)
     reading = keys_bytes / limits["stream_bytes"]
     return max(arithmetic, reading) / seconds, "FMA" if arithmetic >= reading else "memory"
-
-
-def geometric_mean(ratios: Iterable[Ratio | None]) -> float:
-    """Geometric mean of the medians; NaN if there are none."""
-    found = [value.median for value in ratios if value is not None]
-    return statistics.geometric_mean(found) if found else math.nan

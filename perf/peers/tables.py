@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 import statistics
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from benchmarks import conditions
-from perf import report
+from benchmarks.conditions import LOST_SHARE
+from perf import conditions, report
 from perf.peers import OURS, registry
 from perf.peers.cells import CELLS
-from perf.peers.results import Ratio, Results, fraction_of_limit, geometric_mean
+from perf.peers.results import Results, fraction_of_limit
+from perf.summary import Estimate, geometric_mean
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -126,7 +127,7 @@ def remarks(results: Results) -> list[str]:
             lines.append(f"[yellow]restless[/] before {_plural(e.restless, 'turn')} of {where}")
     for threads, cells in results.others.items():
         for cell, share in cells.items():
-            if share > conditions.LOST_SHARE:
+            if share > LOST_SHARE:
                 lines.append(
                     f"[yellow]disturbed[/] {cell}, {_threads(int(threads))}: others took "
                     f"{report.percent(share)} of the CPUs' time; measure again"
@@ -202,7 +203,7 @@ def _table(title: str) -> Table:
     )
 
 
-def interval(value: Ratio | None) -> str:
+def interval(value: Estimate | None) -> str:
     """Median, and the interval: ``1.29 (1.20-1.41)``."""
     if value is None:
         return "-"
@@ -253,18 +254,3 @@ def _threads(number: int) -> str:
 
 def _plural(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
-
-
-def progress_columns() -> list[Any]:
-    """Columns of the progress bar."""
-    from rich import progress
-
-    return [
-        progress.SpinnerColumn(),
-        progress.BarColumn(24),
-        progress.TextColumn("{task.percentage:3.0f} %"),
-        progress.TimeElapsedColumn(),
-        progress.TextColumn("left"),
-        progress.TimeRemainingColumn(),
-        progress.TextColumn("{task.description}"),
-    ]

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from perf.bar import bar
+from perf.progress import bar
 from perf.study import measure, words
 from perf.study.record import Record
 

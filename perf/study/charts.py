@@ -25,8 +25,9 @@ from perf.study.picture import (
     ticks,
 )
 from perf.study.published import STUDY
-from perf.study.record import Estimate, Record
+from perf.study.record import Record
 from perf.study.words import NAMES, SHORT
+from perf.summary import Estimate
 
 
 def figure_1(record: Record) -> list[Chart]:

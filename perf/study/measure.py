@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import os
 import statistics
-import subprocess
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.util import find_spec
 from typing import Any
 
-from benchmarks import child, common, conditions, roofline
+from benchmarks import common, conditions, roofline
+from benchmarks.child import ask
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
-from perf.peers import command, timing
+from perf import system
+from perf.peers import command
 from perf.study.published import STUDY_DTYPE
 from perf.study.record import Record, Round
 
@@ -162,7 +162,7 @@ def compare(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell
     for number in range(2 * extent.rounds):
         for dim in extent.dims:
             found = record.rounds.setdefault(str(dim), [])
-            quiet = sum((one.others or 0.0) <= conditions.LOST_SHARE for one in record.near(dim))
+            quiet = sum((one.others or 0.0) <= conditions.LOST_SHARE for one in record.timed(dim))
             if number >= extent.rounds and quiet >= extent.rounds:
                 continue
             again = " again, for it was disturbed" if number >= extent.rounds else ""
@@ -181,30 +181,20 @@ def _round(dim: int, tuning: dict[str, Any], seconds: float, seed: int) -> Round
         "seconds": seconds,
         "seed": seed,
     }
+    environment = system.environment(command.usable_cpus())
     try:
-        done = subprocess.run(
-            child.command("perf.study.turns", request),
-            env=child.environment(timing.environment(command.usable_cpus())),
-            capture_output=True,
-            text=True,
-            timeout=ROUND_TIMEOUT_SECONDS,
-            check=False,
-        )
-    except subprocess.TimeoutExpired:
-        reason = f"no result in {ROUND_TIMEOUT_SECONDS:g} s"
+        return Round(**ask("perf.study.turns", request, ROUND_TIMEOUT_SECONDS, environment))
+    except RuntimeError as error:
+        first, *others = str(error).strip().splitlines()
+        reason = ": ".join((first, *others[-1:]))
         return Round(failures=dict.fromkeys(IMPLS, reason))
-    if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
-        reason = f"its process ended with {done.returncode}: {last}"
-        return Round(failures=dict.fromkeys(IMPLS, reason))
-    return Round(**json.loads(done.stdout.splitlines()[-1]))
 
 
 def hold_against_roofline(
     record: Record, extent: Extent, keep: Callable[[], None], tell: Tell
 ) -> None:
     """Fraction of the machine's peak for each regime, by ``cython`` on one thread."""
-    others = timing.Others()
+    others = system.Others()
     profile = replace(common.profile(), rounds=extent.regime_rounds)
     cases = REGIMES | MASKED
     for number, name in enumerate(extent.regimes):

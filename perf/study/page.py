@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks import conditions
+from benchmarks.conditions import LOST_SHARE
+from perf import conditions
 from perf.study import charts, picture, tables, words
 from perf.study.measure import median_load
 from perf.study.picture import Chart
 from perf.study.published import BLOG_TITLE, STUDY_TITLE
-from perf.study.record import NEAR, Record
+from perf.study.record import Record
 from perf.study.tables import Table
 
 HERE = Path(__file__).parent
@@ -182,10 +183,8 @@ def how(record: Record) -> list[str]:
         "speed-up the median of ratios within a repetition.",
         f"Processes for each dim: {record.wanted}. Values are medians over them, "
         "intervals exact ones of the median, at 95 % (the range, where there are fewer than six).",
-        "Repetitions count during which a word from one CPU to the other and back took at most "
-        f"{NEAR:g} times the least of the run: a hypervisor may move the CPUs apart, and back. "
-        "Processes that others disturbed, or with few such repetitions, are measured again, at "
-        "most once each; the quietest count, chosen without a look at their times.",
+        "Processes during which others took much of the CPUs’ time are measured again, at most "
+        "once each; the least contended count, chosen without a look at their times.",
         f"Equal machines: each implementation may use {cpus}. NumPy’s BLAS has as many threads, "
         "Numba chooses among them, Cython has the threads that were found.",
         "The coefficient of variation is the standard deviation of the turns over their mean.",
@@ -205,11 +204,6 @@ def machine(record: Record) -> list[tuple[str, str]]:
     )
     if record.roofline_load and record.roofline_load["others"] is not None:
         others += f"; against the peak others took {words.percent(record.roofline_load['others'])}"
-    if apart := record.apart():
-        others += (
-            f"; the CPUs were moved apart during {words.percent(apart)} of Table 1’s repetitions, "
-            "which do not count"
-        )
     if average is not None:
         others += f"; load average at the start {average:.1f}"
     return [
@@ -238,16 +232,11 @@ def warnings(record: Record) -> list[str]:
     if few := [dim for dim in record.dims() if len(record.kept(dim)) < record.wanted]:
         counts = words.listed([f"{len(record.kept(dim))} of dim {dim}" for dim in few])
         found.append(f"Few: of {record.wanted} processes for each dim count {counts}.")
-    if moved := record.moved():
-        found.append(
-            "Moved: the CPUs were further apart than usual in nearly all repetitions of dim "
-            f"{words.listed([str(dim) for dim in moved])}, which count for want of others."
-        )
     if disturbed := record.disturbed():
         found.append(
-            f"Disturbed: others took more than {100 * conditions.LOST_SHARE:.0f} % of the CPUs’ "
+            f"Disturbed: others took more than {100 * LOST_SHARE:.0f} % of the CPUs’ "
             f"time at {words.plural(len(disturbed), 'dim')} of {len(record.dims())} ({MARK}). "
-            "Measure again on a quiet machine."
+            "Measure again on an idle machine."
         )
     if forced := conditions.forced(record.about["environment"]):
         found.append(forced)

@@ -3,45 +3,18 @@
 from __future__ import annotations
 
 import json
-import math
 import statistics
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
-from itertools import compress
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from benchmarks import conditions
-from benchmarks.files import write_whole
-from perf import exact
+from perf.files import write_whole
 from perf.peers.results import Results
+from perf.summary import Estimate, estimate
 
-FORMAT = 1  # of the file
-CONFIDENCE = 0.95
-# CPUs that are further apart than this many times the run's least distance have been moved.
-NEAR = 1.4
-LEAST_REPETITIONS = 8  # with near CPUs, for a round to count
-
-
-@dataclass(frozen=True, slots=True)
-class Estimate:
-    """Median of the processes' values, and its interval."""
-
-    median: float
-    low: float
-    high: float
-
-
-def estimate(values: Sequence[float]) -> Estimate | None:
-    """Median, and its exact interval of at least 95 %, whatever the values' distribution.
-
-    The interval lies between order statistics, as in the sign test.  Fewer than six values cannot
-    give one, so the interval is then their range.  None if there are no values.
-    """
-    if not values:
-        return None
-    interval = exact.sign_interval(values, CONFIDENCE)
-    return Estimate(statistics.median(values), interval.low, interval.high)
+FORMAT = 2  # of the file
 
 
 @dataclass(slots=True)
@@ -60,9 +33,6 @@ class Round:
         What went wrong in an implementation that should have run.
     others, stolen : float or None
         Share of the CPUs' time that others took; of that, the share that the hypervisor took.
-    distances : list of float
-        Seconds that a word took from one CPU to the other and back, by repetition; empty if
-        that is unknown.
     """
 
     samples: dict[str, list[float]] = field(default_factory=dict)
@@ -71,17 +41,6 @@ class Round:
     failures: dict[str, str] = field(default_factory=dict)
     others: float | None = None
     stolen: float | None = None
-    distances: list[float] = field(default_factory=list)
-
-    def among(self, limit: float) -> Round | None:
-        """What was measured with the CPUs at most `limit` apart; None if that is too little."""
-        if not self.distances:
-            return self
-        near = [distance <= limit for distance in self.distances]
-        if sum(near) < min(LEAST_REPETITIONS, len(near)):
-            return None
-        samples = {impl: list(compress(values, near)) for impl, values in self.samples.items()}
-        return replace(self, samples=samples, distances=list(compress(self.distances, near)))
 
     def ratio(self, above: str, below: str) -> float | None:
         """Median over the repetitions of one implementation's time over another's."""
@@ -136,36 +95,15 @@ class Record:
 
     def dims(self) -> list[int]:
         """Dims for which there is anything to show."""
-        return sorted(int(dim) for dim in self.rounds if self._timed(dim))
+        return sorted(int(dim) for dim in self.rounds if self.timed(dim))
 
-    def _timed(self, dim: int | str) -> list[Round]:
+    def timed(self, dim: int | str) -> list[Round]:
         """Rounds in which anything was timed."""
         return [one for one in self.rounds.get(str(dim), []) if one.samples]
 
-    def near(self, dim: int) -> list[Round]:
-        """Rounds reduced to their repetitions with near CPUs, leaving out those with too few."""
-        limit = NEAR * min(self._distances(), default=0.0)
-        reduced = (one.among(limit) for one in self._timed(dim))
-        return [one for one in reduced if one is not None]
-
     def kept(self, dim: int) -> list[Round]:
-        """The rounds that count: near and quiet ones, chosen without looking at their times."""
-        found = self.near(dim) or self._timed(dim)
-        return sorted(found, key=lambda one: one.others or 0.0)[: self.wanted]
-
-    def apart(self) -> float | None:
-        """Share of all repetitions with the CPUs further apart; None if it is unknown."""
-        distances = self._distances()
-        if not distances:
-            return None
-        return sum(one > NEAR * min(distances) for one in distances) / len(distances)
-
-    def moved(self) -> list[int]:
-        """Dims that have no round with near CPUs, so that all of their rounds count."""
-        return [dim for dim in self.dims() if not self.near(dim)]
-
-    def _distances(self) -> list[float]:
-        return [d for found in self.rounds.values() for one in found for d in one.distances]
+        """The rounds that count: the least contended, chosen without looking at their times."""
+        return sorted(self.timed(dim), key=lambda one: one.others or 0.0)[: self.wanted]
 
     def _over_rounds(self, dim: int, read: Callable[[Round], float | None]) -> Estimate | None:
         values = (read(one) for one in self.kept(dim))
@@ -229,9 +167,3 @@ class Record:
             dim: [Round(**one) for one in found] for dim, found in stored.pop("rounds").items()
         }
         return cls(rounds=rounds, **stored)
-
-
-def geometric_mean(values: Iterable[Estimate | None]) -> float:
-    """Geometric mean of the medians; NaN if there are none."""
-    found = [value.median for value in values if value is not None]
-    return statistics.geometric_mean(found) if found else math.nan

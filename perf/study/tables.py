@@ -12,8 +12,9 @@ from benchmarks.common import IMPLS
 from perf.peers.results import Results
 from perf.study import words
 from perf.study.published import BLOG_SECONDS, BLOG_THREADS, STUDY, STUDY_DTYPE
-from perf.study.record import Estimate, Record, geometric_mean
+from perf.study.record import Record
 from perf.study.words import NAMES, NOTHING
+from perf.summary import Estimate, geometric_mean
 
 OTHERS = IMPLS[1:]  # those with a speed-up
 
@@ -158,7 +159,7 @@ def speedup_means(record: Record, impl: str) -> tuple[float, float]:
     dims = [dim for dim in record.dims() if dim in STUDY]
     printed = [STUDY[dim].speedup(impl) for dim in dims]
     ours = geometric_mean(record.speedup(dim, impl) for dim in dims)
-    return ours, statistics.geometric_mean(printed) if printed else math.nan
+    return ours, geometric_mean(printed)
 
 
 def variations(record: Record) -> Table:

@@ -14,17 +14,14 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any
 
-from benchmarks import common, conditions, oracle, sampling
+from benchmarks import common, oracle, sampling
 from benchmarks.common import IMPLS
-from perf.distance import Distance
-from perf.peers import timing
+from perf import system
 from perf.study.record import Round
 
 REPETITIONS = 60  # at most
 # Long enough for what interrupts a CPU for some milliseconds, now and then, to average out.
 TURN_SECONDS = 0.1
-DISTANCE = "distance"  # its name among those that take turns
-FAR = 1.0  # seconds: stands for a distance that could not be measured this time
 
 
 def take(
@@ -33,7 +30,6 @@ def take(
     config: dict[str, Any],
     seconds: float,
     seed: int,
-    distance: Callable[[], float | None] = lambda: None,
 ) -> Round:
     """One round of a dim: q, k and v are dim x dim.
 
@@ -45,8 +41,6 @@ def take(
         Time after which no repetition begins.
     seed : int
         Seed for the order of turns.
-    distance : callable
-        Tells how far apart the CPUs are; it takes turns with the others.
     """
     import fastattn
 
@@ -71,9 +65,9 @@ def take(
 
     @contextmanager
     def around(name: str) -> Iterator[None]:
-        timing.settle()  # the previous call's threads spin on, and would take this one's CPUs
+        system.settle()  # the previous call's threads spin on, and would take this one's CPUs
         if name in calls:
-            timing.wake(calls[name])
+            system.wake(calls[name])
         yield
 
     profile = replace(
@@ -82,16 +76,12 @@ def take(
         budget_seconds=seconds,
         repetitions=REPETITIONS,
     )
-    others = timing.Others()
-    probes = {} if distance() is None else {DISTANCE: lambda: distance() or FAR}
-    found.samples = sampling.take_turns(calls, profile, seed=seed, probes=probes, around=around)
-    found.distances = found.samples.pop(DISTANCE, [])
+    others = system.Others()
+    found.samples = sampling.take_turns(calls, profile, seed=seed, around=around)
     found.others, found.stolen = others.share(), others.stolen()
     return found
 
 
 def child(request_json: str) -> None:
     """Answer one request on standard output."""
-    with Distance(conditions.cpus()) as distance:
-        found = take(**json.loads(request_json), distance=distance.seconds)
-    print(json.dumps(asdict(found)))
+    print(json.dumps(asdict(take(**json.loads(request_json)))))

@@ -6,7 +6,7 @@ import math
 
 from benchmarks.common import IMPLS
 from perf import report
-from perf.study.record import Estimate
+from perf.summary import Estimate
 
 NAMES = {
     "numpy": "NumPy",

@@ -16,17 +16,17 @@ import argparse
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import fastattn
 from fastattn._errors import FastattnError
 from fastattn.tuner.strategies import STRATEGIES
+from perf.progress import shares
 from perf.tuner_replay import campaign, plots, report, synthetic
 from perf.tuner_replay.campaign import SETTINGS, Setting, load
-from perf.tuner_replay.record import Extent, Tell, record
+from perf.tuner_replay.record import Extent, record
 from perf.tuner_replay.results import Results
 from perf.tuner_replay.rivals import RIVALS, missing
 from perf.tuner_replay.tables import Table
@@ -144,51 +144,11 @@ def sources(names: Iterable[str], folder: Path) -> tuple[list[str], list[str]]:
     return found, absent
 
 
-@contextmanager
-def progress() -> Iterator[Tell]:
-    """Shows the share done and what is being done: a bar with rich on a terminal, else lines."""
-    try:
-        from rich.progress import (
-            BarColumn,
-            Progress,
-            TaskProgressColumn,
-            TextColumn,
-            TimeElapsedColumn,
-            TimeRemainingColumn,
-        )
-    except ImportError:
-        Progress = None  # type: ignore[assignment, misc]
-    if Progress is None or not sys.stderr.isatty():
-        said = {""}
-
-        def line(share: float, words: str) -> None:
-            if words not in said:
-                said.add(words)
-                print(f"{100 * share:3.0f} %  {words}", file=sys.stderr, flush=True)
-
-        yield line
-        return
-    from rich.console import Console
-
-    columns = (
-        *(BarColumn(24), TaskProgressColumn(), TimeElapsedColumn()),
-        *(TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.description}")),
-    )
-    # Drawn only when told to: nothing else may run between blocks.
-    with Progress(
-        *columns, auto_refresh=False, transient=True, console=Console(stderr=True)
-    ) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda share, words: bar.update(
-            task, completed=share, description=words, refresh=True
-        )
-
-
 def record_all(known: argparse.Namespace) -> int:
     """Record tables."""
     extent = Extent(known.rounds, known.processes, known.seconds)
     count = len(known.tables)
-    with progress() as tell:
+    with shares() as tell:
         for number, name in enumerate(known.tables):
             path = known.folder / f"{name}.json"
 
@@ -237,7 +197,7 @@ def replay_all(known: argparse.Namespace) -> int:
     about = _about(known) | {"resolutions": {t.name: round(t.resolution, 5) for t in loaded}}
     results = Results(about)
     status = 0
-    with progress() as tell:
+    with shares() as tell:
         part = [0]
 
         def told(done: int, total: int, words: str) -> None:

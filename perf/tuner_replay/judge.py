@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from perf import exact
+from perf import summary
 from perf.tuner_replay.results import Cell
 
 __all__ = ["Difference", "difference", "interval", "verdicts"]
@@ -73,7 +73,7 @@ def difference(samples: Sequence[Array], rng: np.random.Generator) -> Difference
 
 def verdicts(differences: Mapping[str, Difference]) -> dict[str, str]:
     """For each rival, whether ours is "ahead" of it, "behind" it, or that is "undecided"."""
-    adjusted = exact.holm([one.p for one in differences.values()], len(differences))
+    adjusted = summary.holm([one.p for one in differences.values()], len(differences))
     corrected = dict(zip(differences, adjusted, strict=True))
     return {
         name: "undecided"

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.files import write_whole
 from fastattn._errors import ArgumentError, format_error
+from perf.files import write_whole
 from perf.tuner_replay.replay import Replayed
 from perf.tuner_replay.tables import Table
 from perf.tuner_replay.workloads import TUNING

@@ -18,9 +18,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.files import write_whole
 from fastattn._errors import ArgumentError, ConfigError, format_error
 from fastattn.tuner.space import Gene, Point, Space, Value
+from perf.files import write_whole
 
 __all__ = ["LEAST_ROUNDS", "Table", "read", "write"]
 

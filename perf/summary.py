@@ -1,4 +1,6 @@
-"""Exact statistics of signs and counts, from binomial tails: no distribution is assumed.
+"""Summaries of samples: medians, intervals, geometric means, and tests of signs and counts.
+
+The intervals and tests come from binomial tails or order statistics: no distribution is assumed.
 
 Sources: Conover, Practical Nonparametric Statistics, 3.1 and 3.2; Clopper and Pearson,
 Biometrika 26 (1934); Holm, Scandinavian Journal of Statistics 6 (1979).
@@ -7,8 +9,46 @@ Biometrika 26 (1934); Holm, Scandinavian Journal of Statistics 6 (1979).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+import statistics
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+
+CONFIDENCE = 0.95
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A median, and an interval around it."""
+
+    median: float
+    low: float
+    high: float
+
+
+def estimate(values: Sequence[float]) -> Estimate | None:
+    """Median, and its exact interval of at least 95 %, whatever the values' distribution.
+
+    The interval lies between order statistics, as in the sign test.  Fewer than six values cannot
+    give one, so the interval is then their range.  None if there are no values.
+    """
+    if not values:
+        return None
+    interval = sign_interval(values, CONFIDENCE)
+    return Estimate(statistics.median(values), interval.low, interval.high)
+
+
+def spread(values: Sequence[float]) -> Estimate:
+    """Median, and the interval that holds the middle 80 % of the values."""
+    if len(values) < 2:
+        return Estimate(*(values[0],) * 3)
+    tenths = statistics.quantiles(values, n=10, method="inclusive")
+    return Estimate(statistics.median(values), tenths[0], tenths[-1])
+
+
+def geometric_mean(values: Iterable[Estimate | float | None]) -> float:
+    """Geometric mean of what there is, of an estimate its median; NaN if there is nothing."""
+    found = [v.median if isinstance(v, Estimate) else v for v in values if v is not None]
+    return statistics.geometric_mean(found) if found else math.nan
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,11 @@
-"""Progress on standard error: a bar if rich is installed and somebody watches, else lines."""
+"""Progress of long commands: a bar if rich is installed and a terminal shows it, else lines."""
 
 from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
@@ -19,13 +21,13 @@ class Progress:
         self._started = time.monotonic()
         self._said = -LINE_SECONDS
         if sys.stderr.isatty() if rich is None else rich:
-            self._bar = _bar()
+            self._bar = _bar_or_none("{task.description}  {task.fields[cell]}")
         self._task: Any = None
 
     def __enter__(self) -> Progress:
         if self._bar is not None:
             self._bar.start()
-            self._task = self._bar.add_task("", total=None)
+            self._task = self._bar.add_task("", total=None, cell="")
         return self
 
     def __exit__(
@@ -63,19 +65,50 @@ class Progress:
         print(f"{minutes:2d}:{seconds:02d}  {text}", file=self._stream, flush=True)
 
 
-def _bar() -> Any:
-    try:
-        from rich import progress
-        from rich.console import Console
-    except ImportError:
-        return None
+@contextmanager
+def shares() -> Iterator[Callable[[float, str], None]]:
+    """A function that is told the share done and what is being done; it draws when told to.
+
+    Nothing else may run between the blocks of a measurement.
+    """
+    shown = _bar_or_none(auto_refresh=False) if sys.stderr.isatty() else None
+    if shown is None:
+        said = {""}
+
+        def line(share: float, text: str) -> None:
+            if text not in said:
+                said.add(text)
+                print(f"{100 * share:3.0f} %  {text}", file=sys.stderr, flush=True)
+
+        yield line
+        return
+    with shown:
+        task = shown.add_task("starting", total=1.0)
+        yield lambda share, text: shown.update(
+            task, completed=share, description=text, refresh=True
+        )
+
+
+def bar(description: str = "{task.description}", **options: Any) -> Any:
+    """A `rich.progress.Progress` with share, times and description; it disappears at its end."""
+    from rich import progress
+
     columns = (
         progress.SpinnerColumn(),
         progress.BarColumn(24),
+        progress.TaskProgressColumn(),
         progress.TimeElapsedColumn(),
-        progress.TextColumn("{task.description}  {task.fields[cell]}", markup=False),
+        progress.TextColumn("left"),
+        progress.TimeRemainingColumn(),
+        progress.TextColumn(description, markup=False),
     )
-    bar = progress.Progress(*columns, console=Console(stderr=True), transient=True)
-    task_of = bar.add_task
-    bar.add_task = lambda *args, **fields: task_of(*args, cell="", **fields)  # type: ignore[method-assign]
-    return bar
+    return progress.Progress(*columns, transient=True, **options)
+
+
+def _bar_or_none(description: str = "{task.description}", **options: Any) -> Any:
+    """A bar on standard error; None if rich is not installed."""
+    try:
+        from rich.console import Console
+    except ImportError:
+        return None
+    return bar(description, console=Console(stderr=True), **options)

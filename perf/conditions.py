@@ -1,0 +1,91 @@
+"""The conditions of a run: gathered from its measurements, stored beside asv's results, judged."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from benchmarks.conditions import FORCING, Disturbance
+from benchmarks.conditions import read_text as _read
+from perf.files import write_whole
+
+DISTURBED_SHARE = 0.1  # of a run's measurements: beyond it the run is disturbed
+
+
+def forced(variables: Mapping[str, str | None]) -> str | None:
+    """Name what in an environment forces a library's kernels; None if nothing does."""
+    found = [f"{name}={variables[name]}" for name in FORCING if variables.get(name)]
+    if not found:
+        return None
+    return (
+        f"Forced from outside: {', '.join(found)}. A library that this concerns may be slower here "
+        "than it is; unset it, to compare what libraries choose for this processor."
+    )
+
+
+def machine() -> str:
+    """Model of the processor and number of CPUs."""
+    lines = (_read("/proc/cpuinfo") or "").splitlines()
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{(models or ['unknown CPU'])[0]}, {os.cpu_count()} CPUs"
+
+
+def gather(lines: list[str]) -> dict[str, Any]:
+    """Combine recorded lines: the facts, once if all agree, and what was disturbed.
+
+    Returns
+    -------
+    dict
+        "facts": the distinct ones, in order; "measurements": case, seconds, shares and whether
+        it was disturbed; "disturbed": whether more than `DISTURBED_SHARE` of them were.
+    """
+    different: list[dict[str, Any]] = []
+    measurements = []
+    for line in lines:
+        entry = json.loads(line)
+        names = ("seconds", "lost_share", "steal_share", "switches")
+        disturbance = Disturbance(**{name: entry.pop(name) for name in names})
+        case = entry.pop("case")
+        if entry not in different:
+            different.append(entry)
+        shares = {n: round(getattr(disturbance, n), 4) for n in names}
+        measurements.append({"case": case, **shares, "disturbed": disturbance.disturbed})
+    bad = sum(m["disturbed"] for m in measurements)
+    disturbed = bad > DISTURBED_SHARE * len(measurements)
+    return {"facts": different, "measurements": measurements, "disturbed": disturbed}
+
+
+def path_of(results: Path, machine: str, commit: str) -> Path:
+    """File of a commit's conditions, beside its results; not .json, because asv's files are."""
+    return results / machine / f"{commit[:8]}.conditions"
+
+
+def store(found: dict[str, Any], results: Path, machine: str, commit: str) -> Path:
+    """Add a run's conditions to those of the commit's earlier runs."""
+    path = path_of(results, machine, commit)
+    runs = load(results, machine, commit)
+    write_whole(path, json.dumps({"version": 1, "runs": [*runs, found]}, indent=1) + "\n")
+    return path
+
+
+def load(results: Path, machine: str, commit: str) -> list[dict[str, Any]]:
+    """Conditions of the runs that a commit's results come from; [] if none were recorded."""
+    text = _read(str(path_of(results, machine, commit)))
+    runs: list[dict[str, Any]] = json.loads(text)["runs"] if text else []
+    return runs
+
+
+def warning(found: dict[str, Any]) -> str | None:
+    """Say that a run was disturbed; None if it was not."""
+    if not found["disturbed"]:
+        return None
+    bad = [m for m in found["measurements"] if m["disturbed"]]
+    worst = max(bad, key=lambda m: max(m["lost_share"], m["steal_share"]))
+    share = 100 * max(worst["lost_share"], worst["steal_share"])
+    return (
+        f"DISTURBED: {len(bad)} of {len(found['measurements'])} measurements had to share their "
+        f"CPU; worst, {worst['case']}: others had {share:.0f} %.  Measure again on an idle machine."
+    )
