@@ -118,7 +118,7 @@ class BuildExt(build_ext):
         return objects, None
 
     def _openmp_flags(self) -> list[str]:
-        """Flags for OpenMP, which the roofline's probes use; none if the compiler lacks it."""
+        """Flags for OpenMP, the second way to share work; none if the compiler lacks it."""
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder) / "openmp.cpp"
             source.write_text(
@@ -129,7 +129,7 @@ class BuildExt(build_ext):
             command = [*compiler, "-fopenmp", str(source), "-o", target]
             if subprocess.run(command, capture_output=True).returncode == 0:
                 return ["-fopenmp"]
-        self.warn("the compiler has no OpenMP: the roofline is probed on one thread only")
+        self.warn("the compiler has no OpenMP: FASTATTN_THREADING=openmp is refused")
         return []
 
 

@@ -6,6 +6,8 @@
                          ``fastattn.machine().isas``
 ``FASTATTN_NUM_THREADS`` thread count where `Config.threads` is not given, and
                          the most that wisdom may choose
+``FASTATTN_THREADING``   how the ``cython`` implementation shares work between
+                         threads: ``pool``, its own, or ``openmp``
 ``FASTATTN_WISDOM``      ``off``: remembered configurations are not looked
                          up; ``on`` or unset: they are
 ``FASTATTN_WISDOM_DIR``  folder that holds them, in place of ``tuning`` in
@@ -23,12 +25,17 @@ import os
 from fastattn._config import MOST_THREADS
 from fastattn._errors import ConfigError, format_error
 
-__all__ = ["forced_isa", "forced_threads", "wisdom_folder", "wisdom_is_on"]
+__all__ = ["forced_isa", "forced_threading", "forced_threads", "wisdom_folder", "wisdom_is_on"]
 
 
 def forced_isa() -> str | None:
     """Name in ``FASTATTN_ISA``, or None where it is unset or empty."""
     return os.environ.get("FASTATTN_ISA") or None
+
+
+def forced_threading() -> str | None:
+    """Name in ``FASTATTN_THREADING``, or None where it is unset or empty."""
+    return _choice("FASTATTN_THREADING", "pool", "openmp")
 
 
 def forced_threads() -> int | None:
@@ -59,9 +66,14 @@ def wisdom_folder() -> str | None:
 
 def wisdom_is_on() -> bool:
     """Whether ``FASTATTN_WISDOM`` leaves look-up on."""
-    text = os.environ.get("FASTATTN_WISDOM") or "on"
-    if text not in ("on", "off"):
+    return _choice("FASTATTN_WISDOM", "on", "off") != "off"
+
+
+def _choice(name: str, first: str, second: str) -> str | None:
+    """Value of a variable that has two; None where it is unset or empty."""
+    text = os.environ.get(name) or None
+    if text not in (first, second, None):
         raise ConfigError(
-            format_error("FASTATTN_WISDOM", repr(text), "'on' or 'off'", "correct or unset it")
+            format_error(name, repr(text), f"{first!r} or {second!r}", "correct or unset it")
         )
-    return text == "on"
+    return text

@@ -95,7 +95,7 @@ def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
     run = implementation.prepare(lowered, resolved)
     if lowered is not spec:
         run = functools.partial(_run_lowered, run, implementation.MASKS)
-    return Plan(implementation, resolved, {"impl": why, **reasons, **known}, run)
+    return Plan(implementation, resolved, {"impl": why, **known, **reasons}, run)
 
 
 clear_when_changed(_plan.cache_clear)
@@ -158,7 +158,8 @@ class Explanation:
         implementation has several.
     reasons : dict of str to str
         Why they were chosen.  The keys are ``impl`` and the names of the fields of `config`
-        that are set.
+        that are set.  For a call on several
+        threads of ``cython``, ``threading`` tells how they share the work.
     masks : tuple of str
         What masks keys in this call.
     problem : str
@@ -190,6 +191,8 @@ class Explanation:
             (name, str(value), self.reasons.get(name, ""))
             for name, value in self.config.explicit().items()
         ]
+        shown = {"impl", *self.config.explicit()}
+        rows += [(name, what, "") for name, what in self.reasons.items() if name not in shown]
         rows.append(("masks", ", ".join(self.masks) or "none", ""))
         return "\n".join(
             f"{name:<8} {value}" + (f"  ({why})" if why else "") for name, value, why in rows

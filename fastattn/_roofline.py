@@ -15,6 +15,7 @@ from fastattn._dtypes import DTYPES
 from fastattn._env import forced_isa
 from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError, format_error
 from fastattn._machine import check_runnable, machine, native
+from fastattn._threads import threading_backend
 
 __all__ = ["Roofline", "roofline"]
 
@@ -114,11 +115,14 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
     window_seconds = _seconds(seconds) / (_REPETITIONS * _LIMITS)
     binding, _ = native()
     assert binding is not None
-    caches = machine().caches_bytes
+    here = machine()
+    caches = here.caches_bytes
     l2_bytes = int(caches.get("L2", _L2_DEFAULT_BYTES) * _CACHED_SHARE)
     found = binding.roofline(
         index,
         count,
+        here.usable_cpus,
+        threading_backend()[0] == "openmp",
         _REPETITIONS,
         window_seconds,
         max(
@@ -133,7 +137,7 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
             format_error(
                 "threads",
                 str(count),
-                "as many as can be started: 1 in a forked child or a build without OpenMP",
+                "as many as the system lets this process start",
                 "ask for fewer",
             )
         )

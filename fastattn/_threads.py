@@ -1,4 +1,4 @@
-"""How many threads a call gets: decided here and nowhere else.
+"""How many threads a call gets, and how they share its work: decided here and nowhere else.
 
 An implementation asks `wanted_threads` first, lays out its blocks for that many, and passes the
 number of work items to `used_threads`, whose answer is what `explain` shows and what runs.  Wisdom
@@ -11,10 +11,11 @@ counts the threads of all calls in progress in this process, which nobody knows 
 from __future__ import annotations
 
 from fastattn._config import MOST_THREADS
-from fastattn._env import forced_threads
-from fastattn._machine import machine
+from fastattn._env import forced_threading, forced_threads
+from fastattn._errors import UnavailableError, format_error
+from fastattn._machine import machine, native
 
-__all__ = ["thread_limit", "used_threads", "wanted_threads"]
+__all__ = ["thread_limit", "threading_backend", "used_threads", "wanted_threads"]
 
 
 def thread_limit() -> tuple[int, str]:
@@ -52,3 +53,30 @@ def used_threads(wanted: int, reason: str, work_items: int) -> tuple[int, str]:
         used = max(1, work_items)
         return used, f"no more than work items; {wanted} wanted: {reason}"
     return wanted, reason
+
+
+def threading_backend() -> tuple[str, str]:
+    """How threads of the compiled extension share work, ``"pool"`` or ``"openmp"``, and why.
+
+    In a forked child it is the pool, whatever was asked for: the threads of an OpenMP runtime
+    stay with the parent.
+
+    Raises
+    ------
+    UnavailableError
+        ``FASTATTN_THREADING`` asks for OpenMP, which this build lacks.
+    """
+    name = forced_threading()
+    if name is None:
+        return "pool", "the default"
+    binding, _ = native()
+    if name == "openmp" and binding is not None and not binding.OPENMP:
+        raise UnavailableError(
+            format_error(
+                "FASTATTN_THREADING",
+                repr(name),
+                "'pool': the compiler that built the extension had no OpenMP",
+                "unset it, or rebuild with a compiler that takes -fopenmp",
+            )
+        )
+    return name, "FASTATTN_THREADING"

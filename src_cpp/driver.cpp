@@ -1,18 +1,8 @@
-// Splits a call into work items, gives each thread scratch, and runs the kernels.
+// Gives each thread of a call scratch memory, and runs the kernels on the call's work items.
 //
-// An item is a block of rows (queries of all heads that share a key head) of one batch entry and
-// key head.  Its keys may be split into parts, whose results are merged.  Where there are few
-// items, each part is a piece of work of its own; otherwise a piece is a whole item.  Pieces are
-// handed out dynamically, so a thread that shares its core with another process takes fewer.
-// Where a band lets later rows see more keys, later rows go first, so that the last pieces handed
-// out are the short ones.
-//
-// Parts are cut and merged in the same way whichever thread computes them, so a result does not
-// depend on the number of threads or of other items.
-//
-// This file decides how many threads a call gets, and gives it memory; the threads themselves
-// belong to pool.cpp.  It chooses neither block sizes, nor how many threads are wanted, nor the
-// instruction set: they come with the call.
+// Items are cut by schedule.hpp and handed to threads by threads.hpp.  How many threads a call
+// gets, its block sizes and the instruction set come with the call; only CPUs that other calls of
+// the process hold are taken off here, since nobody knows them before.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
 
@@ -29,11 +19,8 @@
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
-#if defined(FASTATTN_SLOWDOWN_PERCENT)
-#include <time.h>
-#endif
 
-#include "pool.hpp"
+#include "schedule.hpp"
 
 namespace fastattn {
 namespace {
@@ -51,20 +38,21 @@ std::atomic<int> busy_threads{0};
 // leave CPUs free, but at least the calling thread.
 class Team {
 public:
-    Team(int64_t wanted, int cpus) {
+    explicit Team(const Threads& wanted) : threads_(wanted) {
         int busy = busy_threads.load(std::memory_order_relaxed);
         do {
-            const int64_t free = std::max<int64_t>(cpus, wanted) - busy;
-            size_ = static_cast<int>(std::max<int64_t>(1, std::min(wanted, free)));
-        } while (!busy_threads.compare_exchange_weak(busy, busy + size_, std::memory_order_relaxed));
+            const int free = std::max(wanted.cpus, wanted.count) - busy;
+            threads_.count = std::max(1, std::min(wanted.count, free));
+        } while (!busy_threads.compare_exchange_weak(busy, busy + threads_.count,
+                                                     std::memory_order_relaxed));
     }
-    ~Team() { busy_threads.fetch_sub(size_, std::memory_order_relaxed); }
+    ~Team() { busy_threads.fetch_sub(threads_.count, std::memory_order_relaxed); }
     Team(const Team&) = delete;
     Team& operator=(const Team&) = delete;
-    int size() const { return size_; }
+    const Threads& threads() const { return threads_; }
 
 private:
-    int size_;
+    Threads threads_;
 };
 
 // Scratch of the calling thread, kept for its next call: fresh pages would have to be faulted in
@@ -120,31 +108,17 @@ int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
     return offset;
 }
 
-// Only for calibrating benchmarks/paired: each piece of work takes FASTATTN_SLOWDOWN_PERCENT per
-// cent more time, whatever its shape.  No other build has this delay, its clock or its mark.
-#if defined(FASTATTN_SLOWDOWN_PERCENT)
-[[gnu::used]] const char slowdown_mark[] = "fastattn is slowed down on purpose";
-
-class Slowdown {
-public:
-    ~Slowdown() {
-        const double done = now();
-        const double end = done + (done - start_) * FASTATTN_SLOWDOWN_PERCENT / 100.0;
-        while (now() < end) {
-        }
-    }
-
-private:
-    static double now() {
-        timespec t;
-        clock_gettime(CLOCK_MONOTONIC, &t);  // the thread's own clock needs a system call
-        return static_cast<double>(t.tv_sec) + 1e-9 * static_cast<double>(t.tv_nsec);
-    }
-    const double start_ = now();
-};
-#else
-struct Slowdown {};
-#endif
+Extent extent_of(const Call& call) {
+    int64_t batch = 1;
+    for (int64_t axis = 0; axis < call.batch_axes; ++axis) batch *= call.batch_shape[axis];
+    return {.batch = batch,
+            .heads_kv = call.heads_kv,
+            .rows = call.length_q * (call.heads_q / call.heads_kv),
+            .keys = call.length_k,
+            .block_q = call.block_q,
+            .keys_per_split = call.keys_per_split,
+            .threads = call.threads.count};
+}
 
 // Processor state that a set's kernels need, for the length of a work item.
 class Region {
@@ -170,154 +144,139 @@ public:
           kernel_(kernels.kernels[static_cast<int>(Operation::kForward)]
                                  [static_cast<int>(call.type)]),
           group_(call.heads_q / call.heads_kv),
-          rows_(call.length_q * group_),
-          block_(std::min(call.block_q, rows_)),
-          blocks_(block_ ? (rows_ + block_ - 1) / block_ : 0),
-          parts_(std::max<int64_t>(1, (call.length_k + call.keys_per_split - 1) / call.keys_per_split)),
+          schedule_(extent_of(call), call.right != kUnlimited),
           block_k_(std::max<int64_t>(
-              1, std::min(call.block_k, std::min(call.keys_per_split, call.length_k)))) {
-        batch_ = 1;
-        for (int64_t axis = 0; axis < call.batch_axes; ++axis) batch_ *= call.batch_shape[axis];
-        const int64_t items = batch_ * call.heads_kv * blocks_;
-        spread_ = parts_ > 1 && items < kPiecesPerThread * call.threads;
-        pieces_ = spread_ ? items * parts_ : items;
+              1, std::min({call.block_k, call.keys_per_split, call.length_k}))) {}
+
+    int64_t items() const { return schedule_.items(); }
+
+    // Bytes for one thread: maximum and sum of each row, the kernel's scratch and, unless splits
+    // are work items of their own, the partial results of a block.  -1 if that overflows.
+    int64_t thread_bytes() const {
+        const int64_t kernel =
+            kernel_.scratch_bytes(schedule_.block_rows(), block_k_, call_.dim, call_.dim_v);
+        const int64_t partials = partials_bytes();
+        if (kernel < 0 || partials < 0) return -1;
+        return statistics_bytes() + round_up(kernel) +
+               (schedule_.distributes_splits() ? 0 : partials);
     }
 
-    int64_t pieces() const { return pieces_; }
-
-    // Bytes for one thread: maximum and sum of each row, the kernel's scratch and, unless parts
-    // are pieces of their own, the results of an item's parts.  -1 if that overflows.
-    int64_t bytes() const {
-        const int64_t kernel = kernel_.scratch_bytes(block_, block_k_, call_.dim, call_.dim_v);
-        const int64_t parts = parts_bytes();
-        if (kernel < 0 || parts < 0) return -1;
-        return statistics_bytes() + round_up(kernel) + (spread_ ? 0 : parts);
-    }
-
-    // Bytes that all threads share: for each item, the number of parts left to do and the results
-    // of its parts.  -1 if that overflows.
+    // Bytes that all threads share where splits are work items of their own: for each block, the
+    // number of splits left to do and their partial results.  -1 if that overflows.
     int64_t shared_bytes() const {
-        if (!spread_) return 0;
-        const int64_t items = pieces_ / parts_, parts = parts_bytes();
-        if (parts < 0 || parts > kMost / items) return -1;
-        return round_up(items * static_cast<int64_t>(sizeof(Counter))) + items * parts;
+        if (!schedule_.distributes_splits()) return 0;
+        const int64_t partials = partials_bytes();
+        if (partials < 0 || partials > kMost / schedule_.blocks()) return -1;
+        return counters_bytes() + schedule_.blocks() * partials;
     }
 
     void start(char* shared) const {
-        if (!spread_) return;
-        const int64_t items = pieces_ / parts_;
-        for (int64_t item = 0; item < items; ++item)
-            new (shared + item * static_cast<int64_t>(sizeof(Counter)))
-                Counter(parts_);
+        if (!schedule_.distributes_splits()) return;
+        for (int64_t block = 0; block < schedule_.blocks(); ++block)
+            new (shared + block * static_cast<int64_t>(sizeof(Counter)))
+                Counter(schedule_.splits());
     }
 
-    void run(int64_t piece, char* memory, char* shared) const {
-        [[maybe_unused]] const Slowdown slowdown;
+    void run(int64_t index, char* memory, char* shared) const {
         const Region region(kernels_);
-        const int64_t item = spread_ ? piece / parts_ : piece;
+        const WorkItem item = schedule_.item(index);
         Task task = task_of(item);
         if (call_.lse.data) {
             task.row_max = reinterpret_cast<double*>(memory);
-            task.row_sum = task.row_max + block_;
+            task.row_sum = task.row_max + schedule_.block_rows();
         }
         task.scratch = memory + statistics_bytes();
-        if (parts_ == 1) {
+        if (schedule_.splits() == 1) {
             kernel_.run(task);
-        } else if (spread_) {
-            const int64_t items = pieces_ / parts_;
-            Counter* left = reinterpret_cast<Counter*>(shared) + item;
-            task.partial = shared + round_up(items * static_cast<int64_t>(sizeof(Counter))) +
-                        item * parts_bytes();
-            run_part(task, piece % parts_);
-            // The thread that finishes last sees what the others wrote, and merges.
-            if (left->fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-            kernel_.merge(task, parts_);
         } else {
-            task.partial = memory + bytes() - parts_bytes();
-            for (int64_t part = 0; part < parts_; ++part) run_part(task, part);
-            kernel_.merge(task, parts_);
+            const bool distributed = schedule_.distributes_splits();
+            task.partial = distributed ? shared + counters_bytes() + item.block * partials_bytes()
+                                       : memory + thread_bytes() - partials_bytes();
+            for (int64_t split = item.split_begin; split < item.split_end; ++split)
+                run_split(task, split);
+            // The thread that finishes last sees what the others wrote, and merges.
+            if (distributed && reinterpret_cast<Counter*>(shared)[item.block].fetch_sub(
+                                   1, std::memory_order_acq_rel) != 1)
+                return;
+            kernel_.merge(task, schedule_.splits());
         }
-        if (call_.lse.data) write_lse(task, item / blocks_);
+        if (call_.lse.data) write_lse(task, item);
     }
 
 private:
     using Counter = std::atomic<int64_t>;
     static constexpr int64_t kMost = std::numeric_limits<int64_t>::max() / 4;
-    // Enough pieces for dynamic scheduling to even out their lengths.
-    static constexpr int64_t kPiecesPerThread = 4;
 
-    Task task_of(int64_t item) const {
-        const int64_t block =
-            call_.right == kUnlimited ? item % blocks_ : blocks_ - 1 - item % blocks_;
-        const int64_t head = item / blocks_ % call_.heads_kv;
-        const int64_t batch = item / blocks_ / call_.heads_kv;
+    Task task_of(const WorkItem& item) const {
         Task task{};
-        task.q = rows_of(call_.q, batch, head);
-        task.k = matrix_of(call_.k, batch, head);
-        task.v = matrix_of(call_.v, batch, head);
-        task.out = rows_of(call_.out, batch, head);
-        if (call_.mask.data) task.mask = rows_of(call_.mask, batch, head);
-        task.sinks = call_.sinks ? call_.sinks + head * group_ : nullptr;
+        task.q = rows_of(call_.q, item);
+        task.k = keys_of(call_.k, item);
+        task.v = keys_of(call_.v, item);
+        task.out = rows_of(call_.out, item);
+        if (call_.mask.data) task.mask = rows_of(call_.mask, item);
+        task.sinks = call_.sinks ? call_.sinks + item.head * group_ : nullptr;
         task.mask_type = call_.mask_type;
         task.group = group_;
         task.key_begin = 0;
-        task.key_end = call_.lengths ? call_.lengths[batch] : call_.length_k;
+        task.key_end = call_.lengths ? call_.lengths[item.batch] : call_.length_k;
         task.dim = call_.dim;
         task.dim_v = call_.dim_v;
         task.scale = call_.scale;
         task.softcap = call_.softcap;
-        task.offset = call_.offsets ? call_.offsets[batch] : 0;
+        task.offset = call_.offsets ? call_.offsets[item.batch] : 0;
         task.left = call_.left;
         task.right = call_.right;
-        task.row_begin = block * block_;
-        task.row_end = std::min(rows_, task.row_begin + block_);
+        task.row_begin = item.row_begin;
+        task.row_end = item.row_end;
         task.block_k = block_k_;
         return task;
     }
 
-    void run_part(Task task, int64_t part) const {
-        task.key_begin = part * call_.keys_per_split;
-        task.key_end = std::min(task.key_end, task.key_begin + call_.keys_per_split);
+    void run_split(Task task, int64_t split) const {
+        task.key_begin = schedule_.split_key(split);
+        task.key_end = std::min(task.key_end, schedule_.split_key(split + 1));
         task.row_max = task.row_sum = nullptr;
         task.partial = static_cast<char*>(task.partial) +
-                    part * (task.row_end - task.row_begin) * part_row_bytes();
+                       split * (task.row_end - task.row_begin) * partial_row_bytes();
         kernel_.run(task);
     }
 
-    int64_t part_row_bytes() const {
-        return kernel_.partial_row_bytes(call_.dim_v);
+    int64_t partial_row_bytes() const { return kernel_.partial_row_bytes(call_.dim_v); }
+
+    // Bytes of the partial results of one block.
+    int64_t partials_bytes() const {
+        if (schedule_.splits() == 1) return 0;
+        const double bytes = static_cast<double>(schedule_.splits()) *
+                             static_cast<double>(schedule_.block_rows()) *
+                             static_cast<double>(partial_row_bytes());
+        if (bytes > static_cast<double>(kMost)) return -1;
+        return round_up(schedule_.splits() * schedule_.block_rows() * partial_row_bytes());
     }
 
-    int64_t parts_bytes() const {
-        if (parts_ == 1) return 0;
-        const double bytes = static_cast<double>(parts_) * static_cast<double>(block_) *
-                             static_cast<double>(part_row_bytes());
-        if (bytes > static_cast<double>(kMost)) return -1;
-        return round_up(parts_ * block_ * part_row_bytes());
+    int64_t counters_bytes() const {
+        return round_up(schedule_.blocks() * static_cast<int64_t>(sizeof(Counter)));
+    }
+
+    int64_t statistics_bytes() const {
+        if (!call_.lse.data) return 0;
+        return round_up(2 * schedule_.block_rows() * static_cast<int64_t>(sizeof(double)));
     }
 
     static int64_t round_up(int64_t bytes) {
         return (bytes + kScratchAlignment - 1) / kScratchAlignment * kScratchAlignment;
     }
 
-    int64_t statistics_bytes() const {
-        return call_.lse.data ? round_up(2 * block_ * static_cast<int64_t>(sizeof(double))) : 0;
+    QueryRows rows_of(const Array& a, const WorkItem& item) const {
+        return {a.data + batch_offset(call_, a, item.batch) + item.head * group_ * a.head, a.head,
+                a.row, a.column};
     }
 
-    QueryRows rows_of(const Array& a, int64_t batch, int64_t head) const {
-        return {a.data + batch_offset(call_, a, batch) + head * group_ * a.head, a.head, a.row,
-                a.column};
+    RowSource keys_of(const Array& a, const WorkItem& item) const {
+        return {a.data + batch_offset(call_, a, item.batch) + item.head * a.head, a.row, a.column};
     }
 
-    RowSource matrix_of(const Array& a, int64_t batch, int64_t head) const {
-        return {a.data + batch_offset(call_, a, batch) + head * a.head, a.row, a.column};
-    }
-
-    // `head`: flat index over batch entries and key heads.
-    void write_lse(const Task& task, int64_t head) const {
-        const int64_t batch = head / call_.heads_kv;
-        head %= call_.heads_kv;
-        const QueryRows lse = rows_of(call_.lse, batch, head);
+    void write_lse(const Task& task, const WorkItem& item) const {
+        const QueryRows lse = rows_of(call_.lse, item);
         for (int64_t row = task.row_begin; row < task.row_end; ++row) {
             const double sum = task.row_sum[row - task.row_begin];
             const double value = sum == 0 ? -std::numeric_limits<double>::infinity()
@@ -333,38 +292,29 @@ private:
     const Call& call_;
     const KernelSet& kernels_;
     const Kernel& kernel_;
-    int64_t group_, rows_, block_, blocks_, parts_, block_k_, batch_, pieces_;
-    bool spread_;  // each part is a piece of its own
+    const int64_t group_;
+    const Schedule schedule_;
+    const int64_t block_k_;
 };
 
 }  // namespace
 
 Status attention(const Call& call, const KernelSet& kernels) {
     const Work work(call, kernels);
-    const int64_t pieces = work.pieces();
-    if (pieces == 0) return Status::kOk;
-    const int64_t wanted = std::min<int64_t>(pieces, call.threads);
-    const Team team(wanted, call.cpus);
-    const int64_t bytes = work.bytes(), shared_bytes = work.shared_bytes();
-    if (bytes < 0 || shared_bytes < 0 || bytes > std::numeric_limits<int64_t>::max() / 4 / wanted)
+    const int64_t items = work.items();
+    if (items == 0) return Status::kOk;
+    const Team team(call.threads);
+    const int64_t bytes = work.thread_bytes(), shared_bytes = work.shared_bytes();
+    if (bytes < 0 || shared_bytes < 0 ||
+        bytes > std::numeric_limits<int64_t>::max() / 4 / call.threads.count)
         return Status::kNoMemory;
-    char* shared = scratch_of_caller.reserve(shared_bytes + bytes * team.size());
+    char* shared = scratch_of_caller.reserve(shared_bytes + bytes * team.threads().count);
     if (!shared) return Status::kNoMemory;
     char* scratch = shared + shared_bytes;
     work.start(shared);
-
-    struct Shared {
-        const Work& work;
-        const int64_t bytes;
-        char *const scratch, *const shared;
-    } all{work, bytes, scratch, shared};
-    share(
-        pieces, team.size(), call.cpus,
-        [](void* context, int64_t piece, int thread) {
-            const Shared& all = *static_cast<const Shared*>(context);
-            all.work.run(piece, all.scratch + all.bytes * thread, all.shared);
-        },
-        &all);
+    share(items, team.threads(), [&](int64_t item, int thread) {
+        work.run(item, scratch + bytes * thread, shared);
+    });
     scratch_of_caller.release_excess();
     return Status::kOk;
 }

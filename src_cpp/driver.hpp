@@ -3,6 +3,7 @@
 #pragma once
 
 #include "abi.hpp"
+#include "threads.hpp"
 
 namespace fastattn {
 
@@ -31,9 +32,8 @@ struct Call {
     double softcap;       // 0: none
     int64_t left, right;  // kUnlimited: no limit
     int64_t block_q, block_k;
-    int64_t keys_per_split;  // keys of a part; if fewer than length_k, parts are merged
-    int threads;
-    int cpus;  // CPUs that all calls of the process share
+    int64_t keys_per_split;  // if fewer than length_k, splits are computed apart and merged
+    Threads threads;         // count: at most the number of work items
 };
 
 enum class Status { kOk, kNoMemory };

@@ -2,14 +2,14 @@
 //
 // An OpenMP parallel region ends when its last thread does, even if that thread has not been given
 // a CPU yet: beside a busy process, that means a time slice of some milliseconds for a call that
-// may need a tenth of one.  Here such a thread finds the call closed.
+// may need a tenth of one.  Here such a thread finds the job closed.
 //
-//   seat     place for one helper at a call, which has one for each thread it wants beside its own
-//   post     where an open call offers its seats; one atomic word holds its state
-//   round    number of calls opened so far; when it changes, there may be a seat
+//   job      a call in progress; one atomic word holds its state
+//   slot     room for one helper at a job, which has one for each thread beside the caller
+//   epoch    number of jobs opened so far; when it changes, there may be a slot
 //
-// What it does not do: decide what a piece is, or how many threads a call gets.
-// Threads are started when first wanted and never ended, so leaving main() waits for none of them.
+// A thread that waits spins for a while and then parks.  Threads are started when first wanted and
+// never ended, so leaving main() waits for none of them.
 // SPDX-License-Identifier: Apache-2.0
 #include "pool.hpp"
 
@@ -28,16 +28,14 @@
 #include <signal.h>
 #endif
 
-#include "places.hpp"
+#include "affinity.hpp"
 
 namespace fastattn {
 namespace {
 
-using Body = void (*)(void* context, int64_t piece, int thread);
-
-// How long a thread that waits for another one polls before it sleeps: longer than Python needs
+// How long a thread that waits for another one spins before it parks: longer than Python needs
 // between two calls and longer than a wake-up takes, but short compared with a time slice.
-constexpr auto kPatience = std::chrono::microseconds(200);
+constexpr auto kSpin = std::chrono::microseconds(200);
 
 void pause() {
 #if defined(__x86_64__) || defined(__i386__)
@@ -47,12 +45,12 @@ void pause() {
 #endif
 }
 
-// Polls `true_now()`: whether it came true before kPatience ran out.
+// Polls `true_now()`: whether it came true within kSpin.
 template <typename Condition>
-bool watch(Condition true_now) {
-    const auto end = std::chrono::steady_clock::now() + kPatience;
+bool spin(Condition true_now) {
+    const auto end = std::chrono::steady_clock::now() + kSpin;
     do {
-        for (int look = 0; look < 32; ++look) {
+        for (int poll = 0; poll < 32; ++poll) {
             if (true_now()) return true;
             pause();
         }
@@ -60,142 +58,138 @@ bool watch(Condition true_now) {
     return false;
 }
 
-void alone(int64_t pieces, Body body, void* context) {
-    for (int64_t piece = 0; piece < pieces; ++piece) body(context, piece, 0);
+void alone(int64_t items, Body body, void* context) {
+    for (int64_t item = 0; item < items; ++item) body(context, item, 0);
 }
 
-// One call.  A post is never freed, so a helper may look at it at any time; what it finds there
-// is valid from the moment it takes a seat until its work there ends.
-class alignas(64) Post {
-    static constexpr uint32_t kSeats = 0xfff;       // seats that nobody has taken yet
+// One call.  A job is never freed, so a helper may look at it at any time; what it finds there
+// is valid from the moment it takes a slot until its work there ends.
+class alignas(64) Job {
+    static constexpr uint32_t kSlots = 0xfff;       // slots that nobody has taken yet
     static constexpr uint32_t kOneAtWork = 0x1000;  // counts the helpers at work
     static constexpr uint32_t kAtWork = 0xfff000;
-    static constexpr uint32_t kSleeps = 0x1000000;  // the caller sleeps until nobody is at work
+    static constexpr uint32_t kParked = 0x1000000;  // the caller is parked until nobody is at work
     static constexpr uint32_t kClaimed = 0x2000000;
 
 public:
-    static constexpr int kMostSeats = kSeats;
+    static constexpr int kMostSlots = kSlots;
 
-    // A post serves one caller at a time: whether it now belongs to this one.
+    // A job serves one caller at a time: whether it now belongs to this one.
     bool claim() {
         uint32_t free = 0;
         return state_.load(std::memory_order_relaxed) == 0 &&
                state_.compare_exchange_strong(free, kClaimed, std::memory_order_acquire);
     }
 
-    void open(int64_t pieces, int seats, int cpus, Body body, void* context) {
-        pieces_ = pieces;
+    void open(int64_t items, int slots, int cpus, Body body, void* context) {
+        items_ = items;
         body_ = body;
         context_ = context;
         next_.store(0, std::memory_order_relaxed);
-        enough_.store(seats < cpus, std::memory_order_relaxed);
-        state_.fetch_add(static_cast<uint32_t>(seats), std::memory_order_release);
+        enough_.store(slots < cpus, std::memory_order_relaxed);
+        state_.fetch_add(static_cast<uint32_t>(slots), std::memory_order_release);
     }
 
-    Places::Place place() { return {places_, enough_.load(std::memory_order_relaxed)}; }
+    CallCpus::Claim claim_cpu() { return {cpus_, enough_.load(std::memory_order_relaxed)}; }
 
-    // The caller's share of the work.
-    void lead(Places::Place& place) { work(0, place); }
-
-    // Takes a seat and works there; returns false if there is none.  Calls `ended(true)` if the
-    // caller sleeps and this helper was the last at work, else `ended(false)`.
+    // Takes a slot and works there; returns false if there is none.  Calls `ended(true)` if the
+    // caller is parked and this helper was the last at work, else `ended(false)`.
     template <typename Ended>
     bool help(Ended ended) {
-        if (!(state_.load(std::memory_order_relaxed) & kSeats)) return false;
+        if (!(state_.load(std::memory_order_relaxed) & kSlots)) return false;
         // This may move the thread, which takes a while: do it before anybody waits for it.
-        Places::Place place = this->place();
+        CallCpus::Claim cpu = claim_cpu();
         uint32_t state = state_.load(std::memory_order_relaxed);
         do {
-            if (!(state & kSeats)) return false;
+            if (!(state & kSlots)) return false;
         } while (!state_.compare_exchange_weak(state, state - 1 + kOneAtWork,
                                                std::memory_order_acquire));
-        work(static_cast<int>(state & kSeats), place);
+        work(static_cast<int>(state & kSlots), cpu);
         state = state_.fetch_sub(kOneAtWork, std::memory_order_acq_rel);
-        ended((state & (kAtWork | kSleeps)) == (kOneAtWork | kSleeps));
+        ended((state & (kAtWork | kParked)) == (kOneAtWork | kParked));
         return true;
     }
 
-    void close() { state_.fetch_and(~kSeats, std::memory_order_relaxed); }
-    bool deserted() const { return !(state_.load(std::memory_order_acquire) & kAtWork); }
-    void caller_sleeps() { state_.fetch_or(kSleeps, std::memory_order_relaxed); }
-    void give_back() { state_.store(0, std::memory_order_release); }
+    void close() { state_.fetch_and(~kSlots, std::memory_order_relaxed); }
+    bool idle() const { return !(state_.load(std::memory_order_acquire) & kAtWork); }
+    void park_caller() { state_.fetch_or(kParked, std::memory_order_relaxed); }
+    void release() { state_.store(0, std::memory_order_release); }
 
-private:
-    void work(int thread, Places::Place& place) {
-        for (int64_t piece; (piece = next_.fetch_add(1, std::memory_order_relaxed)) < pieces_;) {
-            body_(context_, piece, thread);
-            place.keep();
+    void work(int thread, CallCpus::Claim& cpu) {
+        for (int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) {
+            body_(context_, item, thread);
+            cpu.renew();
         }
     }
 
+private:
     std::atomic<uint32_t> state_{0};
     std::atomic<bool> enough_{false};  // whether there is a CPU for each thread
-    int64_t pieces_ = 0;
+    int64_t items_ = 0;
     Body body_ = nullptr;
     void* context_ = nullptr;
-    Places places_;
+    CallCpus cpus_;
     alignas(64) std::atomic<int64_t> next_{0};
 };
 
 class Pool {
 public:
-    void share(int64_t pieces, int helpers, int cpus, Body body, void* context) {
-        helpers = std::min(helpers, Post::kMostSeats);
-        Post* const post = std::find_if(posts_, posts_ + kPosts, [](Post& p) { return p.claim(); });
-        if (post == posts_ + kPosts) return alone(pieces, body, context);  // all posts are taken
-        post->open(pieces, helpers, cpus, body, context);
-        Places::Place place = post->place();  // before a helper takes one
+    void share(int64_t items, int helpers, int cpus, Body body, void* context) {
+        helpers = std::min(helpers, Job::kMostSlots);
+        Job* const job = std::find_if(jobs_, jobs_ + kJobs, [](Job& j) { return j.claim(); });
+        if (job == jobs_ + kJobs) return alone(items, body, context);  // all jobs are taken
+        job->open(items, helpers, cpus, body, context);
+        CallCpus::Claim cpu = job->claim_cpu();  // before a helper takes one
         call(helpers, cpus);
-        post->lead(place);
-        post->close();
+        job->work(0, cpu);
+        job->close();
         wanted_.fetch_sub(helpers, std::memory_order_relaxed);
-        if (!watch([&] { return post->deserted(); })) {
-            post->caller_sleeps();
+        if (!spin([&] { return job->idle(); })) {
+            job->park_caller();
             std::unique_lock lock(mutex_);
-            ended_.wait(lock, [&] { return post->deserted(); });
+            ended_.wait(lock, [&] { return job->idle(); });
         }
-        post->give_back();
+        job->release();
     }
 
 private:
-    static constexpr int kPosts = 32;
+    static constexpr int kJobs = 32;
 
-    // A helper, which never ends.  While it sleeps, the struct belongs to whoever holds the mutex.
-    struct Sleeper {
-        Waking waking;
+    // A helper, which never ends.  While it is parked, whoever holds the mutex owns the struct.
+    struct Helper {
+        WakeCpus cpus;
         std::condition_variable opened;
-        Sleeper* next = nullptr;
-        bool asleep = false;
+        Helper* next = nullptr;
+        bool parked = false;
     };
 
-    // Calls `helpers` helpers to a post that is open.
+    // Calls `helpers` helpers to a job that is open.
     void call(int helpers, int cpus) {
         const int wanted = wanted_.fetch_add(helpers, std::memory_order_relaxed) + helpers;
         cpus_.store(cpus, std::memory_order_relaxed);
-        // Sequentially consistent: a helper that goes to sleep counts itself first and then looks
-        // at the round, so one of the two sees the other.
-        round_.fetch_add(1);
-        const int asleep = asleep_.load();
-        if (asleep == 0 && started_.load(std::memory_order_relaxed) >= wanted) return;
-        int missing = helpers - watching_.load(std::memory_order_relaxed);
+        // Sequentially consistent: a helper that parks counts itself first and then looks at
+        // the epoch, so one of the two sees the other.
+        epoch_.fetch_add(1);
+        if (parked_.load() == 0 && started_.load(std::memory_order_relaxed) >= wanted) return;
+        int missing = helpers - spinning_.load(std::memory_order_relaxed);
         if (missing <= 0) return;
         {
             std::lock_guard lock(mutex_);
             while (started_.load(std::memory_order_relaxed) < wanted && start())
                 started_.fetch_add(1, std::memory_order_relaxed);
         }
-        for (Sleeper* one; missing > 0 && (one = roused()); --missing) one->opened.notify_one();
+        for (Helper* one; missing > 0 && (one = unpark()); --missing) one->opened.notify_one();
     }
 
-    // Takes a sleeping helper off the list, to be woken; nullptr if none sleeps.
-    Sleeper* roused() {
+    // Takes a parked helper off the list, to be woken; nullptr if there is none.
+    Helper* unpark() {
         std::lock_guard lock(mutex_);
-        Sleeper* const one = sleepers_;
+        Helper* const one = parked_list_;
         if (!one) return nullptr;
-        sleepers_ = one->next;
-        asleep_.fetch_sub(1);
-        one->waking.keep_off_this();
-        one->asleep = false;
+        parked_list_ = one->next;
+        parked_.fetch_sub(1);
+        one->cpus.exclude_this();
+        one->parked = false;
         return one;
     }
 
@@ -221,57 +215,57 @@ private:
     }
 
     [[noreturn]] void help() {
-        Sleeper self;
-        self.waking.begin();
+        Helper self;
+        self.cpus.begin();
         for (;;) {
-            const uint64_t seen = round_.load(std::memory_order_acquire);
+            const uint64_t seen = epoch_.load(std::memory_order_acquire);
             bool helped = false;
-            for (Post& post : posts_)
-                helped |= post.help([this](bool caller_sleeps) {
-                    if (!caller_sleeps) return;
-                    { std::lock_guard lock(mutex_); }  // it may be about to sleep
+            for (Job& job : jobs_)
+                helped |= job.help([this](bool caller_parked) {
+                    if (!caller_parked) return;
+                    { std::lock_guard lock(mutex_); }  // it may be about to park
                     ended_.notify_all();
                 });
-            if (!helped && !watched(seen)) sleep(seen, self);
+            if (!helped && !spin_for_job(seen)) park(seen, self);
         }
     }
 
-    // Whether a call was opened while this thread watched for one.
-    bool watched(uint64_t seen) {
-        const int others = watching_.fetch_add(1, std::memory_order_relaxed);
+    // Whether a job was opened while this thread spun.
+    bool spin_for_job(uint64_t seen) {
+        const int others = spinning_.fetch_add(1, std::memory_order_relaxed);
         const bool opened =
             others < cpus_.load(std::memory_order_relaxed) - 1 &&
-            watch([&] { return round_.load(std::memory_order_relaxed) != seen; });
-        watching_.fetch_sub(1, std::memory_order_relaxed);
+            spin([&] { return epoch_.load(std::memory_order_relaxed) != seen; });
+        spinning_.fetch_sub(1, std::memory_order_relaxed);
         return opened;
     }
 
-    // Sleeps until it is called, unless a call was opened meanwhile.
-    void sleep(uint64_t seen, Sleeper& self) {
+    // Parks until it is called, unless a job was opened meanwhile.
+    void park(uint64_t seen, Helper& self) {
         {
             std::unique_lock lock(mutex_);
-            asleep_.fetch_add(1);
-            if (round_.load() != seen) {
-                asleep_.fetch_sub(1);
+            parked_.fetch_add(1);
+            if (epoch_.load() != seen) {
+                parked_.fetch_sub(1);
                 return;
             }
-            self.asleep = true;
-            self.next = sleepers_;
-            sleepers_ = &self;
-            self.opened.wait(lock, [&] { return !self.asleep; });
+            self.parked = true;
+            self.next = parked_list_;
+            parked_list_ = &self;
+            self.opened.wait(lock, [&] { return !self.parked; });
         }
-        self.waking.release();
+        self.cpus.restore();
     }
 
-    Post posts_[kPosts];
-    alignas(64) std::atomic<uint64_t> round_{0};
-    alignas(64) std::atomic<int> watching_{0};
-    std::atomic<int> asleep_{0};  // number of sleepers
+    Job jobs_[kJobs];
+    alignas(64) std::atomic<uint64_t> epoch_{0};
+    alignas(64) std::atomic<int> spinning_{0};
+    std::atomic<int> parked_{0};  // number of parked helpers
     std::atomic<int> started_{0};
-    std::atomic<int> wanted_{0};  // seats of all calls in progress
+    std::atomic<int> wanted_{0};  // slots of all calls in progress
     std::atomic<int> cpus_{1};
     std::mutex mutex_;
-    Sleeper* sleepers_ = nullptr;  // last to fall asleep first: its caches are warmest
+    Helper* parked_list_ = nullptr;  // last to park first: its caches are warmest
     std::condition_variable ended_;
 };
 
@@ -295,10 +289,10 @@ Pool* pool_of_process() {
 
 }  // namespace
 
-void share(int64_t pieces, int threads, int cpus, Body body, void* context) {
+void share_by_pool(int64_t items, int threads, int cpus, Body body, void* context) {
     Pool* const helpers = threads > 1 ? pool_of_process() : nullptr;
-    if (!helpers) return alone(pieces, body, context);
-    helpers->share(pieces, threads - 1, cpus, body, context);
+    if (!helpers) return alone(items, body, context);
+    helpers->share(items, threads - 1, cpus, body, context);
 }
 
 }  // namespace fastattn

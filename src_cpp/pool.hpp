@@ -2,21 +2,16 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include <cstdint>
+#include "threads.hpp"
 
 namespace fastattn {
 
-// Calls `body(context, piece, thread)` for each piece from 0 to `pieces` - 1: on this thread,
-// number 0, and on up to `threads` - 1 helpers, which have different numbers from 1 to
-// `threads` - 1.  Whichever thread is free takes the next piece, so one that does them all does
-// them in this order.  Returns when all pieces are done.
+// What `share` promises.
 //
-// A helper that has not begun when no pieces are left is not waited for; so this thread does them
-// all in a process that cannot start threads, or whose helpers are all busy.
+// A helper that has not begun when no items are left is not waited for; so the calling thread does
+// them all in a process that cannot start threads, or whose helpers are all busy.
 //
-// `cpus`: how many CPUs the process may use.  At most `cpus` - 1 idle helpers watch for the next
-// call for a while before they sleep; the others sleep at once.
-void share(int64_t pieces, int threads, int cpus,
-           void (*body)(void* context, int64_t piece, int thread), void* context);
+// At most `cpus` - 1 idle helpers spin for a while before they park; the others park at once.
+void share_by_pool(int64_t items, int threads, int cpus, Body body, void* context);
 
 }  // namespace fastattn

@@ -4,21 +4,19 @@
 // window is over.  Its rate is its own work over its own time, and the rates are added up.  So the
 // threads disturb one another as those of a call do, and none is waited for.  The limits take
 // turns, and the best repetition of each counts: what a neighbour takes away is no limit of the
-// machine.  Unlike a call (pool.cpp), a probe needs all of its threads: hence OpenMP.
+// machine.
 // SPDX-License-Identifier: Apache-2.0
 #include "roofline.hpp"
 
 #include <algorithm>
+#include <atomic>
+#include <barrier>
 #include <chrono>
 #include <cstdlib>
 #include <limits>
+#include <mutex>
+#include <thread>
 
-#if defined(_OPENMP)
-#include <omp.h>
-#endif
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
 #if defined(__linux__)
 #include <sys/mman.h>
 #endif
@@ -30,25 +28,12 @@ constexpr int kLimits = 4;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kSmallPage = 4096;
 
+// Threads that have not come together after this long could not be started.
+constexpr double kMeetingSeconds = 2;
+
 // Work between two looks at the clock: some tens of microseconds.
 constexpr int64_t kRounds = 8192;
 constexpr int64_t kChunkBytes = int64_t{2} << 20;
-
-// Some OpenMP runtimes wait for ever in a forked child, for threads that stayed with the parent.
-bool forked_child = false;
-
-#if defined(__unix__) || defined(__APPLE__)
-[[maybe_unused]] const int fork_handler =
-    pthread_atfork(nullptr, nullptr, [] { forked_child = true; });
-#endif
-
-bool startable(int threads) {
-#if defined(_OPENMP)
-    return threads == 1 || !forked_child;
-#else
-    return threads == 1;
-#endif
-}
 
 double now() {
     return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch())
@@ -72,12 +57,12 @@ double rate(double window_seconds, Work work) {
     return done / seconds;
 }
 
-// One thread: its part of the memory, and where in it the stream continues.
+// One thread: its share of the memory, and where in it the stream continues.
 class Worker {
 public:
-    Worker(const Probes& probes, const Probing& how, char* part, int64_t bytes)
-        : probes_(probes), how_(how), part_(part), bytes_(bytes) {
-        for (int64_t at = 0; at < bytes; at += kSmallPage) part[at] = 1;  // no page is shared
+    Worker(const Probes& probes, const Probing& how, char* share, int64_t bytes)
+        : probes_(probes), how_(how), share_(share), bytes_(bytes) {
+        for (int64_t at = 0; at < bytes; at += kSmallPage) share[at] = 1;  // no page is shared
     }
 
     double rate_of(int limit) {
@@ -92,7 +77,7 @@ public:
 private:
     int64_t stream() {
         at_ = at_ + kChunkBytes <= bytes_ ? at_ : 0;
-        digest_ ^= probes_.read(part_ + at_, kChunkBytes);
+        digest_ ^= probes_.read(share_ + at_, kChunkBytes);
         at_ += kChunkBytes;
         return kChunkBytes;
     }
@@ -100,25 +85,50 @@ private:
     int64_t cached() {
         int64_t read = 0;
         for (; read < kChunkBytes; read += how_.cached_bytes)
-            digest_ ^= probes_.read(part_, how_.cached_bytes);
+            digest_ ^= probes_.read(share_, how_.cached_bytes);
         return read;
     }
 
     const Probes& probes_;
     const Probing& how_;
-    char* part_;
+    char* share_;
     int64_t bytes_;
     int64_t at_ = 0;
     int64_t digest_ = 0;
 };
 
+// Makes threads wait until `wanted` of them are there, or until some have been missing for so long
+// that the measurement is called off.
+class Meeting {
+public:
+    explicit Meeting(int wanted) : missing_(wanted) {}
+
+    // Whether all have come.
+    bool join() {
+        int missing = missing_.fetch_sub(1) - 1;
+        const double end = now() + kMeetingSeconds;
+        while (missing > 0 && now() < end) {
+            std::this_thread::yield();
+            missing = missing_.load();
+        }
+        while (missing > 0 && !missing_.compare_exchange_weak(missing, kCalledOff)) {
+        }
+        return held();
+    }
+    bool held() const { return missing_.load() == 0; }
+
+private:
+    static constexpr int kCalledOff = std::numeric_limits<int>::min() / 2;
+    std::atomic<int> missing_;
+};
+
 }  // namespace
 
 Probed roofline(const Probing& how, const KernelSet& kernels, Roofline& found) {
-    if (!startable(how.threads)) return Probed::kNoThreads;
-    const int64_t part = round_up(how.stream_bytes / how.threads, kHugePage);
-    if (part > std::numeric_limits<int64_t>::max() / how.threads) return Probed::kNoMemory;
-    const size_t bytes = static_cast<size_t>(part * how.threads);
+    const int threads = how.threads.count;
+    const int64_t each = round_up(how.stream_bytes / threads, kHugePage);
+    if (each > std::numeric_limits<int64_t>::max() / threads) return Probed::kNoMemory;
+    const size_t bytes = static_cast<size_t>(each * threads);
     char* memory = static_cast<char*>(std::aligned_alloc(kHugePage, bytes));
     if (!memory) return Probed::kNoMemory;
 #if defined(__linux__)
@@ -127,36 +137,32 @@ Probed roofline(const Probing& how, const KernelSet& kernels, Roofline& found) {
 
     double best[kLimits] = {}, sum[kLimits] = {};
     bool wrong = false;
-    int present = 1;
-#pragma omp parallel num_threads(how.threads)
-    {
-        int self = 0;
-#if defined(_OPENMP)
-        self = omp_get_thread_num();
-#pragma omp single
-        present = omp_get_num_threads();
-#endif
-        Worker worker(kernels.probes, how, memory + self * part, part);
+    std::mutex mutex;
+    Meeting meeting(threads);
+    std::barrier start(threads);
+    std::barrier end(threads, [&]() noexcept {
+        for (int limit = 0; limit < kLimits; ++limit) {
+            best[limit] = std::max(best[limit], sum[limit]);
+            sum[limit] = 0;
+        }
+    });
+    // An item for each thread: none is done before all have begun.
+    share(threads, how.threads, [&](int64_t item, int) {
+        if (!meeting.join()) return;
+        Worker worker(kernels.probes, how, memory + item * each, each);
         for (int repetition = 0; repetition < how.repetitions; ++repetition) {
             for (int limit = 0; limit < kLimits; ++limit) {
-#pragma omp barrier
+                start.arrive_and_wait();
                 const double own = worker.rate_of(limit);
-#pragma omp critical
-                {
-                    wrong = wrong || own < 0;
-                    sum[limit] += own;
-                }
+                const std::lock_guard lock(mutex);
+                wrong = wrong || own < 0;
+                sum[limit] += own;
             }
-#pragma omp barrier
-#pragma omp single
-            for (int limit = 0; limit < kLimits; ++limit) {
-                best[limit] = std::max(best[limit], sum[limit]);
-                sum[limit] = 0;
-            }
+            end.arrive_and_wait();
         }
-    }
+    });
     std::free(memory);
-    if (present != how.threads) return Probed::kNoThreads;
+    if (!meeting.held()) return Probed::kNoThreads;
     if (wrong) return Probed::kWrongSum;
     found = {best[0], best[1], best[2], best[3]};
     return Probed::kOk;

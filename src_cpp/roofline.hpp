@@ -3,12 +3,13 @@
 #pragma once
 
 #include "abi.hpp"
+#include "threads.hpp"
 
 namespace fastattn {
 
 // How to measure.
 struct Probing {
-    int threads;
+    Threads threads;
     int repetitions;
     double window_seconds;  // length of each repetition of each limit
     int64_t stream_bytes;   // read by all threads together: far more than the caches hold

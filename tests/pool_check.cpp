@@ -1,7 +1,7 @@
 // Hammers the pool: calls from many threads at once, each with work that counts what is done.
 // Prints what is wrong and returns 1, or returns 0.  tests/test_pool.py builds it with sanitizers.
 // SPDX-License-Identifier: Apache-2.0
-#include "pool.hpp"
+#include "threads.hpp"
 
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,26 +16,26 @@
 namespace {
 
 struct Call {
-    explicit Call(int pieces) : done(static_cast<size_t>(pieces)), used(kMost) {}
+    explicit Call(int items) : done(static_cast<size_t>(items)), used(kMost) {}
     static constexpr int kMost = 16;
     // Plain: a sanitizer sees who comes too late, and two threads of one number.
     std::vector<int> done;
     std::vector<int> used;
 };
 
-void work(void* context, int64_t piece, int thread) {
+void work(void* context, int64_t item, int thread) {
     Call& call = *static_cast<Call*>(context);
     ++call.used[static_cast<size_t>(thread)];
     volatile double busy = 1;
-    for (int i = 0; i < 100 * (piece % 7); ++i) busy = busy + 1 / busy;
-    ++call.done[static_cast<size_t>(piece)];
+    for (int i = 0; i < 100 * (item % 7); ++i) busy = busy + 1 / busy;
+    ++call.done[static_cast<size_t>(item)];
 }
 
-bool right(int threads, int cpus, int pieces) {
-    Call call(pieces);
-    fastattn::share(pieces, threads, cpus, work, &call);
+bool right(int threads, int cpus, int items) {
+    Call call(items);
+    fastattn::share(items, {threads, cpus, fastattn::Threading::kPool}, work, &call);
     for (const int times : call.done)
-        if (times != 1) return std::printf("a piece was done %d times\n", times), false;
+        if (times != 1) return std::printf("an item was done %d times\n", times), false;
     for (int thread = threads; thread < Call::kMost; ++thread)
         if (call.used[static_cast<size_t>(thread)])
             return std::printf("there was a thread %d of %d\n", thread, threads), false;
@@ -50,7 +50,7 @@ bool many(int callers, int rounds) {
             for (int round = 0; round < rounds; ++round) {
                 const int n = caller + round;
                 if (!right(1 + n % 5, 1 + n % 3, n % 60)) all = false;
-                if (n % 8 == 0) usleep(500);  // longer than helpers look out
+                if (n % 8 == 0) usleep(500);  // longer than helpers spin
             }
         });
     for (std::thread& thread : threads) thread.join();

@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = (
     ("_version", "_errors", "_dtypes", "_config", "_env", "implementations._native", "_machine"),
-    ("_roofline", "_threads"),
+    ("_threads", "_roofline"),
     ("_spec", "_problem", "_arrays"),
     ("masks", "_shapes", "_normalise"),
     ("implementations",),

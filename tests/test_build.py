@@ -17,7 +17,6 @@ ROOT = Path(__file__).resolve().parent.parent
 SETUP = SimpleNamespace(**runpy.run_path(str(ROOT / "setup.py"), run_name="setup_table"))
 SOURCES = ROOT / "src_cpp"
 ISA_HEADERS = {"stdint.h", "immintrin.h"}
-SLOWDOWN_MARK = b"fastattn is slowed down on purpose"
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 
@@ -126,12 +125,15 @@ def test_layers_meet_only_at_the_kernel_set() -> None:
         "cpu.cpp": {"cpu.hpp"},
         "dispatch.hpp": {"abi.hpp"},
         "dispatch.cpp": {"dispatch.hpp", "cpu.hpp", "isa_table.inc"},
-        "driver.hpp": {"abi.hpp"},
-        "places.hpp": set(),
-        "pool.hpp": set(),
-        "pool.cpp": {"pool.hpp", "places.hpp"},
-        "driver.cpp": {"driver.hpp", "pool.hpp"},
-        "roofline.hpp": {"abi.hpp"},
+        "threads.hpp": set(),
+        "threads.cpp": {"threads.hpp", "pool.hpp"},
+        "affinity.hpp": set(),
+        "pool.hpp": {"threads.hpp"},
+        "pool.cpp": {"pool.hpp", "affinity.hpp"},
+        "schedule.hpp": set(),
+        "driver.hpp": {"abi.hpp", "threads.hpp"},
+        "driver.cpp": {"driver.hpp", "schedule.hpp"},
+        "roofline.hpp": {"abi.hpp", "threads.hpp"},
         "roofline.cpp": {"roofline.hpp"},
     }
     for path in SOURCES.rglob("*.[hc]pp"):
@@ -181,17 +183,3 @@ def test_a_row_of_another_architecture_is_reported(tmp_path: Path) -> None:
     command = SETUP.BuildExt(Distribution())
     found = command._compile_isa(SETUP.Isa("other", (), ("pdp11",)), None, ())
     assert found == ([], "only for pdp11")
-
-
-def test_only_calibration_is_slowed_down(tmp_path: Path) -> None:
-    """The normal build has no trace of it: neither the mark nor the clock."""
-    made = {}
-    for name, flags in (("plain", []), ("slow", ["-DFASTATTN_SLOWDOWN_PERCENT=5"])):
-        path = tmp_path / f"{name}.o"
-        command = [*compiler(), *SETUP.COMMON_FLAGS, "-O1", *flags, "-c"]
-        subprocess.run([*command, SOURCES / "driver.cpp", "-o", path], check=True)
-        symbols = subprocess.run(["nm", path], check=True, capture_output=True, text=True).stdout
-        made[name] = (SLOWDOWN_MARK in path.read_bytes(), "clock" in symbols)
-    assert made == {"plain": (False, False), "slow": (True, True)}
-    for path in Path(fastattn.__file__).parent.glob("implementations/*.so"):
-        assert SLOWDOWN_MARK not in path.read_bytes()

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from targets import RUNNABLE
 
 import fastattn
-from fastattn import ConfigError, FastattnError, _env, _machine, _plan, _threads
+from fastattn import ConfigError, FastattnError, UnavailableError, _env, _machine, _plan, _threads
 from fastattn.implementations import load
 
 
@@ -74,6 +75,37 @@ def test_threads_are_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         _plan._plan.cache_clear()
         with pytest.raises(ConfigError, match="FASTATTN_NUM_THREADS"):
             fastattn.explain(*_large(), impl=name)
+
+
+def test_threading_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of two names; OpenMP only in a build that has it."""
+    monkeypatch.delenv("FASTATTN_THREADING", raising=False)
+    assert _threads.threading_backend() == ("pool", "the default")
+    monkeypatch.setenv("FASTATTN_THREADING", "pool")
+    assert _threads.threading_backend() == ("pool", "FASTATTN_THREADING")
+    monkeypatch.setenv("FASTATTN_THREADING", "tbb")
+    with pytest.raises(ConfigError, match="FASTATTN_THREADING.*'tbb'.*'pool' or 'openmp'.*Fix"):
+        _threads.threading_backend()
+    monkeypatch.setenv("FASTATTN_THREADING", "openmp")
+    without = SimpleNamespace(OPENMP=False)
+    monkeypatch.setattr(_threads, "native", lambda: (without, None))
+    with pytest.raises(UnavailableError, match="FASTATTN_THREADING.*no OpenMP.*rebuild"):
+        _threads.threading_backend()
+
+
+def test_threading_is_explained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where several threads of the extension share a call."""
+    binding, _ = _machine.native()
+    if binding is None:
+        pytest.skip("cython: the extension is not built")
+    for name in ("pool", "openmp") if binding.OPENMP else ("pool",):
+        monkeypatch.setenv("FASTATTN_THREADING", name)
+        _plan._plan.cache_clear()
+        for threads in (1, 2):
+            config = fastattn.Config(threads=threads)
+            explained = fastattn.explain(*_large(), impl="cython", config=config)
+            shown = f"threading {name} (FASTATTN_THREADING)"
+            assert (shown in str(explained)) == (threads == 2)
 
 
 def test_isa_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -51,7 +51,7 @@ two_cpus = pytest.mark.skipif(fastattn.machine().usable_cpus < 2, reason="needs 
 @pytest.mark.slow
 @pytest.mark.parametrize("sanitizer", ["thread", "address,undefined"])
 def test_pool_under_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
-    """Every piece is done once and before the call returns, whoever calls, forks or comes late."""
+    """Every item is done once and before the call returns, whoever calls, forks or comes late."""
     compiler = str(sysconfig.get_config_var("CXX") or "c++").split()
     flags = ["-std=c++20", "-O1", "-g", "-pthread", f"-fsanitize={sanitizer}"]
     empty = tmp_path / "empty.cpp"
@@ -60,7 +60,8 @@ def test_pool_under_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
     tried = subprocess.run([*compiler, *flags, empty, "-o", program], capture_output=True)
     if tried.returncode or subprocess.run([program], capture_output=True).returncode:
         pytest.skip(f"{sanitizer} sanitizer: the compiler or the system lacks it")
-    sources = [ROOT / "src_cpp" / "pool.cpp", ROOT / "tests" / "pool_check.cpp"]
+    sources = [ROOT / "src_cpp" / name for name in ("pool.cpp", "threads.cpp")]
+    sources.append(ROOT / "tests" / "pool_check.cpp")
     include = f"-I{ROOT / 'src_cpp'}"
     subprocess.run([*compiler, *flags, include, *sources, "-o", program], check=True)
     done = subprocess.run(
@@ -77,6 +78,7 @@ def test_pool_under_a_sanitizer(sanitizer: str, tmp_path: Path) -> None:
 @native
 @two_cpus
 @pytest.mark.slow
+@pytest.mark.timing
 def test_a_late_helper_is_not_waited_for() -> None:
     """One that gets a CPU a few times a second costs no call that time."""
     run_python(
@@ -107,7 +109,8 @@ finally:
 @native
 @two_cpus
 @pytest.mark.slow
-def test_threads_of_a_call_part_again() -> None:
+@pytest.mark.timing
+def test_threads_of_a_call_separate_again() -> None:
     """Put onto one CPU in the middle of a call, beside a busy one, they do not stay there."""
     run_python(
         HEADER
@@ -154,7 +157,8 @@ assert statistics.mean(apart) > 0.6, statistics.mean(apart)
 @native
 @two_cpus
 @pytest.mark.slow
-def test_helpers_sleep_between_calls_and_come_back() -> None:
+@pytest.mark.timing
+def test_helpers_park_between_calls_and_come_back() -> None:
     """They take no CPU time from others for long, and work when there is work."""
     run_python(
         HEADER
@@ -194,6 +198,27 @@ def forked(generations):
 
 assert forked(1)
 assert not helpers_of(attention)
+"""
+    )
+
+
+@linux
+@native
+@pytest.mark.parametrize("items", [1, 3, 6])
+def test_explain_shows_the_threads_that_run(items: int) -> None:
+    """No more than there are work items, whatever `Config` asks for."""
+    run_python(
+        HEADER
+        + f"""
+x = rng.standard_normal((3, {items}, 64, 64)).astype(np.float32)
+config = fastattn.Config(threads=4, block_q=64)
+explained = fastattn.explain(*x, impl="cython", config=config)
+assert explained.config.threads == min(4, {items})
+assert explained.reasons["threads"] == (
+    "requested" if {items} >= 4 else "no more than work items; 4 wanted: Config.threads"
+)
+helpers = helpers_of(lambda: fastattn.attention(*x, impl="cython", config=config))
+assert len(helpers) == explained.config.threads - 1
 """
     )
 
@@ -246,7 +271,8 @@ assert len(helpers_of(attention)) == 1
 @native
 @two_cpus
 @pytest.mark.slow
-def test_a_sleeping_helper_is_not_woken_on_the_callers_cpu() -> None:
+@pytest.mark.timing
+def test_a_parked_helper_is_not_woken_on_the_callers_cpu() -> None:
     """It is kept off that CPU until it runs, and may then use all of its own again."""
     run_python(
         HEADER
@@ -263,7 +289,7 @@ try:
     time.sleep(0.3)
     kept_off = 0
     for _ in range(20):
-        time.sleep(0.02)  # it sleeps
+        time.sleep(0.02)  # it parks
         attention()
         kept_off += os.sched_getaffinity(helper) == others  # it has not run yet
     assert kept_off >= 5, kept_off

@@ -124,20 +124,43 @@ def test_without_the_extension(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.skipif(not fastattn.machine().isas, reason="cython: the extension is not built")
-def test_a_forked_child_has_one_thread() -> None:
-    """It cannot start others, and does not pretend."""
-    run_python("""
-        import os, fastattn
+@pytest.mark.parametrize("threading", ["pool", "openmp"])
+def test_a_forked_child_has_threads_of_its_own(threading: str) -> None:
+    """Whatever the parent used."""
+    binding, _ = _machine.native()
+    if threading == "openmp" and not (binding and binding.OPENMP):
+        pytest.skip("this build has no OpenMP")
+    code = """
+        import os, signal, fastattn
         from fastattn import _roofline
         _roofline._STREAM_BYTES, _roofline._STREAM_OVER_L3 = 8 * 2**20, 0
         fastattn.roofline(threads=2, seconds=0.001)
         child = os.fork()
         if child == 0:
-            fastattn.roofline(seconds=0.001)
-            try:
-                fastattn.roofline(threads=2, seconds=0.001)
-            except fastattn.UnavailableError as error:
-                os._exit(0 if "forked child" in str(error) else 1)
-            os._exit(2)
+            signal.alarm(60)
+            os._exit(0 if fastattn.roofline(threads=2, seconds=0.001).threads == 2 else 1)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    """
+    run_python(code, FASTATTN_THREADING=threading)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.skipif(not fastattn.machine().isas, reason="cython: the extension is not built")
+def test_threads_that_cannot_be_started() -> None:
+    """The measurement is called off."""
+    run_python("""
+        import resource, fastattn
+        from fastattn import _roofline
+        _roofline._STREAM_BYTES = _roofline._STREAM_BYTES_PER_THREAD = 2**20
+        _roofline._STREAM_OVER_L3 = 0
+        fastattn.roofline(threads=1, seconds=0.001)
+        now = next(int(line.split()[1]) for line in open("/proc/self/status") if "VmSize" in line)
+        hard = resource.getrlimit(resource.RLIMIT_AS)[1]
+        resource.setrlimit(resource.RLIMIT_AS, ((now << 10) + (7 << 20), hard))
+        try:
+            fastattn.roofline(threads=2, seconds=0.001)
+        except fastattn.UnavailableError as error:
+            assert "lets this process start" in str(error)
+        else:
+            raise AssertionError("no error")
     """)

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
+from typing import NamedTuple
 
 import pytest
 from processes import run_python
-from targets import Target
+from targets import TARGETS, Target
+
+from fastattn._machine import native
 
 HEADER = """
 import json, os, signal, sys, threading, time
@@ -36,18 +40,54 @@ def check(x, got):
 """
 
 
-def _run(target: Target, code: str, **tunables: int) -> str:
-    config = target.config(**tunables).explicit()
-    return run_python(HEADER + code, json.dumps({"impl": target.impl, "config": config}))
+class Way(NamedTuple):
+    """A target, and how the threads of a call share its work."""
+
+    target: Target
+    threading: str
+
+
+def _ways(wanted: Callable[[Target], bool]) -> pytest.MarkDecorator:
+    """Repeat a test for the targets that are wanted, each with every way that it has."""
+    ways = [
+        pytest.param(
+            Way(target, threading),
+            id=target.name if threading == "pool" else f"{target.name}-{threading}",
+            marks=target.parameter().marks,
+        )
+        for target in filter(wanted, TARGETS)
+        for threading in ("pool", "openmp")
+        if threading == "pool" or target.impl == "cython"
+    ]
+    return pytest.mark.parametrize("way", ways)
+
+
+all_ways = _ways(lambda target: True)
+tiled_ways = _ways(lambda target: target.tiled)
+native_ways = _ways(lambda target: target.impl == "cython")
+
+
+def _run(way: Way, code: str, **tunables: int) -> str:
+    target, threading = way
+    if threading == "openmp" and not _has_openmp():
+        pytest.skip("this build has no OpenMP")
+    how = {"impl": target.impl, "config": target.config(**tunables).explicit()}
+    return run_python(HEADER + code, json.dumps(how), FASTATTN_THREADING=threading)
+
+
+def _has_openmp() -> bool:
+    binding, _ = native()
+    return binding is not None and binding.OPENMP
 
 
 pytestmark = pytest.mark.slow
 
 
-def test_many_python_threads_at_once(target: Target) -> None:
+@all_ways
+def test_many_python_threads_at_once(way: Way) -> None:
     """Each gets its own result, bit by bit the one it gets alone."""
     _run(
-        target,
+        way,
         """
 problems = [arrays(length) for length in (1, 17, 60, 64, 100, 129, 200, 33)]
 alone = [attention(*x) for x in problems]
@@ -73,10 +113,11 @@ assert not wrong, wrong
     )
 
 
-def test_mixed_calls_on_many_python_threads(native: Target) -> None:
+@native_ways
+def test_mixed_calls_on_many_python_threads(way: Way) -> None:
     """Defaults for all: split keys, few and many rows, several heads, parts that see nothing."""
     _run(
-        native,
+        way,
         """
 def problem(heads, heads_kv, length_q, length_k, dim, dtype=np.float32, **arguments):
     shapes = (heads, length_q, dim), (heads_kv, length_k, dim), (heads_kv, length_k, dim + 3)
@@ -116,10 +157,29 @@ assert not wrong, wrong
     )
 
 
-def test_threads_share_the_first_call(target: Target) -> None:
+@_ways(lambda target: target.impl == "cython" and target.missing is None)
+def test_the_same_bits_either_way(way: Way) -> None:
+    """How threads share the work, and how many they are, changes no bit."""
+    code = """
+import hashlib
+digest = hashlib.sha256()
+for shape in ((1, 2, 3, 5000, 16), (2, 6, 300, 300, 64), (1, 1, 1, 6000, 80)):
+    batch, heads, length_q, length_k, dim = shape
+    q = rng.standard_normal((batch, heads, length_q, dim)).astype(np.float32)
+    k, v = rng.standard_normal((2, batch, heads, length_k, dim)).astype(np.float32)
+    for array in attention(q, k, v, return_lse=True):
+        digest.update(array.tobytes())
+print(digest.hexdigest())
+"""
+    alone = _run(Way(way.target, "pool"), code, threads=1, block_q=64)
+    assert _run(way, code, threads=3, block_q=64) == alone
+
+
+@all_ways
+def test_threads_share_the_first_call(way: Way) -> None:
     """Compiling and loading happen once, whoever comes first."""
     _run(
-        target,
+        way,
         """
 problems = [arrays(length) for length in (20, 30, 40, 50)]
 results = [None] * 4
@@ -141,10 +201,11 @@ for x, got in zip(problems, results):
     )
 
 
-def test_forked_child(target: Target) -> None:
+@all_ways
+def test_forked_child(way: Way) -> None:
     """A child forked after parallel work computes, as do its parent and its own child."""
     _run(
-        target,
+        way,
         """
 x = arrays(300)
 expected = attention(*x)
@@ -175,10 +236,11 @@ same()
     )
 
 
-def test_gil_is_released(tiled: Target) -> None:
+@tiled_ways
+def test_gil_is_released(way: Way) -> None:
     """Another Python thread goes on while a long call computes."""
     _run(
-        tiled,
+        way,
         """
 attention(*arrays(8))
 ticks, done = [], threading.Event()
@@ -206,10 +268,11 @@ assert inside >= 3, f"{inside} ticks inside a call of {took} s"
     )
 
 
-def test_interrupt_leaves_things_usable(target: Target) -> None:
+@all_ways
+def test_interrupt_leaves_things_usable(way: Way) -> None:
     """Ctrl-C in a long call is raised, and the next call is right."""
     _run(
-        target,
+        way,
         """
 small = arrays(50)
 check(small, attention(*small))
@@ -232,10 +295,11 @@ assert interrupts == 3, interrupts
     )
 
 
-def test_more_threads_than_cpus_or_work(tiled: Target) -> None:
+@tiled_ways
+def test_more_threads_than_cpus_or_work(way: Way) -> None:
     """Any number that `Config` takes."""
     _run(
-        tiled,
+        way,
         """
 for length in (1, 3, 100):
     x = arrays(length)
@@ -256,7 +320,7 @@ def test_helpers_of_a_bound_thread_serve_the_others(target: Target) -> None:
     if target.impl == "numpy":
         pytest.skip("its threads are BLAS's")
     _run(
-        target,
+        Way(target, "pool"),
         """
 cpus = os.sched_getaffinity(0)
 x = arrays(600)

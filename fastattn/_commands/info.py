@@ -11,6 +11,7 @@ import numpy as np
 from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
 from fastattn._roofline import roofline
+from fastattn._threads import threading_backend
 from fastattn._version import __version__
 from fastattn.implementations import implementations, load
 
@@ -49,6 +50,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
             f"processor   {here.processor} ({here.architecture})",
             f"caches      {caches or 'unknown'}",
             f"CPUs        {here.cpus}, of which this process may use {here.usable_cpus}",
+            f"threading   {' ('.join(threading_backend())})",
             "",
             "implementations, in the order impl='auto' prefers them",
             *usable,

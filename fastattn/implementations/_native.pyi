@@ -10,9 +10,24 @@ def best_isa(
     operation: str, dtype: int, rows: int, keys: int, dim: int, dim_v: int
 ) -> int | None: ...
 def tile(index: int, operation: str, dtype: int) -> tuple[int, int, int, int, int]: ...
+
+OPENMP: bool
+FEW_ITEMS: int
+
+def work_items(
+    batch: int,
+    heads_kv: int,
+    rows: int,
+    keys: int,
+    block_q: int,
+    keys_per_split: int,
+    threads: int,
+) -> int: ...
 def roofline(
     index: int,
     threads: int,
+    cpus: int,
+    openmp: bool,
     repetitions: int,
     window_seconds: float,
     stream_bytes: int,
@@ -40,6 +55,7 @@ class Runner:
         keys_per_split: int,
         threads: int,
         cpus: int,
+        openmp: bool,
     ) -> None: ...
     def run(
         self,

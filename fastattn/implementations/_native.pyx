@@ -54,6 +54,30 @@ cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
     int native_best_isa "fastattn::best_isa"(Operation, DType, const Extents&)
 
 
+cdef extern from "threads.hpp" namespace "fastattn" nogil:
+    cdef enum class Threading(int32_t):
+        kPool
+        kOpenMP
+
+    cdef struct Threads:
+        int count
+        int cpus
+        Threading threading
+
+    bint has_openmp()
+
+
+cdef extern from "schedule.hpp" namespace "fastattn" nogil:
+    const int64_t kFewItems
+
+    cdef struct Extent:
+        int64_t batch, heads_kv, rows, keys
+        int64_t block_q, keys_per_split
+        int threads
+
+    int64_t count_work_items "fastattn::work_items"(const Extent&)
+
+
 cdef extern from "driver.hpp" namespace "fastattn" nogil:
     cdef struct Array:
         char* data
@@ -75,7 +99,7 @@ cdef extern from "driver.hpp" namespace "fastattn" nogil:
         double scale, softcap
         int64_t left, right
         int64_t block_q, block_k, keys_per_split
-        int threads, cpus
+        Threads threads
 
     cdef enum class Status:
         kOk
@@ -86,7 +110,7 @@ cdef extern from "driver.hpp" namespace "fastattn" nogil:
 
 cdef extern from "roofline.hpp" namespace "fastattn" nogil:
     cdef struct Probing:
-        int threads
+        Threads threads
         int repetitions
         double window_seconds
         int64_t stream_bytes
@@ -150,7 +174,27 @@ def tile(int index, str operation, int dtype):
     return found.lanes, found.tile_keys, found.tile_rows, found.block_keys, found.chunk
 
 
-def roofline(int index, int threads, int repetitions, double window_seconds,
+OPENMP = has_openmp()  # whether this build has it
+FEW_ITEMS = kFewItems
+
+
+def work_items(int64_t batch, int64_t heads_kv, int64_t rows, int64_t keys, int64_t block_q,
+               int64_t keys_per_split, int threads):
+    """Number of work items of a call whose key heads have so many rows and keys."""
+    cdef Extent extent
+    extent.batch, extent.heads_kv, extent.rows, extent.keys = batch, heads_kv, rows, keys
+    extent.block_q, extent.keys_per_split, extent.threads = block_q, keys_per_split, threads
+    return count_work_items(extent)
+
+
+cdef Threads threads_of(int count, int cpus, bint openmp) noexcept:
+    cdef Threads threads
+    threads.count, threads.cpus = count, cpus
+    threads.threading = Threading.kOpenMP if openmp else Threading.kPool
+    return threads
+
+
+def roofline(int index, int threads, int cpus, bint openmp, int repetitions, double window_seconds,
              int64_t stream_bytes, int64_t cached_bytes):
     """Limits of an ISA row, per second: flops in float32 and float64, bytes streamed and cached.
 
@@ -159,7 +203,8 @@ def roofline(int index, int threads, int repetitions, double window_seconds,
     cdef Probing how
     cdef Roofline found
     cdef Probed status
-    how.threads, how.repetitions, how.window_seconds = threads, repetitions, window_seconds
+    how.threads = threads_of(threads, cpus, openmp)
+    how.repetitions, how.window_seconds = repetitions, window_seconds
     how.stream_bytes, how.cached_bytes = stream_bytes, cached_bytes
     with nogil:
         status = measure_roofline(how, isa(index).kernels[0], found)
@@ -180,7 +225,7 @@ cdef class Runner:
 
     def __init__(self, int index, int dtype, batch_shape, heads_q, heads_kv, length_q, length_k,
                  dim, dim_v, double scale, double softcap, left, right, block_q, block_k,
-                 keys_per_split, int threads, int cpus):
+                 keys_per_split, int threads, int cpus, bint openmp):
         cdef int axis
         self.kernels = isa(index).kernels
         for axis in range(len(batch_shape)):
@@ -196,7 +241,7 @@ cdef class Runner:
         self.call.right = kUnlimited if right is None else right
         self.call.block_q, self.call.block_k = block_q, block_k
         self.call.keys_per_split = keys_per_split
-        self.call.threads, self.call.cpus = threads, cpus
+        self.call.threads = threads_of(threads, cpus, openmp)
 
     def run(self, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
             cnp.ndarray out not None, cnp.ndarray lse, cnp.ndarray mask,

@@ -18,7 +18,7 @@ from fastattn._errors import UnavailableError, format_error
 from fastattn._machine import check_runnable, machine, native
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
-from fastattn._threads import wanted_threads
+from fastattn._threads import threading_backend, used_threads, wanted_threads
 
 NAME = "cython"
 SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
@@ -41,10 +41,9 @@ _WIDE_ITEM_BYTES = 4
 # read of keys and values.
 _BLOCK_Q_LARGEST = 512
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
-# If there are fewer items per thread than this, they are shared out evenly: five on two threads
-# take as long as six.  Reading a block's keys and values takes as long as this many of its rows,
-# and a choice of fewer blocks than the usual one has to be better by this factor.
-_FEW_ITEMS = 4
+# Where there are few work items, the threads' loads are balanced: five items on two threads take as
+# long as six.  Reading a block's keys and values takes as long as this many of its rows, and a
+# choice of fewer blocks than the usual one has to be better by this factor.
 _READING_ROWS = 4
 _LEVELLING = 1.05
 # Up to this many rows of a key head do not keep a thread busy by themselves, so their keys are
@@ -102,9 +101,7 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     else:
         _check_serves(isa, origin, spec)
 
-    threads = config.threads
-    if threads is None:
-        threads, reasons["threads"] = wanted_threads(None, spec.multiply_adds, _WORK_PER_THREAD)
+    threads, reason = wanted_threads(config.threads, spec.multiply_adds, _WORK_PER_THREAD)
 
     keys_per_split = config.keys_per_split
     if keys_per_split is None:
@@ -117,8 +114,16 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
         block_q, reasons["block_q"] = _default_block_q(spec, threads, tile)
     # Blocks end where the call ends: configurations that compute alike resolve alike.
     keys_per_split = min(keys_per_split, max(1, spec.length_k))
+    block_q = min(block_q, max(1, spec.length_q * spec.group))
+    threads, reason = used_threads(
+        threads, reason, _work_items(spec, block_q, keys_per_split, threads)
+    )
+    if threads != config.threads:
+        reasons["threads"] = reason
+    if threads > 1:
+        reasons["threading"] = "{} ({})".format(*threading_backend())
     resolved = Config(
-        block_q=min(block_q, max(1, spec.length_q * spec.group)),
+        block_q=block_q,
         block_k=min(block_k, keys_per_split),
         keys_per_split=keys_per_split,
         threads=threads,
@@ -156,6 +161,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
         config.keys_per_split,
         config.threads,
         machine().usable_cpus,
+        threading_backend()[0] == "openmp",
     )
 
     def run(problem: Problem) -> None:
@@ -205,6 +211,23 @@ def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:
                 "choose another, or none: the best that has a kernel is then taken",
             )
         )
+
+
+def _work_items(spec: CallSpec, block_q: int, keys_per_split: int, threads: int) -> int:
+    binding, _ = native()
+    assert binding is not None
+    rows = spec.length_q * (spec.heads_q // spec.heads_kv)
+    items: int = binding.work_items(
+        spec.batch, spec.heads_kv, rows, spec.length_k, block_q, keys_per_split, threads
+    )
+    return items
+
+
+def _few_items() -> int:
+    binding, _ = native()
+    assert binding is not None
+    few: int = binding.FEW_ITEMS
+    return few
 
 
 @functools.cache
@@ -268,7 +291,7 @@ def _default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str
     blocks = -(-of_head // max(1, rows))
     heads = g.batch * g.heads_kv
     unit = tile.rows
-    if threads > 1 and heads * blocks < _FEW_ITEMS * threads:
+    if threads > 1 and heads * blocks < _few_items() * threads:
         unit = tile.lanes  # a tile of fewer vectors takes little more time for each vector
 
         def longest_share(count: int) -> float:
