@@ -42,6 +42,13 @@ class Machine:
     kernels : dict of str to dict of str to tuple of str
         For each operation and data type, the instruction sets of `isas` that have a kernel for
         it, best first.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> here = fastattn.machine()
+    >>> 1 <= here.usable_cpus <= here.cpus
+    True
     """
 
     processor: str

@@ -50,6 +50,13 @@ class Roofline:
         Highest rate of reading memory that is in no cache.
     l2_bytes_per_second : float
         Highest rate of reading what each thread has in its L2 cache.
+
+    Examples
+    --------
+    >>> import fastattn
+    >>> roof = fastattn.Roofline("avx2", 1, {"float32": 96e9}, 12e9, 60e9)
+    >>> roof.fma_flops_per_second["float32"] / roof.stream_bytes_per_second  # ridge, FLOP/byte
+    8.0
     """
 
     isa: str

@@ -15,14 +15,16 @@ import re
 import sys
 import types
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 import fastattn
-from fastattn import masks
+from fastattn import _api, masks
 from fastattn._commands import REGISTRY as COMMANDS
 from fastattn._config import TUNABLES
 from fastattn._dtypes import DTYPES, MASK_BOOL_CODE
+from fastattn._normalise import normalise
 from fastattn.implementations import REGISTRY, load
 
 PACKAGE = Path(inspect.getfile(fastattn)).parent
@@ -112,19 +114,20 @@ def test_imports_only_from_above(name: str) -> None:
         assert _place(other) < _place(name), f"{name} imports {other}, which stands below it"
 
 
-@pytest.mark.parametrize("impl", REGISTRY)
-def test_implementations_do_not_know_each_other(impl: str) -> None:
-    """An implementation's file imports no other's, and not the registry."""
-    own = {"cython": "_native"}.get(impl, f"_{impl}")
+def test_implementations_do_not_know_each_other() -> None:
+    """An implementation imports neither the registry nor what belongs to another."""
+    owners: dict[str, set[str]] = {}
     for name, path in MODULES.items():
-        head, _, leaf = name.partition(".")
-        if head != "implementations" or impl not in leaf:
-            continue
-        for other in _own(path):
-            if other == "implementations":
-                raise AssertionError(f"{name} imports the registry")
-            if other.startswith("implementations."):
-                assert other.split(".")[1].startswith(own), f"{name} imports {other}"
+        if name.startswith("implementations."):
+            used = _own(path)
+            assert "implementations" not in used, f"{name} imports the registry"
+            for other in used:
+                if other.startswith("implementations."):
+                    owners.setdefault(other.split(".")[1], set()).add(name.split(".")[1])
+    files = {module.rpartition(".")[2] for module in REGISTRY.values()}
+    for part, users in owners.items():
+        assert part not in files, f"{users} import the implementation {part}"
+        assert len(users & files) <= 1, f"{users & files} share {part}"
 
 
 @modules
@@ -228,12 +231,13 @@ FACE = [name for name in fastattn.__all__ if name != "__version__"]
 
 @pytest.mark.parametrize("name", FACE)
 def test_public_docstrings(name: str) -> None:
-    """Each public object explains itself; what a user calls has an example that runs."""
+    """Each public object explains itself; functions and classes of results have examples."""
     thing = getattr(fastattn, name)
     text = inspect.getdoc(thing)
     assert text
-    called = inspect.isfunction(inspect.unwrap(thing)) or name == "Config"
-    if not called:
+    if isinstance(thing, types.ModuleType) or (
+        isinstance(thing, type) and issubclass(thing, Exception)
+    ):
         return
     assert "Examples\n--------" in text
     found = doctest.DocTestFinder(recurse=False).find(thing, name, globs={})
@@ -241,6 +245,20 @@ def test_public_docstrings(name: str) -> None:
     assert found[0].examples
     result = doctest.DocTestRunner(verbose=False).run(found[0])
     assert result.failed == 0
+
+
+def test_explain_takes_what_attention_takes() -> None:
+    """One list of arguments, four times: two signatures, the overloads' table, `normalise`."""
+    attention, explain = (inspect.signature(f).parameters for f in (_api.attention, _api.explain))
+    assert attention == explain
+    assert list(_api._Options.__annotations__) == [
+        name for name in list(attention)[3:] if name != "return_lse"
+    ]
+    of_normalise = list(inspect.signature(normalise).parameters.values())
+    for mine, theirs in zip(of_normalise, attention.values(), strict=False):
+        assert mine.name in (theirs.name, "further_masks")
+        assert mine.default == theirs.default or mine.name == "further_masks"
+    assert get_args(_api._Impl) == ("auto", *REGISTRY)
 
 
 @pytest.mark.parametrize("name", ["attention", "explain", "roofline", "tune"])
@@ -262,8 +280,8 @@ def test_implementation_describes_itself(name: str) -> None:
     assert name == module.NAME
     assert module.SUMMARY
     assert {row.name for row in TUNABLES} | {"isa"} >= module.TUNABLES
-    reason = module.missing()
-    assert reason is None or reason
+    assert {kind.NAME for kind in masks.KINDS} >= module.MASKS
+    assert all(type(text) is str for row in module.fingerprint().items() for text in row)
     assert list(inspect.signature(module.configure).parameters) == ["spec", "config"]
     assert list(inspect.signature(module.prepare).parameters) == ["spec", "config"]
 
@@ -273,7 +291,7 @@ def test_every_mask_file_is_registered() -> None:
     files = {
         name.split(".")[1]
         for name in MODULES
-        if name.startswith("masks._") is False and name.startswith("masks.")
+        if name.startswith("masks.") and not name.startswith("masks._")
     }
     assert files == {kind.NAME for kind in masks.KINDS}
 

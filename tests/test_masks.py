@@ -9,11 +9,12 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from strategies import Call, calls
 
 import fastattn
 from fastattn import masks
+from fastattn._normalise import normalise
 from fastattn._spec import Band
-from fastattn.masks import KINDS
 
 sides = st.none() | st.integers(0, 9)
 bands = st.builds(Band, sides, sides)
@@ -46,16 +47,6 @@ def test_band_and_band(first: Band, second: Band) -> None:
         assert _sees(both, 0, j, 0) == (_sees(first, 0, j, 0) and _sees(second, 0, j, 0))
     assert first & Band() == first
     assert first.limited == (first != Band())
-
-
-def test_registry() -> None:
-    """Each kind names itself and offers its meaning and its band."""
-    names = [kind.NAME for kind in KINDS]
-    assert len(names) == len(set(names))
-    assert set(names) == {"dense", "causal", "window", "lengths"}
-    for kind in KINDS:
-        assert callable(kind.band)
-        assert callable(kind.visible)
 
 
 def _problem(**changes: Any) -> Any:
@@ -115,3 +106,22 @@ def test_alignment_as_drawn_in_the_docstring(target: Any, align: str, drawn: str
     rows = [drawn[i : i + 5] for i in (0, 5, 10)]
     text = fastattn.attention.__doc__ or ""
     assert all(" ".join(row) in text for row in rows)
+
+
+@given(call=calls(), handled=st.sets(st.sampled_from([kind.NAME for kind in masks.KINDS])))
+def test_lowered(call: Call, handled: set[str]) -> None:
+    """The same keys are visible, and a floating mask keeps its numbers at them."""
+    problem = normalise(*call.arrays, **call.arguments)
+    kinds = frozenset(handled)
+    lowered = masks.lowered(problem, kinds)
+    assert set(lowered.spec.masks) <= kinds | {"dense"}
+    assert (lowered is problem) == kinds.issuperset(problem.spec.masks)
+    shape = problem.spec.scores_shape
+    before, after = (
+        np.broadcast_to(True if seen is None else seen, shape)
+        for seen in map(masks.visible, (problem, lowered))
+    )
+    np.testing.assert_array_equal(before, after)
+    if problem.mask is not None:
+        assert lowered.mask is not None and lowered.mask.dtype == problem.mask.dtype
+        np.testing.assert_array_equal(lowered.mask[after], problem.mask[after])

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from targets import RUNNABLE, Target
+from targets import Target
 
 import fastattn
-from fastattn import Config, ConfigError, _plan, implementations, masks
+from fastattn import Config, ConfigError, _plan, masks
 from fastattn.implementations import REGISTRY, load
 
 
@@ -91,16 +91,6 @@ def test_first_choice(fakes: Any) -> None:
     """Nothing passed over."""
     fakes["gone"].missing = lambda: None
     assert fastattn.explain(*_arrays()).reasons["impl"] == "auto: the first choice"
-
-
-def test_a_plan_is_made_once() -> None:
-    """Equal calls find it again; another configuration is another plan."""
-    _plan._plan.cache_clear()
-    for _ in range(3):
-        fastattn.attention(*_arrays(), impl="numpy")
-    assert _plan._plan.cache_info().misses == 1
-    fastattn.attention(*_arrays(), impl="numpy", config=Config())
-    assert _plan._plan.cache_info().misses == 2
 
 
 def test_a_plan_prepares_once(fakes: Any) -> None:
@@ -197,25 +187,16 @@ def test_threads_default_to_the_usable_cpus(tiled: Target) -> None:
 
 
 def test_implementations() -> None:
-    """In order of preference; only numpy is sure to run."""
+    """In order of preference; only numpy is sure to run; "auto" takes the first that can."""
     usable = fastattn.implementations()
-    assert list(usable) == list(REGISTRY) == ["cython", "numba", "numpy"]
+    assert list(usable) == list(REGISTRY)
     assert usable["numpy"] is None
-    assert all(reason is None or reason for reason in usable.values())
     auto = fastattn.explain(*_arrays()).impl
     assert auto == next(name for name, reason in usable.items() if reason is None)
 
 
-def test_load() -> None:
-    """One module for each name."""
-    assert implementations() == fastattn.implementations()
-    assert load("numpy") is load("numpy")
-    assert {target.impl for target in RUNNABLE} >= {"numpy"}
-    with pytest.raises(fastattn.ArgumentError, match=r"impl.*\['cython', 'numba', 'numpy'\]"):
+def test_load_refuses_an_unknown_name() -> None:
+    """And tells the known ones."""
+    with pytest.raises(fastattn.ArgumentError, match=r"impl.*fortran") as caught:
         load("fortran")
-
-
-def test_explain_refuses_an_unknown_argument() -> None:
-    """By its own name, and with those that there are."""
-    with pytest.raises(fastattn.ArgumentTypeError, match="`casual`.*causal.*Fix"):
-        fastattn.explain(*_arrays(), casual=True)
+    assert str(list(REGISTRY)) in str(caught.value)
