@@ -61,7 +61,7 @@ coverage: $(VENV)/.installed
 	cd build/coverage && PYTHONPATH=. ../../$(BIN)/python -m pytest -q -n 2 -p no:cacheprovider \
 		$(KERNEL_TESTS) -k cython
 	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m "not timing" --cov --cov-report=term
-	cd build/coverage && ../../$(BIN)/gcovr --root . --filter src_cpp/ --txt --sort uncovered-percent
+	cd build/coverage && ../../$(BIN)/gcovr --root . --filter src_cpp/ --merge-lines --txt --sort uncovered-percent
 
 # asv builds the package itself, in an environment of its own.
 $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
