@@ -154,7 +154,7 @@ sanitize: $(VENV)/.installed
 
 clean:
 	rm -rf $(VENV) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \
-		.asv/env .asv/html .asv/vendor .asv/paired/installed .asv/paired/rounds .asv/paired/wheels
+		.asv/env .asv/html .asv/vendor .asv/paired/installed .asv/paired/rounds
 	find fastattn benchmarks perf tests -name __pycache__ -prune -exec rm -rf {} +
 
 # Measurements cannot be made again in a minute, so `clean` leaves them.

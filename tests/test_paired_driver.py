@@ -16,7 +16,7 @@ import pytest
 from benchmarks.common import Case
 from perf import run
 from perf.paired import __main__ as command
-from perf.paired import builds, calibrate, engine, live, workers
+from perf.paired import builds, calibrate, engine, live, worker, workers
 from perf.paired.cells import BENCHMARKS, SUITES, Cell, cells
 from perf.paired.engine import SourceError
 from perf.paired.rule import Round, Rule
@@ -260,25 +260,25 @@ class Installed:
             raise builds.BuildError("'nowhere' is no commit of this repository")
         return f"{revision:0<40}"
 
-    def install(self, commit: str, name: str, flags: str = "") -> builds.Build:
+    def install(self, commit: str, name: str) -> builds.Build:
         if commit.startswith("stop"):
             raise KeyboardInterrupt
         self.say(f"building {commit[:8]}")
-        folder = Path("packages", f"{name}{flags}").resolve()
+        folder = Path("packages", name).resolve()
         if not folder.exists():
             package(folder, "EXTRA = 3\n" * (name == "head" and commit.startswith("slow")))
-            if "SLOWDOWN" in flags:
-                (folder / "fastattn/x.so").write_bytes(calibrate.MARK)
-        return builds.Build(commit, flags, sys.executable, folder)
+        return builds.Build(commit, sys.executable, folder)
 
 
 class Told:
     """Rounds that say what the head's package says it is, with some noise."""
 
-    def __init__(self, head: Path) -> None:
+    def __init__(self, head: Side) -> None:
         self.troubles: dict[str, engine.Trouble] = {}
-        slower = "EXTRA = 3" in (head / "fastattn/__init__.py").read_text()
-        self._rounds = itertools.cycle([1.2 * slower + x for x in (0.001, -0.002, 0.003)])
+        slower = "EXTRA = 3" in (head.folder / "fastattn/__init__.py").read_text()
+        self._rounds = itertools.cycle(
+            [1.2 * slower + (head.delay or 0.0) + x for x in (0.001, -0.002, 0.003)]
+        )
 
     def round(self, names: Any) -> dict[str, Round]:
         return {name: Round(next(self._rounds), 1.0, 1.0, 10, 0) for name in names}
@@ -290,7 +290,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
     def measure(both: list[Side], chosen: Any, rule: Rule, progress: Progress, *rest: Any) -> Any:
         end = None if rest[0] is None else time.monotonic() + rest[0]
-        told = Told(both[1].folder)
+        told = Told(both[1])
         return engine.compare(told, list(chosen), rule, end, progress.round), {}
 
     for module in (command, calibrate):
@@ -340,8 +340,8 @@ def test_nothing_to_compare(here: Path, monkeypatch: pytest.MonkeyPatch) -> None
 def test_calibration_adds_up(
     here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two invocations, equal sides and a mark that changes nothing; then the summary alone."""
-    result = here / "result.json"
+    """Two invocations, of equal sides and of a delayed head; then the summary alone."""
+    result = here / "result.md"
     arguments = ["calibrate", "--revision", "fast", "--result", str(result), "--simulate", "20"]
     monkeypatch.setattr(sys, "argv", [*arguments, "--times", "0"])
     assert calibrate.main() == 2  # nothing is there
@@ -350,20 +350,31 @@ def test_calibration_adds_up(
         assert calibrate.main() == 0
     monkeypatch.setattr(sys, "argv", [*arguments, "--times", "0"])
     assert calibrate.main() == 0
-    found = json.loads(result.read_text())
-    assert found["real"]["0"]["comparisons"] == found["real"]["5"]["comparisons"] == 2
-    assert found["command"].startswith("python -m perf.paired.calibrate --revision fast")
-    assert found["real"]["0"]["alarms"]["found"] == 0
-    assert "| 5 % | 2 |" in capsys.readouterr().out
+    found = result.read_text()
+    assert "`python -m perf.paired.calibrate --revision fast" in found
+    assert "| 0 % | 2 | 0/2 " in found
+    assert "| 5 % | 2 | - | 2/2 " in found
+    assert found in capsys.readouterr().out
     before = calibrate.LOG.read_text()
     monkeypatch.setattr(sys, "argv", [*arguments, "--revision", "stop"])
     assert calibrate.main() == 130  # and what was there is still there, and shown
     assert calibrate.LOG.read_text() == before
 
-    monkeypatch.setattr(calibrate, "flags", lambda percent: "")
-    monkeypatch.setattr(sys, "argv", [*arguments, "--percent", "5"])
-    assert calibrate.main() == 2  # a build that is not slower is not taken for one
-    assert "does not know" in capsys.readouterr().out
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 2.0])
+def test_a_delayed_call_lasts_longer_by_its_share(share: float) -> None:
+    now = [0.0]
+
+    def clock() -> float:
+        now[0] += 1e-6
+        return now[0]
+
+    def call() -> str:
+        now[0] += 1e-2
+        return "result"
+
+    assert worker.delayed(call, share, clock)() == "result"
+    assert now[0] == pytest.approx(1e-2 * (1 + share), rel=2e-3)
 
 
 def test_progress_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,8 +37,6 @@ class Build:
     ----------
     commit : str
         Full hash.
-    flags : str
-        Compiler flags beyond the usual ones.
     python : str
         Interpreter of the environment.
     folder : Path
@@ -46,7 +44,6 @@ class Build:
     """
 
     commit: str
-    flags: str
     python: str
     folder: Path
 
@@ -82,7 +79,7 @@ class Builder:
             raise BuildError(f"{revision!r} is no commit of this repository")
         return done.stdout.strip()
 
-    def install(self, commit: str, name: str, flags: str = "") -> Build:
+    def install(self, commit: str, name: str) -> Build:
         """Build a commit, unless it is built already, and put the package into its own folder.
 
         Raises
@@ -95,7 +92,7 @@ class Builder:
                 if not self._environment.check_presence():
                     self._say("making asv's environment")
                 self._environment.create()
-                wheel = self._flagged(commit, flags) if flags else self._plain(commit)
+                wheel = self._wheel(commit)
                 python = self._environment.find_executable("python")
         except Exception as error:
             words = str(error).strip().splitlines() or [type(error).__name__]
@@ -104,9 +101,9 @@ class Builder:
             ) from error
         folder = (FOLDER / "installed" / name).resolve()
         unpack(wheel, folder)
-        return Build(commit, flags, python, folder)
+        return Build(commit, python, folder)
 
-    def _plain(self, commit: str) -> Path:
+    def _wheel(self, commit: str) -> Path:
         """The wheel in asv's cache."""
         cache: Any = self._environment._cache
         found = cache.get_cache_dir(commit)
@@ -117,28 +114,15 @@ class Builder:
             cache.finalize_cache_dir(commit)
         return _only_wheel(Path(found))
 
-    def _flagged(self, commit: str, flags: str) -> Path:
-        """A wheel built with flags, which must never enter asv's cache: that ignores flags."""
-        slug = "".join(c if c.isalnum() else "-" for c in flags)
-        folder = (FOLDER / "wheels" / f"{commit}{slug}").resolve()
-        if not list(folder.glob("*.whl")):
-            self._say(f"building {commit[:8]} with {flags}")
-            folder.mkdir(parents=True, exist_ok=True)
-            self._build(commit, folder, flags)
-        return _only_wheel(folder)
-
-    def _build(self, commit: str, folder: Path, flags: str = "") -> None:
+    def _build(self, commit: str, folder: Path) -> None:
         """Run asv.conf.json's build command, without any flags from the shell."""
         one: Any = self._environment
         one.checkout_project(self._repository, commit)
         one._set_build_dirs(one._build_root, str(folder))
         before = os.environ.pop(FLAGS_VARIABLE, None)
         try:
-            if flags:
-                os.environ[FLAGS_VARIABLE] = flags
             one._build_project(self._repository, commit, one._build_root)
         finally:
-            os.environ.pop(FLAGS_VARIABLE, None)
             if before is not None:
                 os.environ[FLAGS_VARIABLE] = before
 

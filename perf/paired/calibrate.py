@@ -1,10 +1,9 @@
 """How often the paired driver is wrong: ``python -m perf.paired.calibrate``.
 
-Compares a commit with itself, installed twice, and with builds of it that are slower by a
-known share (``-DFASTATTN_SLOWDOWN_PERCENT``, see src_cpp/driver.cpp), as `make compare` would.
-Each comparison is one line of the log in .asv, so runs add up.  The rates over all of them go to
-calibration.json beside this file and, as Markdown, to standard output.  After Ctrl-C, the same
-command goes on.
+Compares a commit with itself, installed twice, as `make compare` would: with equal sides, and with
+a head whose worker delays each call by a known share.  Each comparison is one line of the log in
+.asv, so runs add up.  The rates over all of them go as Markdown to a file and to standard output;
+calibration.md beside this file is such a table.  After Ctrl-C, the same command goes on.
 """
 
 from __future__ import annotations
@@ -33,19 +32,8 @@ from perf.paired.workers import SIDES, Side
 from perf.progress import Progress
 
 LOG = FOLDER / "calibration.jsonl"
-RESULT = Path(__file__).with_name("calibration.json")
-MARK = b"fastattn is slowed down on purpose"
+RESULT = FOLDER / "calibration.md"
 UNIT = 1e-5  # unit of the log ratios that are kept
-
-
-def flags(percent: float) -> str:
-    """Compiler flags for a slowdown; empty if nothing is to be slower."""
-    return f"-DFASTATTN_SLOWDOWN_PERCENT={percent:g}" if percent else ""
-
-
-def marked(folder: Path) -> bool:
-    """Whether an installed build is slowed down on purpose."""
-    return any(MARK in path.read_bytes() for path in folder.glob("fastattn/**/*.so"))
 
 
 def line(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
@@ -84,16 +72,18 @@ def _run(options: argparse.Namespace, progress: Progress) -> None:
     builder = Builder(BUILD_LOG, progress.say)
     commit = builder.commit(options.revision)
     chosen = cells(SUITES[options.suite], options.impl, options.bench)
+    installed = []
+    for name in SIDES:
+        build = builder.install(commit, name)
+        installed.append(Side(name, build.python, build.folder))
     kinds = [percent for percent in options.percent for _ in range(options.times)]
     random.shuffle(kinds)
     for number, percent in enumerate(kinds, start=1):
-        sides = []
-        for side in SIDES:
-            slowed = percent if side == "head" else 0
-            build = builder.install(commit, side, flags(slowed))
-            if marked(build.folder) != bool(slowed):
-                raise BuildError(f"{commit[:8]} does not know {flags(percent)}, or always does it")
-            sides.append(Side(side, build.python, build.folder))
+        delays = (0.0, percent / 100) if percent else (None, None)
+        sides = [
+            Side(build.name, build.python, build.folder, delay)
+            for build, delay in zip(installed, delays, strict=True)
+        ]
         progress.say(f"comparison {number} of {len(kinds)}: {percent:g} % slower")
         seed, started = time.time_ns() % 2**32, time.monotonic()
         found, _ = measure(
@@ -153,7 +143,7 @@ def main() -> int:
         return 2
     command = f"python -m perf.paired.calibrate {shlex.join(sys.argv[1:])}".strip()
     result = summary(done, Rule(), options.simulate, UNIT) | {"command": command}
-    write_whole(options.result, json.dumps(result, indent=1) + "\n")
+    write_whole(options.result, markdown(result) + "\n")
     print(markdown(result))
     return status
 

@@ -13,8 +13,6 @@ from perf.paired import simulate
 from perf.paired.rule import Rule
 from perf.summary import clopper_pearson, sign_interval
 
-# Their time is that of the call, not of the kernel, and only the kernel is slowed down.
-NOT_SLOWED = ("Call ",)
 LEAST_RECORDED = 12  # rounds of equal sides that a cell needs to be simulated
 
 Lines = Sequence[Mapping[str, Any]]
@@ -47,7 +45,6 @@ def summary(lines: Lines, rule: Rule, times: int, unit: float) -> dict[str, Any]
         "rule": asdict(rule),
         "real": _real(lines, rule, unit),
         "simulated": _simulated(recorded, rule, times, unit) if times else {},
-        "recorded": {"unit": unit, "log_ratios": recorded},
     }
 
 
@@ -72,7 +69,7 @@ def _real(lines: Lines, rule: Rule, unit: float) -> dict[str, Any]:
     for percent in sorted({one["percent"] for one in lines}):
         these = [one for one in lines if one["percent"] == percent]
         words = [{n: c["word"] for n, c in one["cells"].items()} for one in these]
-        slowed = [w for one in words for n, w in one.items() if not n.startswith(NOT_SLOWED)]
+        slowed = [word for one in words for word in one.values()]
         row: dict[str, Any] = {
             "comparisons": len(these),
             "contended": sum(one["lost_share"] > conditions.LOST_SHARE for one in these),

@@ -27,7 +27,8 @@ from perf.paired.rule import Turn
 class Worker:
     """The cell in hand, and what can be done with it."""
 
-    def __init__(self) -> None:
+    def __init__(self, delay: float | None = None) -> None:
+        self._delay = delay
         self._call: Callable[[], Any] | None = None
         self._clock = time.perf_counter
         self._cpus = conditions.cpus()
@@ -61,7 +62,7 @@ class Worker:
                 return {"wrong": one_line(error)}
         # On one thread, the process's CPU time leaves out what others take of the CPU.
         self._clock = time.process_time if threads == 1 else time.perf_counter
-        self._call = call
+        self._call = call if self._delay is None else delayed(call, self._delay, self._clock)
         return found
 
     def rate(self, seconds: float) -> dict[str, Any]:
@@ -87,6 +88,24 @@ class Worker:
         return time.perf_counter(), time.process_time(), switches
 
 
+def delayed(call: Callable[[], Any], share: float, clock: Callable[[], float]) -> Callable[[], Any]:
+    """A call that is followed by busy waiting for a share of its duration.
+
+    With a share of 0 it costs as much as a delayed one, apart from the delay.
+    """
+
+    def slower() -> Any:
+        start = clock()
+        result = call()
+        now = clock()
+        end = now + share * (now - start)
+        while now < end:
+            now = clock()
+        return result
+
+    return slower
+
+
 def child(request_json: str) -> None:
     """Serve until the orders end."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the command decides
@@ -98,7 +117,7 @@ def child(request_json: str) -> None:
     if not where.is_relative_to(Path(request["path"]).resolve()):
         raise RuntimeError(f"fastattn comes from {where}, not from {request['path']}")
     gc.disable()
-    worker = Worker()
+    worker = Worker(request["delay"])
     for line in sys.stdin:
         order = json.loads(line)
         answer = getattr(worker, order.pop("do"))(**order)

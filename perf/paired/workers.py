@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -39,11 +39,15 @@ class Side:
         Interpreter, the same for both sides.
     folder : Path
         Folder that holds the package fastattn.
+    delay : float or None
+        Share of its duration by which each call is delayed, for calibration; None times the calls
+        as they are.
     """
 
     name: str
     python: str
     folder: Path
+    delay: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,7 @@ class Process:
 
     def __init__(self, side: Side, cpus: Sequence[int] | None, seed: int) -> None:
         self.side = side
-        request = {"cpus": cpus and list(cpus), "path": str(side.folder)}
+        request = {"cpus": cpus and list(cpus), "path": str(side.folder), "delay": side.delay}
         self._said = tempfile.TemporaryFile()  # noqa: SIM115
         command = child.command("perf.paired.worker", request, side.python)
         self._process = subprocess.Popen(
@@ -247,7 +251,7 @@ class Workers:
             folder = self._folder / str(index)  # paths of equal length
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(side.folder, folder)
-            fresh.append(Side(side.name, side.python, folder))
+            fresh.append(replace(side, folder=folder))
         processes = {
             side.name: stack.enter_context(Process(side, self._cpus, seed))
             for side in self._random.sample(fresh, len(fresh))
