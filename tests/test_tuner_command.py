@@ -56,7 +56,7 @@ def test_options_arrive(command: Command, tmp_path: Path) -> None:
     file = tmp_path / "found.json"
     status, _, err = command(
         *("tune", "--shape", SHAPE, "--dtype", "float64", "--space", "study", "--budget", "5"),
-        *("--strategy", "random", "--seed", "7", "--impl", "cython", "--json", str(file)),
+        *("--strategy", "genetic", "--seed", "7", "--impl", "cython", "--json", str(file)),
     )
     assert status == 0, err
     document = json.loads(file.read_text())
@@ -64,7 +64,7 @@ def test_options_arrive(command: Command, tmp_path: Path) -> None:
     [result] = document["results"]
     assert result["problem"].endswith("float64")
     assert result["space"] == "study"
-    assert result["strategy"] == "random"
+    assert result["strategy"] == "genetic"
     assert (result["seed"], result["budget"], result["evaluations"]) == (7, 5, 5)
     assert len(result["search"]["evaluations"]) == 5
     assert list(tmp_path.iterdir()) == [file]

@@ -13,7 +13,8 @@ import pytest
 from fastattn._errors import ArgumentError
 from fastattn.tuner.measure import TrialError
 from fastattn.tuner.space import Gene, Space
-from fastattn.tuner.strategies import STRATEGIES, Trial
+from fastattn.tuner.strategies import Trial
+from perf.tuner_replay.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
 from perf.tuner_replay import campaign, rivals, synthetic  # noqa: E402

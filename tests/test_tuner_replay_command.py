@@ -11,7 +11,7 @@ import pytest
 
 import fastattn
 from fastattn._errors import ArgumentError
-from fastattn.tuner.strategies import STRATEGIES
+from perf.tuner_replay.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
 from perf.tuner_replay import __main__ as command_line  # noqa: E402

@@ -15,7 +15,8 @@ from simulated import SAMPLE_SECONDS, Machine, space
 from fastattn.tuner.record import Search
 from fastattn.tuner.search import Event, search
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies import STRATEGIES, Trial, make
+from fastattn.tuner.strategies import Trial
+from perf.tuner_replay.strategies import STRATEGIES
 
 SPACE = space()
 BASELINE = SPACE.points[3]
@@ -35,7 +36,7 @@ def _search(machine: Machine, strategy: str = "exhaustive", **more: Any) -> Sear
     return search(
         SPACE,
         machine,
-        make(strategy, SPACE, budget, seed, start),
+        STRATEGIES[strategy](SPACE, budget, seed, start),
         BASELINE,
         rng=np.random.default_rng(seed),
         clock=more.pop("clock", machine.clock),

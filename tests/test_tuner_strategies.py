@@ -17,10 +17,9 @@ from hypothesis import strategies as st
 
 from fastattn import ArgumentError
 from fastattn.tuner.space import Gene, Point, Space, study
-from fastattn.tuner.strategies import STRATEGIES, Strategy, _model, genetic_plain, make
+from fastattn.tuner.strategies import Strategy, _model, make
 from fastattn.tuner.strategies._model import Model
-from fastattn.tuner.strategies.genetic import Genetic
-from fastattn.tuner.strategies.genetic_plain import GeneticPlain
+from perf.tuner_replay.strategies import STRATEGIES
 
 Score = Callable[[Point], float | None]
 names = pytest.mark.parametrize("name", STRATEGIES)
@@ -67,7 +66,6 @@ def test_registry() -> None:
     for name, strategy in STRATEGIES.items():
         assert name == strategy.NAME
         assert strategy.SUMMARY
-        assert isinstance(make(name, study(), 18, 0), strategy)
     with pytest.raises(ArgumentError, match=r"`strategy`.*'genetic'"):
         make("generic", study(), 18, 0)
 
@@ -77,7 +75,7 @@ def test_registry() -> None:
 def test_nothing_to_spend(name: str, wrong: dict[str, int]) -> None:
     """At least one evaluation, of at least one block."""
     with pytest.raises(ArgumentError, match=f"`{next(iter(wrong))}`"):
-        make(name, study(), **{"budget": 1, "seed": 0, **wrong})
+        STRATEGIES[name](study(), **{"budget": 1, "seed": 0, **wrong})
 
 
 @names
@@ -101,10 +99,10 @@ def test_promises(
 ) -> None:
     """Valid points, none twice, within the budget; failures are borne; equal tells, equal asks."""
     space = _space(*sizes, invalid=lambda point: sum(point) % 5 == 4)
-    luck = random.Random(seed)
-    lengths = {p: None if luck.random() < fails else luck.randrange(9) for p in space.points}
-    start = [*luck.choices(space.points, k=remembered), (99,) * len(sizes)]
-    strategy = make(name, space, budget, seed, start, blocks)
+    draw = random.Random(seed)
+    lengths = {p: None if draw.random() < fails else draw.randrange(9) for p in space.points}
+    start = [*draw.choices(space.points, k=remembered), (99,) * len(sizes)]
+    strategy = STRATEGIES[name](space, budget, seed, start, blocks)
     spent, seen = 0, set()
     halving = name == "successive-halving"
     while trials := strategy.ask():
@@ -130,7 +128,7 @@ def test_promises(
     assert record["scores"] == [lengths[tuple(point)] for point in record["asked"]]
 
     orders = [
-        _play(make(name, space, budget, seed, start, blocks), lengths.get, reverse)
+        _play(STRATEGIES[name](space, budget, seed, start, blocks), lengths.get, reverse)
         for reverse in (False, True)
     ]
     assert orders[0] == orders[1]
@@ -141,7 +139,7 @@ def test_promises(
 def test_seeds_differ(name: str) -> None:
     """Another seed, another search; but `exhaustive` has nothing to draw."""
     scores = _valley(study(), 0)
-    runs = [_play(make(name, study(), 18, seed), scores.get) for seed in range(4)]
+    runs = [_play(STRATEGIES[name](study(), 18, seed), scores.get) for seed in range(4)]
     assert all(run == runs[0] for run in runs) == (name == "exhaustive")
 
 
@@ -149,7 +147,7 @@ def test_seeds_differ(name: str) -> None:
 @pytest.mark.parametrize("score", [math.nan, math.inf, -math.inf, None])
 def test_what_has_no_score_is_a_failure(name: str, score: float | None) -> None:
     """Not the best, whatever the number; a later score mends it."""
-    strategy = make(name, study(), 18, 0, [(0, 0, 0), (1, 1, 1)])
+    strategy = STRATEGIES[name](study(), 18, 0, [(0, 0, 0), (1, 1, 1)])
     point, other = (trial.point for trial in strategy.ask()[:2])
     strategy.tell(point, 5.0)
     assert strategy.best() == point
@@ -164,7 +162,7 @@ def test_what_has_no_score_is_a_failure(name: str, score: float | None) -> None:
 @names
 def test_only_what_was_asked_is_told(name: str) -> None:
     """A score of another point is refused."""
-    strategy = make(name, study(), 1, 0, samples=1)
+    strategy = STRATEGIES[name](study(), 1, 0, samples=1)
     asked = {trial.point for trial in strategy.ask()}
     other = next(point for point in study().points if point not in asked)
     with pytest.raises(ArgumentError, match="`point`"):
@@ -175,8 +173,8 @@ def test_only_what_was_asked_is_told(name: str) -> None:
 def test_start_comes_first(name: str) -> None:
     """For who uses it: in the order given, but for points of other spaces."""
     start = [(2, 1, 0), (9, 9, 9), (0, 3, 1), (2, 1, 0)]
-    batches = _play(make(name, study(), 18, 3, start), _valley(study(), 0).get)
-    without = _play(make(name, study(), 18, 3), _valley(study(), 0).get)
+    batches = _play(STRATEGIES[name](study(), 18, 3, start), _valley(study(), 0).get)
+    without = _play(STRATEGIES[name](study(), 18, 3), _valley(study(), 0).get)
     if name in ("random", "genetic-plain"):
         assert batches == without
     else:
@@ -185,7 +183,7 @@ def test_start_comes_first(name: str) -> None:
 
 def test_exhaustive_is_one_batch() -> None:
     """All points raced together."""
-    batches = _play(make("exhaustive", study(), 40, 0), lambda point: 0.0)
+    batches = _play(STRATEGIES["exhaustive"](study(), 40, 0), lambda point: 0.0)
     assert batches == [list(study().points)]
 
 
@@ -198,7 +196,7 @@ def test_auto(budget: int, chosen: str) -> None:
 def test_halving() -> None:
     """Half as many points and twice as many blocks each time; the better half stays."""
     space, scores = study(), _valley(study(), 4, rugged=0.3)
-    strategy = make("successive-halving", space, 18, 0, [(3, 1, 0)])
+    strategy = STRATEGIES["successive-halving"](space, 18, 0, [(3, 1, 0)])
     asked, blocks = [], []
     while trials := strategy.ask():
         asked.append({trial.point for trial in trials})
@@ -214,7 +212,7 @@ def test_halving() -> None:
 
 def test_halving_believes_the_longer_race() -> None:
     """One lucky block does not make a winner."""
-    strategy = make("successive-halving", study(), 18, 0)
+    strategy = STRATEGIES["successive-halving"](study(), 18, 0)
     while trials := strategy.ask():
         last = [trial.point for trial in trials]
         for at, trial in enumerate(trials):
@@ -229,7 +227,7 @@ def test_local_descends_into_the_valley() -> None:
     def score(point: Point) -> float:
         return abs(point[0] - 4) + abs(point[1] - 1) + 0.3 * abs(point[2] - 2) + point[3] % 2
 
-    strategy = make("local", space, 40, 0, [(0, 5, 5, 1)])
+    strategy = STRATEGIES["local"](space, 40, 0, [(0, 5, 5, 1)])
     batches = _play(strategy, score)
     assert batches[0] == [(0, 5, 5, 1)]
     assert score(strategy.best() or ()) == 0
@@ -239,7 +237,7 @@ def test_local_descends_into_the_valley() -> None:
 def test_local_starts_again() -> None:
     """From the bottom of a valley to a point far from what was seen, and on from there."""
     space = _space(9, 9, 2)
-    batches = _play(make("local", space, 60, 0, [(0, 0, 0)]), lambda point: float(sum(point)))
+    batches = _play(STRATEGIES["local"](space, 60, 0, [(0, 0, 0)]), lambda point: float(sum(point)))
     following = iter(batches[1:])
     known = {(0, 0, 0)}
     for batch in following:
@@ -256,7 +254,7 @@ def test_genetic_finds_the_best_of_the_study_space(rugged: float) -> None:
     misses = 0
     for seed in range(60):
         scores = _valley(study(), seed, rugged)
-        strategy = make("genetic", study(), 18, seed, [(3, 1, 0)])
+        strategy = STRATEGIES["genetic"](study(), 18, seed, [(3, 1, 0)])
         _play(strategy, scores.get)
         misses += scores[strategy.best() or ()] > min(scores.values()) + 0.02
     assert misses <= 1
@@ -268,7 +266,7 @@ def test_genetic_finds_the_best_of_a_large_space() -> None:
     found = dict.fromkeys(("genetic", "genetic-plain", "local", "random"), 0)
     for name, seed in itertools.product(found, range(16)):
         scores = _valley(space, seed, 0.02)
-        strategy = make(name, space, 50, seed, [(5, 7, 0, 0)])
+        strategy = STRATEGIES[name](space, 50, seed, [(5, 7, 0, 0)])
         _play(strategy, scores.get)
         found[name] += scores[strategy.best() or ()] <= min(scores.values()) + 0.02
     assert found["genetic"] >= 15
@@ -281,7 +279,7 @@ def test_genetic_goes_round_failures() -> None:
     hits = 0
     for seed in range(10):
         scores = {p: s for p, s in _valley(space, seed).items() if (p[0] + p[1]) % 2}
-        strategy = make("genetic", space, 50, seed, [(5, 7, 0, 0)])
+        strategy = STRATEGIES["genetic"](space, 50, seed, [(5, 7, 0, 0)])
         _play(strategy, scores.get)
         hits += scores[strategy.best() or ()] <= min(scores.values()) + 0.02
     assert hits >= 8
@@ -294,7 +292,7 @@ def test_genetic_leaves_a_default_that_is_far_off(slower: float) -> None:
     for seed in range(1000, 1150):
         valley = _valley(study(), seed, 0.02)
         scores = {point: score + slower * (point[1] == 1) for point, score in valley.items()}
-        strategy = make("genetic", study(), 18, seed - 1000, [(3, 1, 0)])
+        strategy = STRATEGIES["genetic"](study(), 18, seed - 1000, [(3, 1, 0)])
         _play(strategy, scores.get)
         misses += scores[strategy.best() or ()] > min(scores.values()) + 0.02
     assert misses <= 5  # 96.4 % are found
@@ -303,7 +301,7 @@ def test_genetic_leaves_a_default_that_is_far_off(slower: float) -> None:
 def test_first_population_of_genetic() -> None:
     """The start, its other unordered values, and points that lie apart."""
     space = _space(8, 8, 3)
-    population = [trial.point for trial in make("genetic", space, 18, 0, [(7, 7, 0)]).ask()]
+    population = [trial.point for trial in STRATEGIES["genetic"](space, 18, 0, [(7, 7, 0)]).ask()]
     assert population[:3] == [(7, 7, 0), (7, 7, 1), (7, 7, 2)]
     assert len(population) == 6
     apart = [
@@ -312,60 +310,11 @@ def test_first_population_of_genetic() -> None:
     ]
     assert min(apart) >= 4
     many = list(space.points[:12])
-    assert [trial.point for trial in make("genetic", space, 18, 0, many).ask()] == many
-    assert len(make("genetic", space, 50, 0).ask()) == 11
+    assert [trial.point for trial in STRATEGIES["genetic"](space, 18, 0, many).ask()] == many
+    assert len(STRATEGIES["genetic"](space, 50, 0).ask()) == 11
 
 
-def test_children_of_genetic() -> None:
-    """Genes come from the parents, but for steps of one and any unordered value."""
-    space = _space(8, 8, 4)
-    strategy = Genetic(space, 18, 0)
-    children = {strategy._child((0, 6, 1), (5, 2, 1)) for _ in range(500)}
-    assert {child[0] for child in children} == {0, 1, 4, 5, 6}
-    assert {child[1] for child in children} == {1, 2, 3, 5, 6, 7}
-    assert {child[2] for child in children} == {0, 1, 2, 3}
-
-
-def test_generation_of_genetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A step from the best, children for half, and one from where most may be hoped for."""
-    space = _space(9, 9, 9, 2)
-    strategy = Genetic(space, 14, 0)
-    strategy.asked = [(0, 0, 0, 0), (0, 0, 2, 0), (0, 2, 0, 0)]
-    strategy.seen = set(strategy.asked)
-    strategy.scores = dict(zip(strategy.asked, (0.0, 1.0, 2.0), strict=True))
-    mean, deviation = -space.grid.sum(axis=1).astype(float), np.zeros(len(space))
-    deviation[space.index((4, 4, 4, 0))] = 100.0
-    monkeypatch.setattr(strategy._model, "fit", lambda places, scores: (mean, deviation))
-    step, *children, hope = (trial.point for trial in strategy.ask())
-    assert step in space.neighbours((0, 0, 0, 0))
-    assert len(children) == 2
-    assert all(max(child[:3]) <= 3 for child in children)
-    assert hope == (4, 4, 4, 0)
-
-
-@pytest.mark.parametrize("breeds", [Genetic, GeneticPlain])
-def test_thetournament_are_selected(breeds: type[Genetic | GeneticPlain]) -> None:
-    """Of two that are drawn: the best three times as often as the worst of two."""
-    strategy = breeds(study(), 18, 0)
-    parents = [(0, 0, 0), (1, 1, 1)]
-    drawn = [strategy.tournament(parents) for _ in range(400)]
-    assert 250 < drawn.count(parents[0]) < 350
-
-
-def test_generations_of_the_plain_genetic(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Children have their parents' genes, but for mutations to any value."""
-    space = _space(9, 9, 9, 3)
-    plain = GeneticPlain(space, 18, 0)
-    mutants = [plain._child((4, 4, 4, 1), (4, 4, 4, 1)) for _ in range(1000)]
-    assert 200 < sum(mutant != (4, 4, 4, 1) for mutant in mutants) < 400
-    assert {mutant[0] for mutant in mutants} == set(range(9))
-    monkeypatch.setattr(genetic_plain, "_MUTATION", 0.0)
-    first, second, _ = _play(GeneticPlain(space, 18, 0), _valley(space, 0).get)
-    for child in second:
-        for at, value in enumerate(child):
-            assert value in {parent[at] for parent in first}
-
-
+@pytest.mark.timing
 def test_genetic_takes_little_time() -> None:
     """All decisions of 18 evaluations in a space of 1,000 points."""
     space = _space(10, 10, 5, 2)
@@ -373,7 +322,7 @@ def test_genetic_takes_little_time() -> None:
     spent = []
     for seed in range(3):
         begin = time.thread_time()
-        _play(make("genetic", space, 18, seed, [(0, 0, 0, 0)]), scores.get)
+        _play(STRATEGIES["genetic"](space, 18, seed, [(0, 0, 0, 0)]), scores.get)
         spent.append(time.thread_time() - begin)
     assert min(spent) <= 0.1
 

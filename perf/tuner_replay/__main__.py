@@ -22,13 +22,13 @@ from pathlib import Path
 
 import fastattn
 from fastattn._errors import FastattnError
-from fastattn.tuner.strategies import STRATEGIES
 from perf.progress import shares
 from perf.tuner_replay import campaign, plots, report, synthetic
 from perf.tuner_replay.campaign import SETTINGS, Setting, load
 from perf.tuner_replay.record import Extent, record
 from perf.tuner_replay.results import Results
 from perf.tuner_replay.rivals import RIVALS, missing
+from perf.tuner_replay.strategies import STRATEGIES
 from perf.tuner_replay.tables import Table
 from perf.tuner_replay.workloads import HELD_OUT, TUNING, WORKLOADS
 

@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies import STRATEGIES, Strategy, Trial
+from fastattn.tuner.strategies import Strategy, Trial
 from perf.tuner_replay.replay import Make
+from perf.tuner_replay.strategies import STRATEGIES
 
 __all__ = ["RIVALS", "Adaptor", "Rival", "maker", "meant", "missing"]
 

@@ -13,24 +13,15 @@ from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies._base import BaseStrategy, Strategy, Trial
 from fastattn.tuner.strategies.exhaustive import Exhaustive
 from fastattn.tuner.strategies.genetic import Genetic
-from fastattn.tuner.strategies.genetic_plain import GeneticPlain
-from fastattn.tuner.strategies.local import Local
-from fastattn.tuner.strategies.random_ import Random
-from fastattn.tuner.strategies.successive_halving import SuccessiveHalving
 
 __all__ = ["AUTO", "STRATEGIES", "BaseStrategy", "Strategy", "Trial", "make"]
 
 AUTO = "exhaustive if the space fits the budget, else genetic"
 """What the name "auto" stands for."""
-_ALL: tuple[type[Strategy], ...] = (
-    Genetic,
-    GeneticPlain,
-    SuccessiveHalving,
-    Local,
-    Random,
-    Exhaustive,
-)
-STRATEGIES: dict[str, type[Strategy]] = {strategy.NAME: strategy for strategy in _ALL}
+STRATEGIES: dict[str, type[Strategy]] = {
+    Genetic.NAME: Genetic,
+    Exhaustive.NAME: Exhaustive,
+}
 
 
 def make(

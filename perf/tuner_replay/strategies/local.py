@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies._base import BaseStrategy
+from fastattn.tuner.strategies import BaseStrategy
 
 __all__ = ["Local"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies._base import BaseStrategy
+from fastattn.tuner.strategies import BaseStrategy
 
 __all__ = ["Random"]
 

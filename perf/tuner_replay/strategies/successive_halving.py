@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from fastattn.tuner.space import Point, Space
-from fastattn.tuner.strategies._base import BaseStrategy, Trial
+from fastattn.tuner.strategies import BaseStrategy, Trial
 
 __all__ = ["SuccessiveHalving"]
 

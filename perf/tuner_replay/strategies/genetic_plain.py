@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from fastattn.tuner.space import Point
-from fastattn.tuner.strategies._base import BaseStrategy
+from fastattn.tuner.strategies import BaseStrategy
 
 __all__ = ["GeneticPlain"]
 
