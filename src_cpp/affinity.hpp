@@ -72,8 +72,7 @@ private:
         if (sched_getaffinity(0, sizeof allowed, &allowed)) return false;  // more CPUs than bits
         CPU_ZERO(&free);
         for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-            if (CPU_ISSET(cpu, &allowed) &&
-                !(word(cpu).load(std::memory_order_relaxed) & bit(cpu)))
+            if (CPU_ISSET(cpu, &allowed) && !(word(cpu).load(std::memory_order_relaxed) & bit(cpu)))
                 CPU_SET(cpu, &free);
         if (!CPU_COUNT(&free) || sched_setaffinity(0, sizeof free, &free)) return false;
         sched_setaffinity(0, sizeof allowed, &allowed);

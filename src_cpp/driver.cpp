@@ -141,12 +141,12 @@ public:
     Work(const Call& call, const KernelSet& kernels)
         : call_(call),
           kernels_(kernels),
-          kernel_(kernels.kernels[static_cast<int>(Operation::kForward)]
-                                 [static_cast<int>(call.type)]),
+          kernel_(
+              kernels.kernels[static_cast<int>(Operation::kForward)][static_cast<int>(call.type)]),
           group_(call.heads_q / call.heads_kv),
           schedule_(extent_of(call), call.right != kUnlimited),
-          block_k_(std::max<int64_t>(
-              1, std::min({call.block_k, call.keys_per_split, call.length_k}))) {}
+          block_k_(
+              std::max<int64_t>(1, std::min({call.block_k, call.keys_per_split, call.length_k}))) {}
 
     int64_t items() const { return schedule_.items(); }
 
@@ -312,9 +312,8 @@ Status attention(const Call& call, const KernelSet& kernels) {
     if (!shared) return Status::kNoMemory;
     char* scratch = shared + shared_bytes;
     work.start(shared);
-    share(items, team.threads(), [&](int64_t item, int thread) {
-        work.run(item, scratch + bytes * thread, shared);
-    });
+    share(items, team.threads(),
+          [&](int64_t item, int thread) { work.run(item, scratch + bytes * thread, shared); });
     scratch_of_caller.release_excess();
     return Status::kOk;
 }

@@ -233,9 +233,8 @@ private:
     // Whether a job was opened while this thread spun.
     bool spin_for_job(uint64_t seen) {
         const int others = spinning_.fetch_add(1, std::memory_order_relaxed);
-        const bool opened =
-            others < cpus_.load(std::memory_order_relaxed) - 1 &&
-            spin([&] { return epoch_.load(std::memory_order_relaxed) != seen; });
+        const bool opened = others < cpus_.load(std::memory_order_relaxed) - 1 &&
+                            spin([&] { return epoch_.load(std::memory_order_relaxed) != seen; });
         spinning_.fetch_sub(1, std::memory_order_relaxed);
         return opened;
     }

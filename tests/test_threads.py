@@ -115,7 +115,7 @@ assert not wrong, wrong
 
 @native_ways
 def test_mixed_calls_on_many_python_threads(way: Way) -> None:
-    """Defaults for all: split keys, few and many rows, several heads, parts that see nothing."""
+    """Defaults for all: split keys, few and many rows, several heads, splits that see nothing."""
     _run(
         way,
         """
