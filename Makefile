@@ -89,7 +89,7 @@ tuned: $(VENV)/.installed
 	$(BIN)/python -m perf.tuned_calls $(ARGS)
 
 preview: $(VENV)/.bench
-	$(BIN)/python -P -m asv preview
+	$(BIN)/python -m perf.preview $(ARGS)
 
 # The report compares with PyTorch only if `make peers` has installed it.
 report: $(VENV)/.installed

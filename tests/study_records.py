@@ -66,6 +66,15 @@ def synthetic(
             "reason": None,
         }
     record.roofline_load = {"others": 0.01, "stolen": 0.0}
+    record.sharing = {
+        "seconds": {
+            load: {
+                backend: {"bert": [slower * over * s for s in (1e-2, 1.1e-2)]}
+                for backend, over in (("pool", 1.0), ("openmp", 1.25))
+            }
+            for load, slower in (("idle", 1.0), ("busy", 2.0))
+        }
+    }
     if torch:
         record.peers = asdict(peers(rng))
     else:

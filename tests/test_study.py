@@ -279,8 +279,20 @@ def test_a_record_of_nothing_is_shown(tmp_path: Path) -> None:
     pytest.importorskip("jinja2")
     empty = Record(synthetic((64,)).about, 9, interrupted=True)
     html, markdown = (path.read_text() for path in page.render(empty, tmp_path))
-    assert html.count("Not measured") == 6
+    assert html.count("Not measured") == 7
     assert "Nothing was measured yet." in markdown
     without = synthetic((64,), torch=False)
     _, markdown = (path.read_text() for path in page.render(without, tmp_path))
     assert "Not measured: torch is not installed here" in markdown
+
+
+def test_ways_of_sharing_work_are_compared() -> None:
+    record = synthetic((64,))
+    shown = tables.sharing(record.sharing["seconds"])
+    assert shown.rows == (
+        ("bert", "1.25× (1.25 to 1.25)", "1.25× (1.25 to 1.25)", "2.00×", "2.00×"),
+    )
+    record.sharing = {"reason": "the build has no OpenMP"}
+    section = next(one for one in page.sections(record) if one.name == "sharing")
+    assert section.text == ("Not measured: the build has no OpenMP.",)
+    assert not section.tables

@@ -7,7 +7,7 @@
     tables     the tables; chart: the picture
 
 A new peer takes one file with `PEERS`, and its name in `FILES`.  Libraries are imported inside
-functions, because asv imports these files too and the tests run without any of the libraries.
+functions: none of them needs to be installed.
 """
 
 from __future__ import annotations

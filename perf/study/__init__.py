@@ -3,12 +3,12 @@
     published   what the study and the blog printed
     record      what was measured, the file it is kept in, and its statistics
     turns       one process: agreement, then turns
+    sharing     the two ways of sharing a call's work between threads
     measure     the whole of it, piece by piece
     tables      tables, and the answer in a sentence; words: numbers as text
     charts      pictures
     page        index.html and report.md
 
 Measuring and showing know each other through the record alone, so that a kept record can be
-rendered again without measuring.  Heavy modules are imported inside functions, because asv
-imports these files too.
+rendered again without measuring.
 """

@@ -15,6 +15,7 @@ from benchmarks.child import ask
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
 from perf import system
 from perf.peers import command
+from perf.study import sharing
 from perf.study.published import STUDY_DTYPE
 from perf.study.record import Record, Round
 
@@ -44,6 +45,10 @@ class Extent:
         Cells of `perf.peers` that are measured beside torch.
     cell_seconds : float
         Time for the turns of a cell.
+    sharing_rounds : int
+        Processes for each threading backend, with and without other load.
+    sharing_seconds : float
+        Time for the blocks of a case in one of them.
     """
 
     dims: tuple[int, ...]
@@ -53,6 +58,8 @@ class Extent:
     regime_rounds: int
     cells: tuple[str, ...]
     cell_seconds: float
+    sharing_rounds: int
+    sharing_seconds: float
 
     def shares(self) -> dict[str, float]:
         """About how long each piece takes, as a share of the whole."""
@@ -61,6 +68,9 @@ class Extent:
             "tuner": 5.0 * len(self.dims),
             "rounds": (self.seconds + 3.0) * self.rounds * len(self.dims),
             "roofline": 4.0 * self.regime_rounds * len(self.regimes),
+            "sharing": 4.0
+            * self.sharing_rounds
+            * (1.0 + len(sharing.CASES) * (0.1 + self.sharing_seconds)),
             "peers": (2.0 * self.cell_seconds + 3.0) * len(self.cells) * threads,
         }
         return {name: seconds / sum(pieces.values()) for name, seconds in pieces.items()}
@@ -74,6 +84,8 @@ FULL = Extent(
     regime_rounds=3,
     cells=("blog", "dim-64", "dim-256", "dim-1024", "vit", "bert", "prefill-2k", "causal-4k"),
     cell_seconds=8.0,
+    sharing_rounds=6,
+    sharing_seconds=0.4,
 )
 QUICK = Extent(
     dims=(64, 128),
@@ -83,6 +95,8 @@ QUICK = Extent(
     regime_rounds=1,
     cells=("blog",),
     cell_seconds=0.5,
+    sharing_rounds=1,
+    sharing_seconds=0.1,
 )
 
 
@@ -109,6 +123,7 @@ def run(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) ->
             ("tuner", tune),
             ("rounds", compare),
             ("roofline", hold_against_roofline),
+            ("sharing", compare_sharing),
             ("peers", beside_torch),
         ):
             share = extent.shares()[name]
@@ -207,6 +222,14 @@ def hold_against_roofline(
         }
         record.roofline_load = {"others": others.share(), "stolen": others.stolen()}
         keep()
+
+
+def compare_sharing(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
+    """The two ways of sharing a call's work, idle and beside a busy process."""
+    record.sharing = sharing.measure(
+        sharing.CASES, extent.sharing_rounds, extent.sharing_seconds, tell
+    )
+    keep()
 
 
 def beside_torch(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:

@@ -63,6 +63,7 @@ def sections(record: Record) -> list[Section]:
         _study(record),
         _torch(record),
         _roofline(record),
+        _sharing(record),
         _tuner(record),
     ]
 
@@ -151,6 +152,24 @@ def _roofline(record: Record) -> Section:
         ),
         charts=(chart,),
         numbers=(tables.roofline(record),),
+    )
+
+
+def _sharing(record: Record) -> Section:
+    title = "Sharing a call’s work"
+    if record.sharing is None or "reason" in record.sharing:
+        reason = (record.sharing or {}).get("reason", "it was stopped before")
+        return Section("sharing", title, (f"Not measured: {reason}.",))
+    return Section(
+        "sharing",
+        title,
+        (
+            "Threads of a call come from fastattn’s pool, or from OpenMP with "
+            "FASTATTN_THREADING=openmp. Cython with a thread for each CPU, in processes of each "
+            "in turn; idle, and beside a process that keeps one of the CPUs busy.",
+        ),
+        (tables.sharing(record.sharing["seconds"]),),
+        notes=("Above 1 the pool is faster.",),
     )
 
 

@@ -79,6 +79,8 @@ class Record:
         Shares of the CPUs' time, as in `Round`, while the roofline was measured.
     peers : dict or None
         What `perf.peers` keeps; `peers_reason` says why it is missing.
+    sharing : dict or None
+        Seconds by load, threading backend and case, as `sharing.measure` gives them; or a reason.
     interrupted : bool
         Whether something is missing because the run was stopped.
     """
@@ -91,6 +93,7 @@ class Record:
     roofline_load: dict[str, float | None] | None = None
     peers: dict[str, Any] | None = None
     peers_reason: str | None = None
+    sharing: dict[str, Any] | None = None
     interrupted: bool = False
 
     def dims(self) -> list[int]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from benchmarks import conditions
 from benchmarks.common import IMPLS
 from perf.peers.results import Results
+from perf.study import sharing as ways
 from perf.study import words
 from perf.study.published import BLOG_SECONDS, BLOG_THREADS, STUDY, STUDY_DTYPE
 from perf.study.record import Record
@@ -216,6 +218,32 @@ def roofline(record: Record) -> Table:
     return Table(
         "Fraction of peak, Cython on one thread", ("regime", "time", "of peak"), tuple(rows)
     )
+
+
+def sharing(seconds: Mapping[str, Any]) -> Table:
+    """OpenMP's time over the pool's, and what a busy process costs each."""
+    idle, loaded = ({b: (load, b) for b in ways.BACKENDS} for load in (ways.IDLE, ways.BUSY))
+    pairs = (
+        (idle["openmp"], idle["pool"]),
+        (loaded["openmp"], loaded["pool"]),
+        (loaded["pool"], idle["pool"]),
+        (loaded["openmp"], idle["openmp"]),
+    )
+    rows = []
+    for case in seconds[ways.IDLE]["pool"]:
+        found = [ways.ratio(seconds, case, above, below) for above, below in pairs]
+        rows.append(
+            (
+                case,
+                *(f"{words.times(one)} ({words.interval(one)})" for one in found[:2]),
+                *(words.times(one) for one in found[2:]),
+            )
+        )
+    columns = (
+        *("regime", "OpenMP over pool, idle", "OpenMP over pool, busy CPU"),
+        *("pool, busy over idle", "OpenMP, busy over idle"),
+    )
+    return Table("Ratios of times, with intervals over the processes", columns, tuple(rows))
 
 
 def report_seconds(values: Sequence[float]) -> str:
