@@ -57,7 +57,6 @@ def test_the_right_winner(strategy: str) -> None:
     assert standing.interval[0] < times[4, 0] / times[BASELINE] < standing.interval[1]
     assert not found.warnings
     assert found.drift < 0.05
-    assert found.pair_variation < 0.05
     assert 0.005 < found.variation < 0.05
     assert found.points == len(SPACE)
     assert found.seconds == pytest.approx(found.kernel_seconds)
@@ -84,7 +83,7 @@ def test_measurements_are_kept() -> None:
     assert document["decision"]["standings"][0]["ratio"] == 1
     assert len(document["evaluations"]) == len(SPACE)
     assert document["evaluations"][0]["values"] == SPACE.values(found.evaluations[0].point)
-    assert document["strategy"]["asked"]
+    assert document["strategy"]["proposed"]
 
 
 def test_losers_cost_little() -> None:

@@ -124,8 +124,8 @@ def test_promises(
     if told and not halving:
         assert told[best] == min(told.values())
     record = json.loads(json.dumps(strategy.state()))
-    assert {tuple(point) for point in record["asked"]} == seen
-    assert record["scores"] == [lengths[tuple(point)] for point in record["asked"]]
+    assert {tuple(point) for point in record["proposed"]} == seen
+    assert record["scores"] == [lengths[tuple(point)] for point in record["proposed"]]
 
     orders = [
         _play(STRATEGIES[name](space, budget, seed, start, blocks), lengths.get, reverse)

@@ -1,7 +1,7 @@
 """The files of wisdom: a folder for each machine and build, and in it a file for each key.
 
 A file is written under a temporary name, moved to its own in one step, and never changed after
-that: a reader sees it whole, old or new, whoever else writes and whenever a writer is killed.  So
+that: a reader finds it whole, old or new, whoever else writes and whenever a writer is killed.  So
 there are no locks.
 """
 

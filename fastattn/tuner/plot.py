@@ -84,8 +84,8 @@ def _draw_search(axes: Any, result: TuningResult) -> None:
     axes.step(range(len(best)), best, where="post", color=_WINNER, label="best so far")
     failed = [number for number, ratio, _ in numbered if ratio is None]
     if failed:
-        top = axes.get_ylim()[1]
-        axes.plot(failed, [top] * len(failed), "v", color="black", label="failed")
+        highest = axes.get_ylim()[1]
+        axes.plot(failed, [highest] * len(failed), "v", color="black", label="failed")
     axes.axhline(1, color="black", linewidth=0.8, linestyle=":")
     axes.set(xlabel="evaluations", ylabel="time / default's time", yscale="log")
     axes.set_title(result.problem, loc="left", fontsize=8)

@@ -73,7 +73,7 @@ class Race:
         self._failures: dict[Point, str] = {}
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> None:
-        """Measure until every point has its samples or `stop`, asked before each sample, holds."""
+        """Measure until every point has its samples or `stop`, called before each sample, holds."""
         while (left := self._left()) and not stop():
             self._repeat(left, stop)
 

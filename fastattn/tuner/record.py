@@ -48,7 +48,7 @@ class Evaluation(Outcome):
     values : dict
         The point's value of each gene.
     batch : int
-        Batch in which the strategy first asked for it.
+        Batch in which the strategy first proposed it.
     """
 
     point: Point
@@ -77,8 +77,6 @@ class Search:
     drift : float or None
         Relative difference in the baseline's time between thirds of the final, beyond chance;
         between thirds of the whole search if the final was short.
-    pair_variation : float or None
-        Relative spread of the ratios between finalists within a repetition.
     variation : float or None
         Coefficient of variation of the winner's samples in the final.
     cut_short, interrupted : bool
@@ -99,7 +97,6 @@ class Search:
     decision: Decision | None
     points: int
     drift: float | None
-    pair_variation: float | None
     variation: float | None
     cut_short: bool
     interrupted: bool

@@ -170,9 +170,9 @@ class _State:
     def conclude(self, interrupted: bool) -> Search:
         """Decide by the repetitions that there are."""
         points, rows = self._final_table()
-        logs = np.log(np.array(rows))
         decision: Decision | None = None
         if rows:
+            logs = np.log(np.array(rows))
             decision = self._timed(lambda: decide(points, logs, self._preference, self._rng))
         winner = self._baseline if decision is None else decision.winner
         own = [row[points.index(winner)] for row in rows]
@@ -186,7 +186,6 @@ class _State:
             decision=decision,
             points=len(self._space),
             drift=drift,
-            pair_variation=_pair_variation(points, logs, winner),
             variation=statistics.stdev(own) / statistics.mean(own) if len(own) > 1 else None,
             cut_short=self._cut_short,
             interrupted=interrupted,
@@ -346,11 +345,3 @@ class _State:
         if bound is not None and bound > _MAX_BOUND:
             found.append(f"another finalist may be {100 * bound:.0f} % faster")
         return found
-
-
-def _pair_variation(points: tuple[Point, ...], logs: Any, winner: Point) -> float | None:
-    """Spread of the winner's ratios to the baseline; if that won, the median finalist's."""
-    if len(points) < 2 or len(logs) < 2:
-        return None
-    spreads = {points[i]: spread(logs[:, i] - logs[:, 0]) for i in range(1, len(points))}
-    return spreads[winner] if winner in spreads else statistics.median(spreads.values())

@@ -109,17 +109,17 @@ def decide(
     bands = np.clip(margins[best], *(_TIE_OF_SHORT if short else _TIE))
     tied = [i for i in range(len(points)) if medians[i, best] <= bands[i]]
     band = max(float(bands[i]) for i in tied)
-    ahead = [i for i in tied if medians[i, 0] < -bands[0] and medians[i, 0] < -margins[i, 0]]
+    leaders = [i for i in tied if medians[i, 0] < -bands[0] and medians[i, 0] < -margins[i, 0]]
     winner, reason = 0, "the default is the fastest"
     if best != 0 and 0 in tied:
         reason = f"the default is within {_percent(band)} of the fastest"
-    elif best != 0 and not ahead:
+    elif best != 0 and not leaders:
         reason = "no other is significantly faster than the default"
     elif best != 0:
-        winner = min(ahead, key=lambda i: preference(points[i]))
+        winner = min(leaders, key=lambda i: preference(points[i]))
         reason = "the fastest"
-        if len(ahead) > 1:
-            reason = f"{len(ahead)} within {_percent(band)}: fewest threads, then smallest blocks"
+        if len(leaders) > 1:
+            reason = f"{len(leaders)} within {_percent(band)}: fewest threads, then smallest blocks"
     bound = float((medians[winner] + margins[winner]).max())
     return Decision(
         winner=points[winner],

@@ -26,7 +26,7 @@ class Strategy(Protocol):
     """Decides what is measured next.
 
     `ask` gives the next batch, whose points are raced together; `tell` gets the score of each
-    before the next batch is asked for.  An empty batch ends the search.  The same seed and the
+    before the next call of `ask`.  An empty batch ends the search.  The same seed and the
     same scores give the same search.
 
     Parameters
@@ -78,18 +78,18 @@ class BaseStrategy:
         self.space, self.budget, self.samples = space, budget, samples
         self.start = [point for point in dict.fromkeys(start) if point in space]
         self.random = random.Random(seed)
-        self.asked: list[Point] = []
+        self.proposed: list[Point] = []
         self.seen: set[Point] = set()
         self.scores: dict[Point, float] = {}
         self.batches = 0
 
     def ask(self) -> list[Trial]:
-        left = min(self.budget, len(self.space)) - len(self.asked)
+        left = min(self.budget, len(self.space)) - len(self.proposed)
         if left < 1:
             return []
         points = self._propose(left)
         assert not self.seen & set(points)
-        self.asked += points
+        self.proposed += points
         self.seen.update(points)
         self.batches += 1
         return [Trial(point, self.samples) for point in points]
@@ -98,7 +98,7 @@ class BaseStrategy:
         if point not in self.seen:
             raise ArgumentError(
                 format_error(
-                    "point", repr(point), "a point that was asked for", "tell what ask() gave"
+                    "point", repr(point), "a point that was proposed", "report what ask() gave"
                 )
             )
         if score is None or not math.isfinite(score):
@@ -113,21 +113,21 @@ class BaseStrategy:
         return {
             "strategy": self.NAME,
             "batches": self.batches,
-            "asked": self.asked,
-            "scores": [self.scores.get(point) for point in self.asked],
+            "proposed": self.proposed,
+            "scores": [self.scores.get(point) for point in self.proposed],
         }
 
     def ranked(self) -> list[Point]:
-        """Points with a score, best first; equal ones in the order in which they were asked for."""
-        scored = [point for point in self.asked if point in self.scores]
+        """Points with a score, best first; equal ones in the order of proposal."""
+        scored = [point for point in self.proposed if point in self.scores]
         return sorted(scored, key=self.scores.__getitem__)
 
     def unseen(self, points: Iterable[Point]) -> list[Point]:
-        """Those of `points` that were not asked for yet, each once."""
+        """Those of `points` that were not proposed yet, each once."""
         return [point for point in dict.fromkeys(points) if point not in self.seen]
 
     def draw(self, count: int, besides: Iterable[Point] = ()) -> list[Point]:
-        """`count` random points that were not asked for yet; fewer if there are no more."""
+        """`count` random points that were not proposed yet; fewer if there are no more."""
         taken = self.seen.union(besides)
         pool = [point for point in self.space.points if point not in taken]
         return self.random.sample(pool, min(count, len(pool)))
@@ -137,5 +137,5 @@ class BaseStrategy:
         return ranked[min(self.random.randrange(len(ranked)) for _ in range(2))]
 
     def _propose(self, count: int) -> list[Point]:
-        """From 1 to `count` distinct points, none asked for before."""
+        """From 1 to `count` distinct points, none proposed before."""
         raise NotImplementedError

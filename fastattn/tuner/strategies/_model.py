@@ -2,7 +2,7 @@
 
 The features of a point are those of its genes, and products of pairs of them.  Only their inner
 products (the kernel) are computed, so that n scores need n equations, however many features there
-are [1]_, section 2.2.  How smooth the effects of genes are, how much pairs weigh and how large the
+are [1]_, section 2.2.  How smooth the effects of genes are, how much pairs count and how large the
 residuals are differs from problem to problem, so several models are fitted and weighted by their
 leave-one-out error.
 
@@ -36,7 +36,7 @@ class Model:
         columns = [(at, gene) for at, gene in enumerate(space.genes) if len(gene.values) > 1]
         self._columns = [space.grid[:, at] for at, _ in columns]
         self._tables = [[_table(gene, octaves) for _, gene in columns] for octaves in _OCTAVES]
-        self._own = _sums([table.diagonal()[c] for table, c in row] for row in self._genes())
+        self._own = _totals([table.diagonal()[c] for table, c in row] for row in self._genes())
         self._crossed: dict[int, Array] = {}  # by index: inner products with that point
 
     def fit(self, indices: Sequence[int], scores: Sequence[float] | Array) -> tuple[Array, Array]:
@@ -87,7 +87,7 @@ class Model:
         """
         for index in indices:
             if index not in self._crossed:
-                self._crossed[index] = _sums(
+                self._crossed[index] = _totals(
                     [table[c[index]][c] for table, c in row] for row in self._genes()
                 )
         single, pairs = np.stack([self._crossed[index] for index in indices], axis=-1)
@@ -105,16 +105,16 @@ class Model:
             yield list(zip(tables, self._columns, strict=True))
 
 
-def _sums(rows: Iterable[Sequence[Array]]) -> Array:
+def _totals(rows: Iterable[Sequence[Array]]) -> Array:
     """A constant plus the sum over the genes, and the sum over all products of two genes.
 
     Shape (2, length scales, points), from the genes' terms for each length scale.
     """
-    sums = []
+    totals = []
     for terms in rows:
         total, squares = np.sum(terms, axis=0), np.sum([term * term for term in terms], axis=0)
-        sums.append((1.0 + total, (total * total - squares) / 2))
-    return np.moveaxis(np.array(sums), 1, 0)
+        totals.append((1.0 + total, (total * total - squares) / 2))
+    return np.moveaxis(np.array(totals), 1, 0)
 
 
 def _table(gene: Gene, octaves: float | None) -> Array:

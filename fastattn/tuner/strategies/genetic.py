@@ -45,7 +45,7 @@ class Genetic(BaseStrategy):
         self._model = Model(space)
 
     def _propose(self, count: int) -> list[Point]:
-        if not self.asked:
+        if not self.proposed:
             return self._first(count)
         size = math.ceil(count / max(1, round(count / _GENERATION)))
         if len(self.scores) < _MIN_SCORES:
@@ -88,7 +88,7 @@ class Genetic(BaseStrategy):
         return total
 
     def _next(self, size: int) -> list[Point]:
-        indices = [self.space.index(point) for point in self.asked if point in self.scores]
+        indices = [self.space.index(point) for point in self.proposed if point in self.scores]
         scores = np.array([self.scores[self.space.points[i]] for i in indices])
         # tanh keeps the very slow points from dominating the fit.
         excess = np.tanh(scores - scores.min())

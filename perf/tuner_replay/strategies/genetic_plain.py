@@ -17,7 +17,7 @@ class GeneticPlain(BaseStrategy):
     """Random population, tournaments of two, uniform crossover, light mutation, generations.
 
     `start` is not used, and nothing but the order of the scores is learned from.  A child that
-    was asked for before, or is not valid, is drawn anew.
+    was proposed before, or is not valid, is drawn anew.
     """
 
     NAME = "genetic-plain"

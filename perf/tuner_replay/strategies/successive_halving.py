@@ -42,7 +42,7 @@ class SuccessiveHalving(BaseStrategy):
             if len(points) < 1 or len(self._last()) < 2:
                 return []
         self.batches += 1
-        self.asked += [point for point in points if point not in self.seen]
+        self.proposed += [point for point in points if point not in self.seen]
         self.seen.update(points)
         self._rungs |= dict.fromkeys(points, self.batches)
         self._samples_left -= self._each * len(points)
@@ -53,7 +53,7 @@ class SuccessiveHalving(BaseStrategy):
         return sorted(super().ranked(), key=lambda point: -self._rungs[point])
 
     def state(self) -> dict[str, Any]:
-        return super().state() | {"rungs": [self._rungs[point] for point in self.asked]}
+        return super().state() | {"rungs": [self._rungs[point] for point in self.proposed]}
 
     def _last(self) -> list[Point]:
         """Points of the last race that have a score."""
