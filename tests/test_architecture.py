@@ -45,7 +45,7 @@ PLACES = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enum
 NUMBAS = {"numba", "llvmlite"}
 OPTIONAL = {
     "_wisdom.store": {"platformdirs"},
-    "tuner.workload": {"ml_dtypes"},  # arrays of bfloat16
+    "tuner.measure": {"ml_dtypes"},  # arrays of bfloat16
     "tuner.plot": {"matplotlib"},
 }
 

@@ -123,10 +123,10 @@ def test_the_winner_is_held_against_every_point(monkeypatch: pytest.MonkeyPatch)
 
 def study_default() -> dict[str, Any]:
     """The control of a search of the study's space, by the tuner's own account."""
+    from fastattn._shapes import spec_of
     from fastattn.tuner.space import default_point, study
-    from fastattn.tuner.workload import spec_of
 
-    spec = spec_of((1, 1, 1, 64, 64, 64), "float32", False)
+    spec = spec_of((1, 1, 1, 64, 64, 64))
     return study().values(default_point(study(), spec))
 
 

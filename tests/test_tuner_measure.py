@@ -16,12 +16,12 @@ import pytest
 from oracle import definition
 
 import fastattn
+from fastattn._shapes import spec_of
 from fastattn.tuner import measure
 from fastattn.tuner.check import find_error, reference_rows
-from fastattn.tuner.measure import Live, TrialError, sample_seconds
+from fastattn.tuner.measure import Live, TrialError, numpy_dtype, sample_seconds
 from fastattn.tuner.space import kernel, study
 from fastattn.tuner.system import SystemMonitor, wait_until_idle
-from fastattn.tuner.workload import numpy_dtype, spec_of
 
 SHAPE = (2, 4, 2, 9, 12, 8, 5)
 Fake = Callable[..., None]
@@ -190,16 +190,6 @@ def test_small_arrays_have_copies(live: Any, dim: int, copies: int) -> None:
     assert seen[:8] == seen[8:]
 
 
-def test_seeded_inputs() -> None:
-    """The same seed, the same arrays."""
-    spec = spec_of(SHAPE, "float32", causal=False)
-    one, two, other = (
-        Live(study(), spec, seed)._inputs_of("float32").copies[0][0] for seed in (1, 1, 2)
-    )
-    assert np.array_equal(one, two)
-    assert not np.array_equal(one, other)
-
-
 def test_no_collection(live: Any) -> None:
     """The collector rests while a block is timed, and works again."""
     source, made = live(1e-3)
@@ -252,7 +242,7 @@ def test_errors_are_failures(live: Any, at: int) -> None:
 @pytest.mark.parametrize("shape", [SHAPE, (1, 2, 1, 7, 3, 4), (1, 1, 1, 300, 300, 300)])
 def test_expected_rows_are_the_definition(dtype: str, causal: bool, shape: tuple[int, ...]) -> None:
     """Rows in float64, and bounds that numpy's own result keeps and small faults exceed."""
-    spec = spec_of(shape, dtype, causal)
+    spec = spec_of(shape, dtype, causal=causal)
     rng = np.random.default_rng(0)
     q, k, v, _ = Live(study(), spec)._inputs_of(dtype).copies[0]
     expected = reference_rows(q, k, v, spec, rng)

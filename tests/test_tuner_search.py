@@ -326,13 +326,3 @@ def test_events() -> None:
     assert events[-1].best == found.winner
     assert events[-1].ratio == pytest.approx(_valley((4, 0))[4, 0] / 0.001, rel=0.3)
     assert events[-1].done == 14
-
-
-def test_the_optimiser_is_timed() -> None:
-    """By the clock that is given."""
-    ticks = iter(range(1_000_000))
-    machine = Machine(_valley((4, 0)))
-    found = _search(machine, "genetic", clock=lambda: float(next(ticks)))
-    calls = len(found.evaluations) + len({one.batch for one in found.evaluations}) + 2
-    assert found.optimiser_seconds == calls
-    assert found.optimiser_seconds < found.seconds

@@ -207,16 +207,6 @@ def test_fields_that_are_lacked_stay_at_the_default() -> None:
         assert {row[name] for row in rows if row["impl"] == "numba"} <= {default[name]}
 
 
-def test_a_value_close_to_the_default_gives_way() -> None:
-    """And one that covers all is there, once."""
-    ladder = spaces._ladder
-    assert ladder((32, 48, 64, 96, 128, 192), 1000, 187) == [32, 48, 64, 96, 128, 187]
-    assert ladder((32, 48, 64, 96, 128, 192), 1000, 85) == [32, 48, 64, 85, 128, 192]
-    assert ladder((16, 32, 64, 128), 100, None) == [16, 32, 64, 100]
-    assert ladder((16, 32, 64, 128), 100, 256) == [16, 32, 64, 256]
-    assert ladder((16, 32, 64, 128), 100, 30) == [16, 30, 64, 100]
-
-
 @given(st.sampled_from([*study().points, *_toy().points]))
 def test_values_and_point_are_inverse(point: tuple[int, ...]) -> None:
     """In both spaces that have this point."""
@@ -268,10 +258,3 @@ def test_neighbours() -> None:
     for point in space.points:
         for other in space.neighbours(point):
             assert point in space.neighbours(other)
-
-
-def test_grid_is_read_only() -> None:
-    """A space does not change."""
-    with pytest.raises(ValueError, match="read-only"):
-        study().grid[0, 0] = 1
-    assert study() == study()

@@ -298,22 +298,6 @@ def test_genetic_leaves_a_default_that_is_far_off(slower: float) -> None:
     assert misses <= 5  # 96.4 % are found
 
 
-def test_first_population_of_genetic() -> None:
-    """The start, its other unordered values, and points that lie apart."""
-    space = _space(8, 8, 3)
-    population = [trial.point for trial in STRATEGIES["genetic"](space, 18, 0, [(7, 7, 0)]).ask()]
-    assert population[:3] == [(7, 7, 0), (7, 7, 1), (7, 7, 2)]
-    assert len(population) == 6
-    apart = [
-        min(abs(p[0] - q[0]) + abs(p[1] - q[1]) for q in population if q != p)
-        for p in population[3:]
-    ]
-    assert min(apart) >= 4
-    many = list(space.points[:12])
-    assert [trial.point for trial in STRATEGIES["genetic"](space, 18, 0, many).ask()] == many
-    assert len(STRATEGIES["genetic"](space, 50, 0).ask()) == 11
-
-
 @pytest.mark.timing
 def test_genetic_takes_little_time() -> None:
     """All decisions of 18 evaluations in a space of 1,000 points."""

@@ -14,7 +14,7 @@ import remembered
 from remembered import SHAPE
 
 import fastattn
-from fastattn import Config, WisdomError, wisdom
+from fastattn import WisdomError, wisdom
 from fastattn._wisdom import store
 
 FUNCTIONS = [name for name in wisdom.__all__ if inspect.isfunction(getattr(wisdom, name))]
@@ -243,11 +243,3 @@ def test_forget_refuses(wisdom_folder: Path, arguments: tuple[Any, ...], word: s
     with pytest.raises(fastattn.FastattnError, match=f"{word}.*Fix"):
         wisdom.forget(*arguments)
     assert len(wisdom.entries()) == 1
-
-
-def test_face() -> None:
-    """Imported when it is first asked for; what is not there is said so."""
-    assert fastattn.wisdom is wisdom
-    with pytest.raises(AttributeError, match="'fastattn' has no attribute 'wisdon'"):
-        fastattn.__getattr__("wisdon")
-    assert Config(deterministic=True) != Config()

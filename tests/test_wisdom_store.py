@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -254,13 +253,6 @@ def test_whatever_is_changed(sound: dict[str, Any], data: st.DataObject) -> None
     assert describe(entry.spec)
 
 
-@given(document=values)
-def test_random_json_is_no_entry(document: Any) -> None:
-    """Nor does it break anything."""
-    with pytest.raises(InvalidEntry):
-        from_document(document)
-
-
 CHANGES: list[tuple[dict[str, Any], str]] = [
     ({"format": "fastattn wisdom"}, "unknown format"),
     ({"version": 1}, "unknown format"),
@@ -390,10 +382,3 @@ def test_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         assert not list(tmp_path.iterdir())
     finally:
         store._user_folder.cache_clear()
-
-
-def test_dates_do_not_run_backwards(wisdom_folder: Path) -> None:
-    """UTC, to the second."""
-    before = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    date = remembered.document()["date"]
-    assert before <= date <= time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

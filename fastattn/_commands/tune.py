@@ -12,7 +12,7 @@ from pathlib import Path
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError, format_error
 from fastattn._machine import machine
-from fastattn._shapes import SHAPE, parse_shape
+from fastattn._shapes import SHAPE, parse_shape, spec_of
 from fastattn._version import __version__
 from fastattn._wisdom.entry import describe
 from fastattn._wisdom.store import replace_file
@@ -23,7 +23,6 @@ from fastattn.tuner.run import space_of
 from fastattn.tuner.search import Event
 from fastattn.tuner.space import SPACES
 from fastattn.tuner.strategies import AUTO, STRATEGIES
-from fastattn.tuner.workload import spec_of
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
@@ -75,7 +74,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
     problems = [parse_shape(text) for text in options.shape]
     space = options.space or "kernel"
     for axes in problems:
-        space_of(space, spec_of(axes, options.dtype, options.causal), options.impl)
+        space_of(space, spec_of(axes, options.dtype, causal=options.causal), options.impl)
     if options.plot is not None:
         check_plot(options.plot)
     for option, path in (("--json", options.json), ("--plot", options.plot)):
@@ -139,7 +138,7 @@ def _spaces(options: argparse.Namespace) -> str:
             format_error("--shape", "none", f"at least one {SHAPE}", f"write --shape {_EXAMPLE}")
         )
     text = options.shape[0] if options.shape else _EXAMPLE
-    spec = spec_of(parse_shape(text), options.dtype, options.causal)
+    spec = spec_of(parse_shape(text), options.dtype, causal=options.causal)
     lines = [f"for {describe(spec)} on this machine:"]
     for name in [options.space] if options.space else SPACES:
         space = space_of(name, spec, options.impl)

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._api import attention
+from fastattn._errors import UnavailableError, format_error
 from fastattn._spec import CallSpec
 from fastattn.tuner.check import Expected, find_error, reference_rows
 from fastattn.tuner.space import Candidate, Point, Space, candidate
 from fastattn.tuner.system import wait_until_idle
-from fastattn.tuner.workload import numpy_dtype
 
-__all__ = ["Live", "Source", "TrialError", "sample_seconds"]
+__all__ = ["Live", "Source", "TrialError", "numpy_dtype", "sample_seconds"]
 
 # Duration of a sample.  Ten calls average out the timer's resolution and cache effects, and fit
 # into 5 ms if a call takes microseconds; longer samples would only meet more interruptions.  Calls
@@ -235,3 +235,23 @@ class Live:
             expected = reference_rows(q, k, v, spec, rng)
             self._inputs[name] = _Inputs((arrays, *copies), expected)
         return self._inputs[name]
+
+
+def numpy_dtype(name: str) -> np.dtype[Any]:
+    """NumPy's data type of that name.
+
+    Raises
+    ------
+    UnavailableError
+        It needs a package that is not installed.
+    """
+    if name != "bfloat16":
+        return np.dtype(name)
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UnavailableError(
+            format_error("dtype", name, "types of installed packages", "pip install ml_dtypes")
+        ) from None
+    dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
+    return dtype

@@ -11,6 +11,7 @@ import numpy as np
 
 from fastattn import _wisdom
 from fastattn._errors import ArgumentError, FastattnError, UnavailableError, format_error
+from fastattn._shapes import spec_of
 from fastattn._spec import CallSpec
 from fastattn._wisdom.entry import describe
 from fastattn.implementations import load
@@ -22,7 +23,6 @@ from fastattn.tuner.select import Standing
 from fastattn.tuner.space import SPACES, STUDIED, Point, Space, candidate, default_point, kernel
 from fastattn.tuner.strategies import make
 from fastattn.tuner.system import SystemLoad, SystemMonitor
-from fastattn.tuner.workload import spec_of
 
 __all__ = ["space_of", "tune"]
 
@@ -108,7 +108,7 @@ def tune(
     'numpy'
     """
     begin = time.perf_counter()
-    spec = spec_of(shape, dtype, causal)
+    spec = spec_of(shape, dtype, causal=causal)
     target = space_of(space, spec, impl)
     _check_numbers(budget, seconds, seed)
     baseline = default_point(target, spec)
@@ -179,8 +179,14 @@ def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
     Raises
     ------
     FastattnError
-        There is no such space, or `impl` cannot be tuned in it.
+        There is no such space, `impl` cannot be tuned in it, or there is nothing to compute.
     """
+    if spec.multiply_adds == 0:
+        raise ArgumentError(
+            format_error(
+                "shape", str(spec), "axes above 0", "there is nothing to compute or to tune"
+            )
+        )
     if name not in SPACES:
         raise ArgumentError(
             format_error("space", repr(name), f"one of {list(SPACES)}", "correct the name")

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fastattn._machine import machine
 
@@ -47,8 +48,7 @@ class SystemLoad:
         return (self.others or 0.0) + (self.stolen or 0.0)
 
 
-@dataclass(frozen=True, slots=True)
-class _Times:
+class _Times(NamedTuple):
     """Seconds since some fixed points."""
 
     wall: float

@@ -14,11 +14,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from fastattn._shapes import spec_of
 from fastattn._spec import CallSpec
 from fastattn.tuner.measure import Live, TrialError
 from fastattn.tuner.space import SPACES, Point, Space, default_point
 from fastattn.tuner.system import SystemMonitor
-from fastattn.tuner.workload import spec_of
 from perf.tuner_replay.workloads import WORKLOADS, Workload
 
 __all__ = ["Request", "child", "measure", "problem"]
@@ -51,7 +51,7 @@ def problem(name: str) -> tuple[Workload, CallSpec, Space, Point]:
     """Workload of that name, its spec, its space here, and the default in it."""
     workload = WORKLOADS[name]
     case = workload.case
-    spec = spec_of(workload.shape, case.dtype, case.causal)
+    spec = spec_of(workload.shape, case.dtype, causal=case.causal)
     space = SPACES[workload.space](spec)
     return workload, spec, space, default_point(space, spec)
 
