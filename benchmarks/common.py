@@ -37,9 +37,9 @@ class Case:
     Attributes
     ----------
     causal : bool
-        A query sees the keys up to its own position.
+        A query attends to the keys up to its own position.
     window : int or None
-        A query sees its own key and this many before it.
+        A query attends to its own key and this many before it.
     blocks : int
         Keys and queries are cut into this many equal blocks, and a boolean mask lets a query
         see only the keys of its own block.
@@ -122,7 +122,7 @@ REGIMES = {
     "decode-bfloat16": WORKLOADS["decode"].of("bfloat16"),
     "decode-group-8": Case(2, 64, 8, 1, 4096, 128),
 }
-# Most keys hidden: compared with the roofline, and with the same call without a mask.
+# Most keys masked: compared with the roofline, and with the same call without a mask.
 MASKED = {
     "blocks-2k": Case(1, 8, 8, 2048, 2048, 64, blocks=8),
     "window-4k": Case(1, 8, 8, 4096, 4096, 64, window=255),

@@ -19,7 +19,7 @@ from benchmarks import common
 RECORD_VARIABLE = "FASTATTN_BENCH_CONDITIONS"  # a file to which measurements append theirs
 CASE_VARIABLE = "FASTATTN_BENCH_CASE"  # what is being measured, in words
 
-# Beyond these shares a measurement counts as disturbed.
+# Beyond these shares a measurement counts as contended.
 LOST_SHARE = 0.05
 STEAL_SHARE = 0.02
 
@@ -92,7 +92,7 @@ def steal_ticks(numbers: list[int], stat: str = "/proc/stat") -> int:
 
 
 @dataclass(frozen=True, slots=True)
-class Disturbance:
+class Contention:
     """What others took during a measurement.
 
     Attributes
@@ -113,41 +113,41 @@ class Disturbance:
     switches: int
 
     @property
-    def disturbed(self) -> bool:
+    def contended(self) -> bool:
         """Whether either share is too large."""
         return self.lost_share > LOST_SHARE or self.steal_share > STEAL_SHARE
 
 
-class Watch:
-    """Watches the disturbance of this process, from the watch's creation on."""
+class Monitor:
+    """Watches the contention of this process, from the monitor's creation on."""
 
     def __init__(self) -> None:
         self._cpus = cpus()
-        self._start = self._look()
+        self._start = self._read_counters()
 
-    def stop(self) -> Disturbance:
-        """The disturbance since the start."""
+    def stop(self) -> Contention:
+        """The contention since the start."""
         seconds, running, switches, ticks = (
-            b - a for a, b in zip(self._start, self._look(), strict=True)
+            b - a for a, b in zip(self._start, self._read_counters(), strict=True)
         )
         steal = ticks / os.sysconf("SC_CLK_TCK") / len(self._cpus)
-        return Disturbance(
+        return Contention(
             seconds,
             max(0.0, 1 - running / seconds) if seconds > 0 else 0.0,
             min(1.0, steal / seconds) if seconds > 0 else 0.0,
             int(switches),
         )
 
-    def _look(self) -> tuple[float, float, int, int]:
+    def _read_counters(self) -> tuple[float, float, int, int]:
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         return time.perf_counter(), time.process_time(), switches, steal_ticks(self._cpus)
 
 
-def record(disturbance: Disturbance) -> None:
+def record(contention: Contention) -> None:
     """Append this measurement's conditions to the file that the environment names, if any."""
     path = os.environ.get(RECORD_VARIABLE)
     if path:
-        line = {"case": os.environ.get(CASE_VARIABLE), **asdict(disturbance)} | facts()
+        line = {"case": os.environ.get(CASE_VARIABLE), **asdict(contention)} | facts()
         with open(path, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(line) + "\n")
 

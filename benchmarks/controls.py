@@ -81,7 +81,7 @@ def child(request_json: str) -> None:
     agreed, answer = sampling.checked(case, request["impls"], request["threads"])
     call, times = control(case)
     for impl, ours in agreed.items():
-        samples = sampling.take_turns(
+        samples = sampling.take_samples(
             {impl: ours, "control": call}, profile, time.process_time, request["seed"]
         )
         over = min(samples[impl]) / (times * min(samples["control"]))

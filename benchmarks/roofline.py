@@ -99,10 +99,10 @@ def child(request_json: str) -> None:
     if case != case.without_masks():
         unmasked, found = sampling.checked(case.without_masks(), list(agreed), threads)
         agreed = {impl: call for impl, call in agreed.items() if impl in unmasked}
-        answer |= {impl: words for impl, words in found.items() if impl not in unmasked}
+        answer |= {impl: reason for impl, reason in found.items() if impl not in unmasked}
     calls = agreed | {f"{impl} unmasked": call for impl, call in unmasked.items()}
     probes = {"peak": lambda: peak_of(case, threads=threads)}
-    samples = sampling.take_turns(calls, profile, seed=request["seed"], probes=probes)
+    samples = sampling.take_samples(calls, profile, seed=request["seed"], probes=probes)
     for impl in agreed:
         answer[impl] |= sampling.summary(samples[impl], None)
         answer[impl]["time_over_peak"] = sampling.ratio(samples[impl], samples["peak"])

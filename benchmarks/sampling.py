@@ -74,7 +74,7 @@ class Cell:
 
 
 def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[list[str]]:
-    """Endless random orders of turns: in each ``len(names)``, every name has every place once."""
+    """Endless random orders of takers: in each ``len(names)``, every name has every place once."""
     while True:
         base = rng.sample(list(names), len(names))
         for shift in rng.sample(range(len(names)), len(names)):
@@ -101,7 +101,7 @@ def calls_per_block(call: Callable[[], Any], seconds: float, clock: Callable[[],
 
 
 def repetitions(
-    turns: Mapping[str, Callable[[], float]],
+    takers: Mapping[str, Callable[[], float]],
     seed: int = 0,
     around: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Iterator[dict[str, float]]:
@@ -109,16 +109,16 @@ def repetitions(
 
     Parameters
     ----------
-    turns : mapping
+    takers : mapping
         Each takes its turn and returns the sample.
     around : callable
         Gives the context in which a turn runs; entering and leaving it are not timed.
     """
-    for order in balanced_orders(tuple(turns), random.Random(seed)):
+    for order in balanced_orders(tuple(takers), random.Random(seed)):
         samples = {}
         for name in order:
             with around(name):
-                samples[name] = turns[name]()
+                samples[name] = takers[name]()
         yield samples
 
 
@@ -146,7 +146,7 @@ def no_collection() -> Iterator[None]:
             gc.enable()
 
 
-def take_turns(
+def take_samples(
     calls: Mapping[str, Callable[[], Any]],
     profile: Profile,
     clock: Callable[[], float] = time.perf_counter,
@@ -164,20 +164,20 @@ def take_turns(
     numbers = {
         name: calls_per_block(call, profile.block_seconds, clock) for name, call in calls.items()
     }
-    turns = blocks(calls, numbers, clock) | dict(probes or {})
-    samples: dict[str, list[float]] = {name: [] for name in turns}
-    watch = conditions.Watch()
+    takers = blocks(calls, numbers, clock) | dict(probes or {})
+    samples: dict[str, list[float]] = {name: [] for name in takers}
+    monitor = conditions.Monitor()
     with no_collection():
         end = clock() + profile.budget_seconds
-        taken = itertools.islice(repetitions(turns, seed, around), profile.repetitions)
+        taken = itertools.islice(repetitions(takers, seed, around), profile.repetitions)
         for done, repetition in enumerate(taken, start=1):
             for name, sample in repetition.items():
                 samples[name].append(sample)
-            # Orders are balanced only in whole squares of `len(turns)` repetitions.
-            if done >= LEAST_REPETITIONS and done % len(turns) == 0 and clock() >= end:
+            # Orders are balanced only in whole squares of `len(takers)` repetitions.
+            if done >= LEAST_REPETITIONS and done % len(takers) == 0 and clock() >= end:
                 break
     if around is nullcontext:  # otherwise waiting between turns would look like time lost
-        conditions.record(watch.stop())
+        conditions.record(monitor.stop())
     return samples
 
 
@@ -193,10 +193,10 @@ def measure(
     The function `child` of `module` answers for a round.
     """
     cells = {(key, impl): Cell() for key in cases for impl in impls}
-    for turn in range(profile.rounds):
+    for number in range(profile.rounds):
         for key, case in cases.items():
-            common.progress(f"round {turn + 1} of {profile.rounds}: {_words(key)}")
-            answer = _round(case, impls, profile, turn, module, threads, _words(key))
+            common.progress(f"round {number + 1} of {profile.rounds}: {_label(key)}")
+            answer = _round(case, impls, profile, number, module, threads, _label(key))
             for impl, values in answer.items():
                 _add(cells[key, impl], values)
     return cells
@@ -223,7 +223,7 @@ def track(cell: Cell, quantity: str) -> float | dict[str, Any]:
     return {"samples": samples, "number": 1}
 
 
-def _words(key: Any) -> str:
+def _label(key: Any) -> str:
     return ", ".join(map(str, key if isinstance(key, tuple) else (key,)))
 
 
@@ -266,7 +266,7 @@ def child(request_json: str) -> None:
     request = json.loads(request_json)
     case, profile = Case(**request["case"]), Profile(**request["profile"])
     calls, answer = checked(case, request["impls"], request["threads"])
-    samples = take_turns(calls, profile, seed=request["seed"])
+    samples = take_samples(calls, profile, seed=request["seed"])
     for impl in calls:
         answer[impl] |= summary(samples[impl], samples.get("numpy"))
     print(json.dumps(answer))
@@ -298,13 +298,13 @@ def ratio(samples: Sequence[float], others: Sequence[float]) -> float:
     return statistics.median(s / o for s, o in zip(samples, others, strict=True))
 
 
-def summary(samples: Sequence[float], control: Sequence[float] | None) -> dict[str, float]:
-    """Summarise the samples of one process; `control` are the numpy implementation's."""
+def summary(samples: Sequence[float], baseline: Sequence[float] | None) -> dict[str, float]:
+    """Summarise the samples of one process; `baseline` are the numpy implementation's."""
     values = {
         "time": statistics.median(samples),
         "variation": statistics.stdev(samples) / statistics.mean(samples),
     }
-    if control is not None:
-        over = ratio(samples, control)
+    if baseline is not None:
+        over = ratio(samples, baseline)
         values |= {"time_over_numpy": over, "speedup": 1 / over}
     return values

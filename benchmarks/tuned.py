@@ -111,27 +111,27 @@ def afresh(dim: int, winner: Values, default: Values, profile: Profile) -> dict[
 def over(
     dim: int,
     points: Sequence[Values],
-    control: Values,
+    baseline: Values,
     profile: Profile,
     clock: Callable[[], float] = time.perf_counter,
 ) -> list[float]:
-    """Each point's time over the control's: median of the ratios within a repetition."""
-    calls = {_name(point): bound(dim, point) for point in (*points, control)}
+    """Each point's time over the baseline's: median of the ratios within a repetition."""
+    calls = {_name(point): bound(dim, point) for point in (*points, baseline)}
     numbers = {
         name: sampling.calls_per_block(call, profile.block_seconds, clock)
         for name, call in calls.items()
     }
-    turns = {
-        name: functools.partial(_turn, call, numbers[name], clock) for name, call in calls.items()
+    blocks = {
+        name: functools.partial(_block, call, numbers[name], clock) for name, call in calls.items()
     }
     taken: list[dict[str, float]] = []
     with sampling.no_collection():
         end = clock() + profile.budget_seconds
-        for row in itertools.islice(sampling.repetitions(turns), profile.repetitions):
+        for row in itertools.islice(sampling.repetitions(blocks), profile.repetitions):
             taken.append(row)
             if len(taken) >= sampling.LEAST_REPETITIONS and clock() >= end:
                 break
-    base = _name(control)
+    base = _name(baseline)
     return [statistics.median(row[_name(point)] / row[base] for row in taken) for point in points]
 
 
@@ -160,7 +160,7 @@ def track(found: Mapping[str, Any], *path: str) -> Any:
     return functools.reduce(operator.getitem, path, found)
 
 
-def _turn(call: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
+def _block(call: Callable[[], Any], calls: int, clock: Callable[[], float]) -> float:
     if calls > 1:
         call()
     return sampling.block_seconds(call, calls, clock)

@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import FORCING, Disturbance
+from benchmarks.conditions import FORCING, Contention
 from benchmarks.conditions import read_text as _read
 from perf.files import write_whole
 
-DISTURBED_SHARE = 0.1  # of a run's measurements: beyond it the run is disturbed
+CONTENDED_SHARE = 0.1  # of a run's measurements: beyond it the run is contended
 
 
 def forced(variables: Mapping[str, str | None]) -> str | None:
@@ -34,28 +34,28 @@ def machine() -> str:
 
 
 def gather(lines: list[str]) -> dict[str, Any]:
-    """Combine recorded lines: the facts, once if all agree, and what was disturbed.
+    """Combine recorded lines: the facts, once if all agree, and what was contended.
 
     Returns
     -------
     dict
         "facts": the distinct ones, in order; "measurements": case, seconds, shares and whether
-        it was disturbed; "disturbed": whether more than `DISTURBED_SHARE` of them were.
+        it was contended; "contended": whether more than `CONTENDED_SHARE` of them were.
     """
     different: list[dict[str, Any]] = []
     measurements = []
     for line in lines:
         entry = json.loads(line)
         names = ("seconds", "lost_share", "steal_share", "switches")
-        disturbance = Disturbance(**{name: entry.pop(name) for name in names})
+        contention = Contention(**{name: entry.pop(name) for name in names})
         case = entry.pop("case")
         if entry not in different:
             different.append(entry)
-        shares = {n: round(getattr(disturbance, n), 4) for n in names}
-        measurements.append({"case": case, **shares, "disturbed": disturbance.disturbed})
-    bad = sum(m["disturbed"] for m in measurements)
-    disturbed = bad > DISTURBED_SHARE * len(measurements)
-    return {"facts": different, "measurements": measurements, "disturbed": disturbed}
+        shares = {n: round(getattr(contention, n), 4) for n in names}
+        measurements.append({"case": case, **shares, "contended": contention.contended})
+    bad = sum(m["contended"] for m in measurements)
+    contended = bad > CONTENDED_SHARE * len(measurements)
+    return {"facts": different, "measurements": measurements, "contended": contended}
 
 
 def path_of(results: Path, machine: str, commit: str) -> Path:
@@ -79,13 +79,13 @@ def load(results: Path, machine: str, commit: str) -> list[dict[str, Any]]:
 
 
 def warning(found: dict[str, Any]) -> str | None:
-    """Say that a run was disturbed; None if it was not."""
-    if not found["disturbed"]:
+    """Say that a run was contended; None if it was not."""
+    if not found["contended"]:
         return None
-    bad = [m for m in found["measurements"] if m["disturbed"]]
+    bad = [m for m in found["measurements"] if m["contended"]]
     worst = max(bad, key=lambda m: max(m["lost_share"], m["steal_share"]))
     share = 100 * max(worst["lost_share"], worst["steal_share"])
     return (
-        f"DISTURBED: {len(bad)} of {len(found['measurements'])} measurements had to share their "
+        f"CONTENDED: {len(bad)} of {len(found['measurements'])} measurements had to share their "
         f"CPU; worst, {worst['case']}: others had {share:.0f} %.  Measure again on an idle machine."
     )

@@ -9,6 +9,6 @@ from pathlib import Path
 def write_whole(path: Path, text: str) -> None:
     """Write a text file, and make its folder if there is none."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f"{path.name}.part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)
+    temporary = path.with_name(f"{path.name}.part")
+    temporary.write_text(text, encoding="utf-8")
+    os.replace(temporary, path)

@@ -42,7 +42,7 @@ class Report:
     versions : mapping
         Versions of the benchmarks that these numbers come from.
     warning : str or None
-        Says that the commit's last run was disturbed, if it was.
+        Says that the commit's last run was contended, if it was.
     """
 
     commit: str
@@ -199,16 +199,16 @@ def tuner_table(report: Report) -> Table:
         table.add_column(title, justify="right")
     name = "bench_tuner.Genetic.track_"
     for (dim,) in report.rows(f"{name}block"):
-        cells = (show(report.get(name + key, dim), words) for key, (_, words) in columns.items())
+        cells = (show(report.get(name + key, dim), form) for key, (_, form) in columns.items())
         table.add_row(str(dim), *cells)
     return table
 
 
-def show(value: float | None, words: Any) -> str:
+def show(value: float | None, form: Any) -> str:
     """A value as text; a dash if it was skipped or not measured."""
     if value is None:
         return "[bold red]failed[/]"
-    return "-" if math.isnan(value) else str(words(value))
+    return "-" if math.isnan(value) else str(form(value))
 
 
 def seconds(value: float) -> str:

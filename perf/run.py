@@ -62,8 +62,8 @@ def register_machine(name: str | None) -> str:
     from asv.machine import Machine, MachineCollection
 
     facts = Machine.get_defaults()
-    words = f"{facts['cpu'] or facts['arch']} {facts['num_cpu']} cpus"
-    slug = re.sub(r"[^a-z0-9]+", "-", words.lower()).strip("-")
+    name_ = f"{facts['cpu'] or facts['arch']} {facts['num_cpu']} cpus"
+    slug = re.sub(r"[^a-z0-9]+", "-", name_.lower()).strip("-")
     facts["machine"] = name or slug
     facts["os"] = facts["os"].split()[0]
     facts["ram"] = f"{round(int(facts['ram'] or 0) / 2**30)} GiB"
@@ -215,9 +215,9 @@ class Session:
     def _keep(self, commit: str, lines: list[str]) -> None:
         found = conditions.gather(lines)
         conditions.store(found, report.RESULTS, self.machine, commit)
-        for words in dict.fromkeys(conditions.forced(f["variables"]) for f in found["facts"]):
-            if words:
-                print(words)
+        for warning in dict.fromkeys(conditions.forced(f["variables"]) for f in found["facts"]):
+            if warning:
+                print(warning)
 
     def publish(self) -> int:
         """Publish the pages, and return asv's exit status."""

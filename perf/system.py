@@ -79,7 +79,7 @@ class Others:
     """What the rest of the machine takes of this process's CPUs."""
 
     def __init__(self, stat: Path = Path("/proc/stat")) -> None:
-        self._stat, self._start = stat, self._look(stat)
+        self._stat, self._start = stat, self._read_counters(stat)
 
     def share(self) -> float | None:
         """Fraction of the CPUs' time since the start that others took; None if unknown.
@@ -92,15 +92,15 @@ class Others:
         """Fraction that a hypervisor gave to other machines; None if unknown."""
         return self._fraction(lambda busy, own, stolen: stolen)
 
-    def _fraction(self, part: Callable[[float, float, float], float]) -> float | None:
-        now = self._look(self._stat)
+    def _fraction(self, share: Callable[[float, float, float], float]) -> float | None:
+        now = self._read_counters(self._stat)
         if now is None or self._start is None:
             return None
-        *parts, total = (b - a for a, b in zip(self._start, now, strict=True))
-        return max(0.0, part(*parts)) / total if total else None
+        *times, total = (b - a for a, b in zip(self._start, now, strict=True))
+        return max(0.0, share(*times)) / total if total else None
 
     @staticmethod
-    def _look(stat: Path) -> tuple[float, float, float, float] | None:
+    def _read_counters(stat: Path) -> tuple[float, float, float, float] | None:
         """Seconds in which the CPUs were busy, worked for us, and were stolen; and all seconds."""
         try:
             lines = [line.split() for line in stat.read_text().splitlines()]

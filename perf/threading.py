@@ -7,6 +7,7 @@ calls in alternating blocks, on an idle machine and beside a busy process that i
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 from benchmarks import common
+from benchmarks.child import command
+from benchmarks.child import environment as child_environment
 from perf.answering import own_output
 from perf.summary import Estimate, estimate
 from perf.system import environment
@@ -63,9 +66,9 @@ def compare(
     with ExitStack() as stack:
         pool, openmp = (stack.enter_context(_worker(way, threads)) for way in WAYS)
         for load in loads:
-            with ExitStack() as disturbed:
+            with ExitStack() as contended:
                 if load == "contended":
-                    disturbed.enter_context(_busy_process())
+                    contended.enter_context(_busy_process())
                 for case in cases:
                     pairs = []
                     for repetition in range(repetitions + 1):
@@ -83,11 +86,11 @@ def compare(
 @contextmanager
 def _worker(way: str, threads: int) -> Iterator[subprocess.Popen[str]]:
     process = subprocess.Popen(
-        [sys.executable, "-m", "perf.threading", "--worker", "--threads", str(threads)],
+        command("perf.threading", {"threads": threads}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-        env=environment(common.THREADS) | {"FASTATTN_THREADING": way},
+        env=child_environment(environment(common.THREADS) | {"FASTATTN_THREADING": way}),
     )
     with process:
         try:
@@ -118,8 +121,9 @@ def _block(process: subprocess.Popen[str], case: str, seconds: float) -> float:
     return float(answer)
 
 
-def work(threads: int) -> None:
+def child(request_json: str) -> None:
     """Answer each line of standard input, a case and seconds, with the mean time of its calls."""
+    threads = json.loads(request_json)["threads"]
     answers = own_output()
     calls = {}
     for line in sys.stdin:
@@ -140,13 +144,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perf.threading", description=__doc__)
     parser.add_argument("cases", nargs="*", help=f"of {', '.join(common.REGIMES)}")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if unknown := set(options.cases) - set(common.REGIMES):
         parser.error(f"no case {', '.join(sorted(unknown))}")
-    if options.worker:
-        work(options.threads)
-        return 0
     print(
         f"{options.threads} threads; OpenMP's time over the pool's: median and its 95 % interval\n"
     )

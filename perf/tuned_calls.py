@@ -76,7 +76,7 @@ def compared(case: Case, profile: Profile, seed: int) -> dict[str, float]:
     }
     for call in calls.values():
         oracle.relative_error(case, *inputs, call())
-    samples = sampling.take_turns(calls, profile, seed=seed)
+    samples = sampling.take_samples(calls, profile, seed=seed)
     return {
         "time": statistics.median(samples["default"]),
         "ratio": sampling.ratio(samples["tuned"], samples["default"]),
@@ -96,8 +96,8 @@ def measure(case: Case, profile: Profile, seed: int) -> dict[str, Any]:
         wisdom = {"FASTATTN_WISDOM": "on", "FASTATTN_WISDOM_DIR": folder}
 
         def answer(what: str, seed: int) -> Any:
-            asked = request | {"what": what, "seed": seed}
-            return ask("perf.tuned_calls", asked, TIMEOUT_SECONDS, wisdom)
+            request_ = request | {"what": what, "seed": seed}
+            return ask("perf.tuned_calls", request_, TIMEOUT_SECONDS, wisdom)
 
         found: dict[str, Any] = answer("tune", seed)
         rounds = [answer("compare", number) for number in range(profile.rounds)]

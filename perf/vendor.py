@@ -62,8 +62,8 @@ PACKAGES = (
         "flot@0.8.3",
         "xg2otcTJDvS+ERK+my4wxG/ASq90QURXtoM4LhacCq0jQW2jbyjdttbRNqU2cPykrpMvJ6b2uSp6SAgYAzj9tQ==",
         {
-            f"jquery.flot{part}.js": f"jquery.flot{part}.js"
-            for part in ("", ".time", ".selection", ".categories")
+            f"jquery.flot{plugin}.js": f"jquery.flot{plugin}.js"
+            for plugin in ("", ".time", ".selection", ".categories")
         },
     ),
     Package(

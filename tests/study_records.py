@@ -39,7 +39,7 @@ def about(cpus: int = 2) -> dict[str, Any]:
 def synthetic(
     dims: tuple[int, ...] = DIMS,
     rounds: int = 9,
-    disturbed: tuple[int, ...] = (),
+    contended: tuple[int, ...] = (),
     repetitions: int = 20,
     torch: bool = True,
 ) -> Record:
@@ -49,7 +49,7 @@ def synthetic(
     for dim in dims:
         record.tunings[str(dim)] = tuning(dim, rng)
         for _ in range(rounds):
-            one = Round(others=0.2 if dim in disturbed else 0.01, stolen=0.002)
+            one = Round(others=0.2 if dim in contended else 0.01, stolen=0.002)
             base = 2e-10 * dim**2.7
             for impl in IMPLS:
                 each = base / (SPEEDUPS[impl] ** (1 + 0.2 * math.log2(dim / 64)))
@@ -67,13 +67,16 @@ def synthetic(
         }
     record.roofline_load = {"others": 0.01, "stolen": 0.0}
     record.sharing = {
-        "seconds": {
-            load: {
-                backend: {"bert": [slower * over * s for s in (1e-2, 1.1e-2)]}
-                for backend, over in (("pool", 1.0), ("openmp", 1.25))
+        "ratios": [
+            {
+                "case": case,
+                "load": load,
+                "pool_seconds": 2e-3,
+                "openmp_over_pool": {"median": 1.25, "low": 1.2, "high": 1.3},
             }
-            for load, slower in (("idle", 1.0), ("busy", 2.0))
-        }
+            for load in ("idle", "contended")
+            for case in ("small", "bert")
+        ]
     }
     if torch:
         record.peers = asdict(peers(rng))

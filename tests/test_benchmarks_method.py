@@ -86,7 +86,7 @@ def test_orders_are_balanced_and_random() -> None:
 def test_samples_are_seconds_of_one_call() -> None:
     clock = Clock()
     calls = {"numpy": lambda: clock.work(4e-4), "cython": lambda: clock.work(1e-4)}
-    samples = sampling.take_turns(calls, profile(), clock)
+    samples = sampling.take_samples(calls, profile(), clock)
     assert {name: len(values) for name, values in samples.items()} == {"numpy": 18, "cython": 18}
     assert samples["cython"] == pytest.approx([1e-4] * 18)
     found = sampling.summary(samples["cython"], samples["numpy"])
@@ -105,7 +105,7 @@ def test_a_turn_lasts_long_enough_and_no_longer() -> None:
 def test_drift_cancels_in_the_ratio() -> None:
     clock = Clock(drift=5.0)  # the machine gets slower and slower
     calls = {"numpy": lambda: clock.work(3e-3), "cython": lambda: clock.work(1e-3)}
-    samples = sampling.take_turns(calls, profile(), clock)
+    samples = sampling.take_samples(calls, profile(), clock)
     assert max(samples["cython"]) / min(samples["cython"]) > 1.3
     found = sampling.summary(samples["cython"], samples["numpy"])
     assert found["speedup"] == pytest.approx(3, rel=0.03)
@@ -114,9 +114,9 @@ def test_drift_cancels_in_the_ratio() -> None:
 def test_the_budget_ends_at_a_whole_square() -> None:
     clock = Clock()
     calls = {name: lambda: clock.work(1.0) for name in common.IMPLS}
-    least = sampling.take_turns(calls, profile(budget_seconds=0.0), clock)
+    least = sampling.take_samples(calls, profile(budget_seconds=0.0), clock)
     assert {len(values) for values in least.values()} == {3}
-    more = sampling.take_turns(calls, profile(budget_seconds=10.0), clock)
+    more = sampling.take_samples(calls, profile(budget_seconds=10.0), clock)
     assert {len(values) for values in more.values()} == {6}
 
 
@@ -254,7 +254,7 @@ def test_a_probe_takes_turns() -> None:
         return clock() - start
 
     calls = {"cython": lambda: clock.work(2e-3)}
-    samples = sampling.take_turns(calls, profile(), clock, probes={"peak": probe})
+    samples = sampling.take_samples(calls, profile(), clock, probes={"peak": probe})
     assert len(samples["peak"]) == len(samples["cython"]) == 18
     assert max(samples["peak"]) / min(samples["peak"]) > 1.1
     assert sampling.ratio(samples["cython"], samples["peak"]) == pytest.approx(2, rel=0.03)

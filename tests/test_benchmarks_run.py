@@ -68,19 +68,19 @@ def test_a_failed_cell_fails_the_report(
     assert "failed bench_attention.DimGrid.track_time" in capsys.readouterr().out
 
 
-def test_the_table_says_that_the_last_run_was_disturbed(
+def test_the_table_says_that_the_last_run_was_contended(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write_results(tmp_path, [1e-3, 1e-3, 1e-3])
     for share in (0.0, 0.5):
-        case = {"case": "64", "lost_share": share, "steal_share": 0.0, "disturbed": share > 0.1}
-        about = {"facts": [], "measurements": [case], "disturbed": case["disturbed"]}
+        case = {"case": "64", "lost_share": share, "steal_share": 0.0, "contended": share > 0.1}
+        about = {"facts": [], "measurements": [case], "contended": case["contended"]}
         conditions.store(about, tmp_path, "here", "a" * 40)
         found = report.load(tmp_path, "a" * 40)
         assert found is not None
         assert report.render(found) == 0
-        words = "DISTURBED: 1 of 1 measurements"
-        assert (words in capsys.readouterr().out) is case["disturbed"]
+        words = "CONTENDED: 1 of 1 measurements"
+        assert (words in capsys.readouterr().out) is case["contended"]
 
 
 def test_results_of_another_commit_do_not_count(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Conditions of a measurement: what is read, when it counts as disturbed, what is kept."""
+"""Conditions of a measurement: what is read, when it counts as contended, what is kept."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 
 from benchmarks import common, sampling
 from benchmarks import conditions as measured
-from benchmarks.conditions import Disturbance, Watch
+from benchmarks.conditions import Contention, Monitor
 from perf import conditions, run
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
@@ -61,20 +61,20 @@ def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
 
 
 def test_time_in_which_we_did_not_run_is_lost() -> None:
-    watch = Watch()
+    monitor = Monitor()
     time.sleep(0.2)  # as another process would have it
-    found = watch.stop()
+    found = monitor.stop()
     assert found.seconds >= 0.2
     assert found.lost_share > 0.5
-    assert found.disturbed
+    assert found.contended
 
 
 @pytest.mark.parametrize(
-    ("lost", "steal", "disturbed"),
+    ("lost", "steal", "contended"),
     [(0.0, 0.0, False), (0.05, 0.02, False), (0.06, 0.0, True), (0.0, 0.03, True)],
 )
-def test_what_is_too_much(lost: float, steal: float, disturbed: bool) -> None:
-    assert Disturbance(1.0, lost, steal, 9).disturbed is disturbed
+def test_what_is_too_much(lost: float, steal: float, contended: bool) -> None:
+    assert Contention(1.0, lost, steal, 9).contended is contended
 
 
 # --- Recorded with results ---------------------------------------------------------------
@@ -90,16 +90,16 @@ def lines(*shares: float) -> list[str]:
     return [json.dumps(entry | facts) for entry in entries]
 
 
-def test_a_run_is_disturbed_where_more_than_a_tenth_of_it_is() -> None:
+def test_a_run_is_contended_where_more_than_a_tenth_of_it_is() -> None:
     few = conditions.gather(lines(*[0.0] * 9, 0.5))
-    assert not few["disturbed"]
-    assert [m["disturbed"] for m in few["measurements"]] == [False] * 9 + [True]
+    assert not few["contended"]
+    assert [m["contended"] for m in few["measurements"]] == [False] * 9 + [True]
     many = conditions.gather(lines(*[0.0] * 8, 0.5, 0.7))
-    assert many["disturbed"]
+    assert many["contended"]
     assert [found["numpy"] for found in many["facts"]] == ["2"]
     assert conditions.warning(few) is None
     words = conditions.warning(many)
-    assert words.startswith("DISTURBED: 2 of 10 measurements")
+    assert words.startswith("CONTENDED: 2 of 10 measurements")
     assert "worst, dim 9: others had 70 %" in words
 
 
@@ -108,7 +108,7 @@ def test_runs_of_a_commit_add_up_beside_its_results(tmp_path: Path) -> None:
     for share in (0.0, 0.9):
         path = conditions.store(conditions.gather(lines(share)), tmp_path, "here", "c" * 40)
     assert path == tmp_path / "here/cccccccc.conditions"  # asv reads .json only
-    assert [one["disturbed"] for one in conditions.load(tmp_path, "here", "c" * 40)] == [
+    assert [one["contended"] for one in conditions.load(tmp_path, "here", "c" * 40)] == [
         False,
         True,
     ]
@@ -132,7 +132,7 @@ def test_every_round_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert conditions.gather(note.read_text().splitlines())["facts"]
 
 
-def test_a_disturbed_run_is_marked_and_told(
+def test_a_contended_run_is_marked_and_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     note = tmp_path / "note"
@@ -153,6 +153,6 @@ def test_a_disturbed_run_is_marked_and_told(
     assert session.measure("c" * 40, ["--bench", "x"]) == 2
     assert asked[0][:3] == ["c" * 40 + "^!", "--machine", "here"]
     assert asked[0][-2:] == ["--bench", "x"]
-    assert conditions.load(tmp_path, "here", "c" * 40)[0]["disturbed"]
+    assert conditions.load(tmp_path, "here", "c" * 40)[0]["contended"]
     printed = capsys.readouterr().out
     assert printed.count("Forced from outside: OPENBLAS_CORETYPE=Haswell.") == 1

@@ -20,7 +20,7 @@ from perf.paired.engine import (
     Trouble,
     compare,
 )
-from perf.paired.rule import Round, Rule, Turn, judge, summarise
+from perf.paired.rule import Round, Rule, Sample, judge, summarise
 
 # --- Exact statistics ------------------------------------------------------------------
 
@@ -75,8 +75,8 @@ def test_bounds_of_counts() -> None:
 
 # --- Pairs and rounds ------------------------------------------------------------------
 
-turns = st.builds(
-    Turn,
+samples = st.builds(
+    Sample,
     seconds=st.floats(0.5, 2),
     wall_seconds=st.just(1.0),
     lost_seconds=st.floats(0, 0.5),
@@ -86,33 +86,33 @@ turns = st.builds(
 )
 
 
-@given(st.lists(st.tuples(turns, turns), min_size=1, max_size=12), st.data())
+@given(st.lists(st.tuples(samples, samples), min_size=1, max_size=12), st.data())
 def test_discards_do_not_see_which_side_is_which(
-    pairs: list[tuple[Turn, Turn]], data: st.DataObject
+    pairs: list[tuple[Sample, Sample]], data: st.DataObject
 ) -> None:
     """Any pair may be turned round, and the same pairs are discarded."""
     turned = data.draw(st.lists(st.booleans(), min_size=len(pairs), max_size=len(pairs)))
     other = [(b, a) if turn else (a, b) for (a, b), turn in zip(pairs, turned, strict=True)]
-    assert rule.disturbed(other) == rule.disturbed(pairs)
+    assert rule.contended(other) == rule.contended(pairs)
 
 
 def test_what_is_discarded() -> None:
-    quiet = Turn(1.0, 1.0)
+    quiet = Sample(1.0, 1.0)
     pairs = [(quiet, quiet)] * 9
-    for bad in (Turn(1.0, 1.0, steal_ticks=1), Turn(1.2, 1.0)):
-        assert rule.disturbed([*pairs, (bad, quiet)]) == [False] * 9 + [True]
-        assert rule.disturbed([*pairs, (quiet, bad)]) == [False] * 9 + [True]
-    waited = Turn(1.0, 1.0, lost_seconds=0.3, switches=2)
-    assert not any(rule.disturbed([*pairs, (quiet, waited)]))  # the CPU's time has no wait in it
-    assert rule.disturbed([*pairs, (quiet, replace(waited, by_wall=True))])[-1]
-    assert not any(rule.disturbed([*pairs, (quiet, Turn(1.02, 1.0))]))
-    slower = [(Turn(1.0, 1.0), Turn(1.6, 1.0))] * 9 + [(Turn(1.0, 1.0), Turn(1.0, 1.0))]
-    assert not any(rule.disturbed(slower))  # a large effect is no outlier
+    for bad in (Sample(1.0, 1.0, steal_ticks=1), Sample(1.2, 1.0)):
+        assert rule.contended([*pairs, (bad, quiet)]) == [False] * 9 + [True]
+        assert rule.contended([*pairs, (quiet, bad)]) == [False] * 9 + [True]
+    waited = Sample(1.0, 1.0, lost_seconds=0.3, switches=2)
+    assert not any(rule.contended([*pairs, (quiet, waited)]))  # the CPU's time has no wait in it
+    assert rule.contended([*pairs, (quiet, replace(waited, by_wall=True))])[-1]
+    assert not any(rule.contended([*pairs, (quiet, Sample(1.02, 1.0))]))
+    slower = [(Sample(1.0, 1.0), Sample(1.6, 1.0))] * 9 + [(Sample(1.0, 1.0), Sample(1.0, 1.0))]
+    assert not any(rule.contended(slower))  # a large effect is no outlier
 
 
 def test_a_round_is_the_median_of_log_ratios() -> None:
     ratios = (1.1, 1.2, 1.1, 1.0, 1.11)
-    pairs = [(Turn(1.0, 2.0), Turn(ratio, 2.0, lost_seconds=1.0)) for ratio in ratios]
+    pairs = [(Sample(1.0, 2.0), Sample(ratio, 2.0, lost_seconds=1.0)) for ratio in ratios]
     one = summarise(pairs, Rule())
     assert one.log_ratio == pytest.approx(math.log(1.1))
     assert (one.pairs, one.discarded, one.lost_share) == (5, 1, 0.25)
@@ -120,7 +120,7 @@ def test_a_round_is_the_median_of_log_ratios() -> None:
 
 
 def test_a_round_that_loses_too_much_says_nothing() -> None:
-    good, stolen = (Turn(1, 1), Turn(1, 1)), (Turn(1, 1), Turn(1, 1, steal_ticks=1))
+    good, stolen = (Sample(1, 1), Sample(1, 1)), (Sample(1, 1), Sample(1, 1, steal_ticks=1))
     assert summarise([good] * 5 + [stolen] * 5, Rule()).log_ratio == 0
     assert summarise([good] * 4 + [stolen] * 5, Rule()).log_ratio is None
     assert summarise([good] * 3, Rule()).log_ratio is None  # too few in any case
@@ -182,11 +182,11 @@ class Simulated:
             pairs.append((a, b))
         return summarise(pairs, Rule())
 
-    def _turn(self, seconds: float) -> Turn:
+    def _turn(self, seconds: float) -> Sample:
         seconds *= math.exp(self._random.gauss(0, 0.02))
         if self._random.random() < self._neighbours:  # half of them leave a trace
-            return Turn(1.5 * seconds, 1.0, steal_ticks=self._random.randrange(2))
-        return Turn(seconds, 1.0)
+            return Sample(1.5 * seconds, 1.0, steal_ticks=self._random.randrange(2))
+        return Sample(seconds, 1.0)
 
 
 NAMES = [f"cell {index}" for index in range(5)]
@@ -266,7 +266,7 @@ def test_rounds_that_say_nothing_are_replaced_up_to_a_point() -> None:
     assert one.verdicts["a"].word == "worse"
     one = compare(Told({"a": [0.1, None, None], "b": [0.0]}), ["a", "b"], Rule())
     assert one.verdicts["a"].word == "unresolved"
-    assert "disturbed" in one.verdicts["a"].reason
+    assert "contended" in one.verdicts["a"].reason
     assert one.status == 0  # b is resolved
     one = compare(Told({"a": [None]}), ["a"], Rule())
     assert (one.verdicts["a"].word, one.status) == ("unresolved", 2)

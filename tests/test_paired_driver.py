@@ -48,7 +48,7 @@ def attention(q, k, v, *, causal, impl, config):
     return result
 """
 QUICK = Rule(screening=1, looks=1, alpha=0.3)  # six fresh rounds for one cell
-PACE = Pace(turn_seconds=0.001, pairs=8, least_pairs=8, cell_seconds=0.1)
+PACE = Pace(block_seconds=0.001, pairs=8, least_pairs=8, cell_seconds=0.1)
 TINY = {
     name: Cell(name, Case(1, 1, 1, length, length, 16), "cython")
     for name, length in (("a", 48), ("b", 24), ("c", 12))
@@ -388,7 +388,7 @@ def test_progress_with_a_bar(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_workers_have_the_last_cpus() -> None:
     usable = sorted(os.sched_getaffinity(0))
-    theirs, ours = live.places(1)
+    theirs, ours = live.cpu_sets(1)
     assert theirs == usable[-1:]
     assert ours == (usable[:-1] or usable)
     assert workers.SIDES == ("base", "head")

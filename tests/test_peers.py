@@ -192,11 +192,11 @@ def test_what_others_take(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(system.time, "process_time", lambda: 0.0)
     stat = tmp_path / "stat"
     stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 100 0 0 100 0 0 0 0 0 0\n")
-    watch = system.Others(stat)
-    assert watch.share() is None  # no time has passed
+    monitor = system.Others(stat)
+    assert monitor.share() is None  # no time has passed
     stat.write_text("cpu 9 9 9 9\ncpu0 0 0 0 0 0 0 0 0 0 0\ncpu1 120 0 0 160 0 0 0 20 0 0\n")
-    assert watch.share() == pytest.approx(0.4)
-    assert watch.stolen() == pytest.approx(0.2)
+    assert monitor.share() == pytest.approx(0.4)
+    assert monitor.stolen() == pytest.approx(0.2)
     assert system.Others(tmp_path / "absent").share() is None
 
 

@@ -76,8 +76,8 @@ def test_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert "Behind" in printed
     assert [s for s in lines if s.startswith("  small, 1 thread: ort-attention 0.80")]
     assert not [s for s in lines if s.startswith("  decode")]  # behind nobody there
-    assert [s for s in lines if "disturbed small" in s and "50.0 %" in s]
-    assert "disturbed decode" not in printed
+    assert [s for s in lines if "contended small" in s and "50.0 %" in s]
+    assert "contended decode" not in printed
     assert "skipped not installed: 'fastattn[peers]': mlx (3 times)" in printed
     assert "not timed jax, small" in printed
     assert "one call of 9.00 s" in printed

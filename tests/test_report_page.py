@@ -34,7 +34,7 @@ VIEWS: dict[str, dict[str, Any]] = {
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     """The page, from a file: it needs no server."""
     folder = tmp_path_factory.mktemp("report")
-    pages.render(synthetic(disturbed=(128,)), folder)
+    pages.render(synthetic(contended=(128,)), folder)
     return (folder / "index.html").as_uri()
 
 

@@ -69,11 +69,11 @@ def test_the_quietest_rounds_count() -> None:
         record.rounds.setdefault("64", []).append(Round({"numpy": [time]}, others=others))
     assert [one.samples["numpy"] for one in record.kept(64)] == [[1.0], [1.2]]
     assert record.seconds(64, "numpy") == Estimate(1.1, 1.0, 1.2)
-    assert record.disturbed() == []
+    assert record.contended() == []
     record.wanted = 4
     record.rounds["64"][3].others = 0.2
-    assert record.disturbed() == [64]
-    assert record.disturbance(64) == pytest.approx(0.1)
+    assert record.contended() == [64]
+    assert record.contention(64) == pytest.approx(0.1)
 
 
 def test_the_page_says_what_failed_and_what_could_not_run() -> None:
@@ -143,7 +143,7 @@ def test_the_facts() -> None:
 
 
 def test_table_1() -> None:
-    table = tables.table_1(synthetic((64, 256), disturbed=(256,)))
+    table = tables.table_1(synthetic((64, 256), contended=(256,)))
     assert len(table.columns) == 9
     assert [row[:4] for row in table.rows] == [("64", "f32", "32", "1"), ("256", "f32", "32", "2")]
     found = [float(cell[:-1]) for cell in table.rows[0][7:]]
@@ -250,7 +250,7 @@ def test_series_differ_by_more_than_colour() -> None:
 def test_pages_are_written(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     pytest.importorskip("jinja2")
-    record = synthetic((64, 128), rounds=2, disturbed=(64,))
+    record = synthetic((64, 128), rounds=2, contended=(64,))
     record.interrupted = True
     record.about["environment"]["OPENBLAS_CORETYPE"] = "Haswell"
     written = page.render(record, tmp_path)
@@ -288,10 +288,10 @@ def test_a_record_of_nothing_is_shown(tmp_path: Path) -> None:
 
 def test_ways_of_sharing_work_are_compared() -> None:
     record = synthetic((64,))
-    shown = tables.sharing(record.sharing["seconds"])
-    assert shown.rows == (
-        ("bert", "1.25× (1.25 to 1.25)", "1.25× (1.25 to 1.25)", "2.00×", "2.00×"),
-    )
+    shown = tables.sharing(record.sharing["ratios"])
+    cells = ("2.00\xa0ms", "1.25× (1.20 to 1.30)") * 2
+    assert shown.rows == (("small", *cells), ("bert", *cells))
+    assert shown.columns[1:3] == ("pool, idle", "OpenMP over pool, idle")
     record.sharing = {"reason": "the build has no OpenMP"}
     section = next(one for one in page.sections(record) if one.name == "sharing")
     assert section.text == ("Not measured: the build has no OpenMP.",)

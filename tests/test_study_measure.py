@@ -44,7 +44,7 @@ def nothing(*arguments: Any) -> None:
 def test_a_round_times_what_agrees(monkeypatch: pytest.MonkeyPatch) -> None:
     settled = []
     monkeypatch.setattr(system, "settle", lambda: settled.append(1))
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "BLOCK_SECONDS", 0.001)
     found = turns.take(24, "float32", CONFIG, 0.01, seed=0)
     assert set(found.samples) == set(USABLE)
     lengths = {len(samples) for samples in found.samples.values()}
@@ -81,7 +81,7 @@ def test_only_cython_has_what_was_found(monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr(fastattn, "attention", watched)
     monkeypatch.setattr(system, "settle", nothing)
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "BLOCK_SECONDS", 0.001)
     turns.take(24, "float32", CONFIG, 0.01, seed=0)
     found = {impl: {None} for impl in USABLE}
     if "cython" in found:
@@ -98,7 +98,7 @@ def test_what_disagrees_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(turns.oracle, "relative_error", relative_error)
     monkeypatch.setattr(system, "settle", nothing)
-    monkeypatch.setattr(turns, "TURN_SECONDS", 0.001)
+    monkeypatch.setattr(turns, "BLOCK_SECONDS", 0.001)
     found = turns.take(24, "float32", CONFIG, 0.01, seed=0)
     assert set(found.samples) == set(USABLE) - {USABLE[1]}
     assert "ArithmeticError" in found.failures[USABLE[1]]
@@ -120,14 +120,14 @@ def test_a_process_that_dies_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> No
 # --- The pieces ------------------------------------------------------------------------
 
 
-def test_disturbed_rounds_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_contended_rounds_are_measured_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """Those of one dim, and not without end."""
     asked: list[tuple[int, int]] = []
 
     def one(dim: int, tuning: Any, seconds: float, seed: int) -> Round:
         asked.append((dim, seed))
-        disturbed = (dim == 128 and seed != 2) or dim == 256
-        return Round({"numpy": [1.0] * 10}, others=0.5 if disturbed else 0.01)
+        contended = (dim == 128 and seed != 2) or dim == 256
+        return Round({"numpy": [1.0] * 10}, others=0.5 if contended else 0.01)
 
     monkeypatch.setattr(measure, "_round", one)
     record = empty()
@@ -137,7 +137,7 @@ def test_disturbed_rounds_are_measured_again(monkeypatch: pytest.MonkeyPatch) ->
     rounds = {dim: [seed for d, seed in asked if d == dim] for dim in extent.dims}
     assert rounds == {64: [0, 1], 128: [0, 1, 2, 3], 256: [0, 1, 2, 3]}
     assert asked[:3] == [(64, 0), (128, 0), (256, 0)]  # dims in turn
-    assert record.disturbed() == [128, 256]
+    assert record.contended() == [128, 256]
     assert record.kept(128)[0].others == 0.01
 
 
@@ -155,7 +155,7 @@ def test_what_is_told_of_the_run() -> None:
     assert about["extent"]["dims"] == SMALL.dims
     assert {"commit", "versions", "machine", "system", "date", "load_average"} <= set(about)
     json.dumps(about)
-    load = measure.median_load(synthetic((64, 128), disturbed=(128,)))
+    load = measure.median_load(synthetic((64, 128), contended=(128,)))
     assert load == {"others": pytest.approx(0.105), "most": 0.2, "stolen": 0.002}
     assert measure.median_load(empty())["most"] == 0.0
 

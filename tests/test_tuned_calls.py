@@ -99,12 +99,12 @@ def test_calls_find_what_was_tuned(
     remember()
     blocks: dict[str, int | None] = {}
 
-    def take_turns(calls: Any, *_: Any, **__: Any) -> dict[str, list[float]]:
+    def take_samples(calls: Any, *_: Any, **__: Any) -> dict[str, list[float]]:
         for name, call in calls.items():
             blocks[name] = fastattn.explain(*call.args, **call.keywords).config.block_q
         return {"tuned": [3.0, 1.0], "default": [2.0, 2.0]}
 
-    monkeypatch.setattr(sampling, "take_turns", take_turns)
+    monkeypatch.setattr(sampling, "take_samples", take_samples)
     request = {"what": "compare", "case": asdict(case), "seed": 0}
     tuned_calls.child(json.dumps(request | {"profile": asdict(common.PROFILES["smoke"])}))
     assert json.loads(capsys.readouterr().out) == {"time": 2.0, "ratio": 1.0}

@@ -196,7 +196,7 @@ def test_replays_are_reproducible_and_seeds_differ() -> None:
     assert first.kernel_seconds == again.kernel_seconds
     assert (first.course, first.kernel_seconds) != (other.course, other.kernel_seconds)
     same_order = {replay(mine, STRATEGIES["exhaustive"], 16, seed).course for seed in range(5)}
-    assert len(same_order) > 1  # seeds differ in the machine's luck too
+    assert len(same_order) > 1  # seeds differ in the machine's seed too
 
 
 @pytest.mark.parametrize("name", [n for n in STRATEGIES if n != "genetic-plain"])

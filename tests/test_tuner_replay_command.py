@@ -190,7 +190,7 @@ def test_replays_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     [
         (["replay", "--tables", "lunar"], "accepted are"),
         (["record", "--tables", "flat:1"], "accepted are"),
-        (["replay", "--strategies", "luck"], "accepted are"),
+        (["replay", "--strategies", "seed"], "accepted are"),
         (["replay", "--replays", "0"], "1 or more"),
     ],
 )

@@ -95,9 +95,9 @@ class Builder:
                 wheel = self._wheel(commit)
                 python = self._environment.find_executable("python")
         except Exception as error:
-            words = str(error).strip().splitlines() or [type(error).__name__]
+            lines = str(error).strip().splitlines() or [type(error).__name__]
             raise BuildError(
-                f"{commit[:8]} cannot be built: {words[0]}; see {self._log}"
+                f"{commit[:8]} cannot be built: {lines[0]}; see {self._log}"
             ) from error
         folder = (FOLDER / "installed" / name).resolve()
         unpack(wheel, folder)

@@ -85,9 +85,9 @@ def cells(
     cases: dict[str, Case] = {}
     for benchmark in BENCHMARKS:
         for key, case in benchmark.cases(profile).items():
-            words = key if isinstance(key, tuple) else (key,)
+            values = key if isinstance(key, tuple) else (key,)
             if case not in cases.values():
-                cases[" ".join((benchmark.__name__, *map(str, words)))] = case
+                cases[" ".join((benchmark.__name__, *map(str, values)))] = case
     named = {name: cases[name] for name in suite.cells or cases}
     found = (Cell(name, case, i) for name, case in named.items() for i in impls or suite.impls)
     return {c.name: c for c in found if pattern is None or re.search(pattern, c.name)}

@@ -113,10 +113,10 @@ def compare(
     found = Comparison(tuple(names), rule, troubles=source.troubles)
 
     def gather(stage: str, kept: dict[str, list[Round]], open_: Sequence[str], wanted: int) -> None:
-        """Take rounds until enough of them count for each open cell, or patience ends."""
+        """Take rounds until enough of them count for each open cell, or too many were taken."""
         for name in open_:
             kept.setdefault(name, [])
-        most = round(rule.patience * wanted)
+        most = round(rule.excess * wanted)
         for done in range(1, most + 1):
             short = [
                 n for n in open_ if n not in source.troubles and len(_values(kept[n])) < wanted
@@ -134,9 +134,9 @@ def compare(
         open_ = _clear(found)
         family = len(open_)
         wanted = rule.confirming(family) if family else 0
-        for look in range(1, rule.looks + 1):
-            gather(f"fresh rounds, look {look}", found.confirming, open_, look * wanted)
-            open_ = _decide(found, open_, family, look * wanted)
+        for number in range(1, rule.looks + 1):
+            gather(f"fresh rounds, look {number}", found.confirming, open_, number * wanted)
+            open_ = _decide(found, open_, family, number * wanted)
     except KeyboardInterrupt:
         found.stopped = INTERRUPTED
     except SourceError as error:
@@ -183,7 +183,7 @@ def _decide(found: Comparison, open_: Sequence[str], family: int, wanted: int) -
     left = []
     for name, p in zip(names, adjusted, strict=True):
         begun, counted = len(found.confirming[name]), len(values[name])
-        reason = "" if counted >= wanted else f"disturbed: {counted} of {begun} rounds count"
+        reason = "" if counted >= wanted else f"contended: {counted} of {begun} rounds count"
         verdict = judge(values[name], min(1.0, rule.looks * p), rule, reason=reason)
         if counted < wanted:  # the rule fixes the number of rounds
             verdict = replace(verdict, word="unresolved", reason=reason)

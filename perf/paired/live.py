@@ -21,7 +21,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 LOG = FOLDER / "build.log"
 
 
-def places(threads: int) -> tuple[list[int] | None, list[int] | None]:
+def cpu_sets(threads: int) -> tuple[list[int] | None, list[int] | None]:
     """CPUs for the workers (the last ones) and for this process (the rest).
 
     None if the system cannot bind processes to CPUs.
@@ -44,7 +44,7 @@ def measure(
     folder: Path = FOLDER / "rounds",
 ) -> tuple[Comparison, dict[str, Any]]:
     """Compare two installed sides; also return the conditions of the processes."""
-    theirs, ours = places(threads)
+    theirs, ours = cpu_sets(threads)
     before = conditions.cpus()
     if ours is not None:
         os.sched_setaffinity(0, ours)

@@ -68,15 +68,15 @@ def _real(lines: Lines, rule: Rule, unit: float) -> dict[str, Any]:
     answer = {}
     for percent in sorted({one["percent"] for one in lines}):
         these = [one for one in lines if one["percent"] == percent]
-        words = [{n: c["word"] for n, c in one["cells"].items()} for one in these]
-        slowed = [word for one in words for word in one.values()]
+        verdicts = [{n: c["word"] for n, c in one["cells"].items()} for one in these]
+        slowed = [word for one in verdicts for word in one.values()]
         row: dict[str, Any] = {
             "comparisons": len(these),
             "contended": sum(one["lost_share"] > conditions.LOST_SHARE for one in these),
             "cells": {name: _cell(these, name, rule, unit) for name in _names(these)},
         }
         if percent == 0:
-            alarms = sum(bool({"worse", "better"} & set(one.values())) for one in words)
+            alarms = sum(bool({"worse", "better"} & set(one.values())) for one in verdicts)
             row["alarms"] = _rate(alarms, len(these))
         else:
             row["worse"] = _rate(slowed.count("worse"), len(slowed))
@@ -85,12 +85,12 @@ def _real(lines: Lines, rule: Rule, unit: float) -> dict[str, Any]:
 
 
 def _cell(lines: Lines, name: str, rule: Rule, unit: float) -> dict[str, Any]:
-    words = [one["cells"][name]["word"] for one in lines if name in one["cells"]]
+    verdicts = [one["cells"][name]["word"] for one in lines if name in one["cells"]]
     values = [unit * v for v in _rounds(lines, name) if v is not None]
     interval = sign_interval(values, rule.confidence)
     return {
-        "words": {word: words.count(word) for word in dict.fromkeys(words)},
-        "worse": _rate(words.count("worse"), len(words)),
+        "words": {word: verdicts.count(word) for word in dict.fromkeys(verdicts)},
+        "worse": _rate(verdicts.count("worse"), len(verdicts)),
         "rounds": len(values),
         "ratio": round(math.exp(statistics.median(values)), 4) if values else None,
         "interval": [round(math.exp(x), 4) for x in (interval.low, interval.high)]
@@ -134,7 +134,7 @@ def markdown(result: Mapping[str, Any]) -> str:
         "|--:|--:|--:|--:|",
     ]
     for percent, row in result["real"].items():
-        alarms, worse = (_words(row.get(key)) for key in ("alarms", "worse"))
+        alarms, worse = (_format(row.get(key)) for key in ("alarms", "worse"))
         lines.append(f"| {percent} % | {row['comparisons']} | {alarms} | {worse} |")
     percents = list(result["real"])
     lines += [
@@ -167,7 +167,7 @@ def _simulated_lines(found: Mapping[str, Any]) -> list[str]:
     lines = [
         "",
         "Simulated comparisons, of recorded rounds: "
-        f"{_words(found['alarms'])} of equal sides raise an alarm.",
+        f"{_format(found['alarms'])} of equal sides raise an alarm.",
         "",
         "| benchmark | smallest effect found in 95 % | "
         + " | ".join(f"{100 * float(e):g} % found" for e in shown)
@@ -176,12 +176,12 @@ def _simulated_lines(found: Mapping[str, Any]) -> list[str]:
     ]
     for name, cell in found["cells"].items():
         smallest = "-" if cell["smallest"] is None else f"{100 * cell['smallest']:g} %"
-        rates = " | ".join(_words(cell["worse"][e]) for e in shown)
+        rates = " | ".join(_format(cell["worse"][e]) for e in shown)
         lines.append(f"| {name} | {smallest} | {rates} |")
     return lines
 
 
-def _words(rate: Mapping[str, Any] | None) -> str:
+def _format(rate: Mapping[str, Any] | None) -> str:
     if rate is None:
         return "-"
     low, high = 100 * rate["low"], 100 * rate["high"]

@@ -15,7 +15,7 @@ LEAST_PAIRS = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Sample:
     """Some calls of one side, in a row.
 
     Attributes
@@ -88,7 +88,7 @@ class Rule:
         How often the fresh rounds are tried for a verdict; these looks share alpha.
     most_discarded : float
         Share of a round's pairs; a round that loses more than that says nothing.
-    patience : float
+    excess : float
         Most rounds that are begun, over those wanted, since some may say nothing.
     """
 
@@ -98,7 +98,7 @@ class Rule:
     screening: int = 6
     looks: int = 2
     most_discarded: float = 0.5
-    patience: float = 1.5
+    excess: float = 1.5
 
     def confirming(self, family: int) -> int:
         """Fresh rounds for each look: a verdict is possible even if one of them disagrees."""
@@ -108,17 +108,17 @@ class Rule:
         return rounds
 
 
-def disturbed(pairs: Sequence[tuple[Turn, Turn]]) -> list[bool]:
+def contended(pairs: Sequence[tuple[Sample, Sample]]) -> list[bool]:
     """Which pairs do not count.
 
     The rule cannot see the ratio: each of its questions has the same answer when base and
     head change places.  It asks whether time was stolen; whether a process had to wait, if the
     turn's time includes the wait; and whether both turns together took far longer than those of
-    most pairs.  It looks at sums, because they have one peak however far apart the sides are.
+    most pairs.  It looks at totals, because they have one peak however far apart the sides are.
     """
-    sums = [a.seconds + b.seconds for a, b in pairs]
-    middle = statistics.median(sums)
-    deviation = 1.4826 * statistics.median(abs(s - middle) for s in sums)
+    totals = [a.seconds + b.seconds for a, b in pairs]
+    middle = statistics.median(totals)
+    deviation = 1.4826 * statistics.median(abs(s - middle) for s in totals)
     limit = middle + max(OUTLIER_DEVIATIONS * deviation, OUTLIER_LEAST * middle)
     return [
         a.steal_ticks + b.steal_ticks > 0
@@ -128,21 +128,21 @@ def disturbed(pairs: Sequence[tuple[Turn, Turn]]) -> list[bool]:
     ]
 
 
-def summarise(pairs: Sequence[tuple[Turn, Turn]], rule: Rule) -> Round:
+def summarise(pairs: Sequence[tuple[Sample, Sample]], rule: Rule) -> Round:
     """Summarise the pairs (base, head) of one cell in one round."""
-    marks = disturbed(pairs)
+    marks = contended(pairs)
     kept = [pair for pair, mark in zip(pairs, marks, strict=True) if not mark]
     enough = len(kept) >= max(LEAST_PAIRS, (1 - rule.most_discarded) * len(pairs))
     shown = kept or pairs
-    turns = [turn for pair in pairs for turn in pair]
+    samples = [one for pair in pairs for one in pair]
     return Round(
         statistics.median(math.log(b.seconds / a.seconds) for a, b in kept) if enough else None,
         statistics.median(a.seconds for a, _ in shown),
         statistics.median(b.seconds for _, b in shown),
         len(pairs),
         len(pairs) - len(kept),
-        sum(turn.lost_seconds for turn in turns) / sum(turn.wall_seconds for turn in turns),
-        sum(turn.steal_ticks for turn in turns),
+        sum(one.lost_seconds for one in samples) / sum(one.wall_seconds for one in samples),
+        sum(one.steal_ticks for one in samples),
     )
 
 

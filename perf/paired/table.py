@@ -13,14 +13,14 @@ from perf import report
 from perf.paired.engine import Comparison
 from perf.paired.rule import Round, Verdict
 
-WORDS = ("worse", "better", "same", "unresolved")
+VERDICTS = ("worse", "better", "same", "unresolved")
 TROUBLES = {"wrong": "**disagrees with the oracle**, ", "failed": "**failed**, ", "cannot": ""}
 
 
 def markdown(found: Comparison, about: Mapping[str, Any]) -> str:
     """Heading, counts, one row for each cell, and how to read them."""
     rule = found.rule
-    counts = ", ".join(f"{found.count(word)} {word}" for word in WORDS)
+    counts = ", ".join(f"{found.count(word)} {word}" for word in VERDICTS)
     lines = [f"**{about['base']} → {about['head']}**: {counts}"]
     if found.stopped:
         lines.append(f"\n**Incomplete: {found.stopped}.**")
@@ -32,7 +32,7 @@ def markdown(found: Comparison, about: Mapping[str, Any]) -> str:
             "| benchmark | base | head / base | interval | rounds | discarded | verdict |",
             "|---|--:|--:|--:|--:|--:|---|",
         ]
-    order = {word: index for index, word in enumerate(WORDS)}
+    order = {word: index for index, word in enumerate(VERDICTS)}
     for name, verdict in sorted(found.verdicts.items(), key=lambda item: order[item[1].word]):
         lines.append(_row(name, verdict, found))
     if found.troubles:

@@ -21,7 +21,7 @@ from typing import Any
 from benchmarks import common, conditions, oracle, sampling
 from benchmarks.common import Case
 from perf.answering import one_line, own_output
-from perf.paired.rule import Turn
+from perf.paired.rule import Sample
 
 
 class Worker:
@@ -70,20 +70,20 @@ class Worker:
         assert self._call is not None
         return {"calls": sampling.calls_per_block(self._call, seconds, self._clock)}
 
-    def turn(self, calls: int) -> dict[str, Any]:
+    def sample(self, calls: int) -> dict[str, Any]:
         """Time a turn of `calls` calls."""
         assert self._call is not None
         ticks = conditions.steal_ticks(self._cpus)
-        before = self._look()
+        before = self._counters()
         seconds = sampling.block_seconds(self._call, calls, self._clock)
-        wall, running, switches = (b - a for a, b in zip(before, self._look(), strict=True))
+        wall, running, switches = (b - a for a, b in zip(before, self._counters(), strict=True))
         ticks = conditions.steal_ticks(self._cpus) - ticks
         lost = max(0.0, wall - running)
         by_wall = self._clock is time.perf_counter
-        return asdict(Turn(seconds, wall, lost, int(switches), ticks, by_wall))
+        return asdict(Sample(seconds, wall, lost, int(switches), ticks, by_wall))
 
     @staticmethod
-    def _look() -> tuple[float, float, int]:
+    def _counters() -> tuple[float, float, int]:
         switches = resource.getrusage(resource.RUSAGE_SELF).ru_nivcsw
         return time.perf_counter(), time.process_time(), switches
 

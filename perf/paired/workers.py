@@ -20,7 +20,7 @@ from typing import Any
 from benchmarks import child, common, sampling
 from perf.paired.cells import Cell
 from perf.paired.engine import SourceError, Trouble
-from perf.paired.rule import Round, Rule, Turn, summarise
+from perf.paired.rule import Round, Rule, Sample, summarise
 
 ANSWER_SECONDS = 300.0
 START_SECONDS = 60.0
@@ -56,7 +56,7 @@ class Pace:
 
     Attributes
     ----------
-    turn_seconds : float
+    block_seconds : float
         Calls are repeated until a turn lasts this long on the slower side.
     pairs, least_pairs : int
         Number of pairs of turns: at most, and in any case.
@@ -64,7 +64,7 @@ class Pace:
         Time after which no more pairs than the least are taken.
     """
 
-    turn_seconds: float = 0.003
+    block_seconds: float = 0.003
     pairs: int = 100
     least_pairs: int = 8
     cell_seconds: float = 0.6
@@ -131,14 +131,14 @@ class Process:
         while not line.endswith(b"\n"):
             if not select.select([self._process.stdout], [], [], seconds)[0]:
                 raise WorkerError(f"{self.side.name}: no answer in {seconds:g} s")
-            part = os.read(self._process.stdout.fileno(), 1 << 16)
-            if not part:
+            data = os.read(self._process.stdout.fileno(), 1 << 16)
+            if not data:
                 raise self._ended()
-            line += part
+            line += data
         found: dict[str, Any] = json.loads(line)
         return found
 
-    def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
+    def request(self, do: str, **arguments: Any) -> dict[str, Any]:
         """Give an order and wait for the answer."""
         self.send(do, **arguments)
         return self.answer()
@@ -146,8 +146,8 @@ class Process:
     def _ended(self) -> WorkerError:
         status = self._process.wait()
         self._said.seek(0)
-        words = self._said.read().decode(errors="replace").strip().splitlines()
-        said = f": {words[-1]}" if words else ""
+        lines = self._said.read().decode(errors="replace").strip().splitlines()
+        said = f": {lines[-1]}" if lines else ""
         return WorkerError(f"{self.side.name}: its process ended with {status}{said}")
 
 
@@ -246,15 +246,15 @@ class Workers:
     def _start(self, stack: ExitStack) -> dict[str, Process]:
         """Start both processes from fresh copies, in random order."""
         seed = self._random.getrandbits(32)
-        fresh = []
+        copies = []
         for index, side in enumerate(self._sides):
             folder = self._folder / str(index)  # paths of equal length
             shutil.rmtree(folder, ignore_errors=True)
             shutil.copytree(side.folder, folder)
-            fresh.append(replace(side, folder=folder))
+            copies.append(replace(side, folder=folder))
         processes = {
             side.name: stack.enter_context(Process(side, self._cpus, seed))
-            for side in self._random.sample(fresh, len(fresh))
+            for side in self._random.sample(copies, len(copies))
         }
         for name in SIDES:
             processes[name].send("facts")
@@ -272,7 +272,7 @@ class Workers:
             "check": first,
         }
         for side in SIDES:  # one after the other, as they share a CPU; the base first
-            answer = processes[side].ask("bind", **order)
+            answer = processes[side].request("bind", **order)
             if "wrong" in answer:
                 self.troubles[name] = Trouble("wrong", f"{side}: {answer['wrong']}")
                 return None
@@ -281,10 +281,10 @@ class Workers:
                 self.troubles[name] = Trouble(kind, f"{side}: {answer['cannot']}")
                 return None
         if first:
-            turn = self._pace.turn_seconds
-            rates = [processes[side].ask("rate", seconds=turn)["calls"] for side in SIDES]
+            seconds = self._pace.block_seconds
+            rates = [processes[side].request("rate", seconds=seconds)["calls"] for side in SIDES]
             self._calls[name] = min(rates)
-        pairs: list[tuple[Turn, Turn]] = []
+        pairs: list[tuple[Sample, Sample]] = []
         orders = sampling.balanced_orders(SIDES, self._random)
         self._pair(processes, next(orders), 1 if first else self._calls[name])  # warms up
         spent = 0.0
@@ -301,6 +301,6 @@ class Workers:
     @staticmethod
     def _pair(
         processes: Mapping[str, Process], order: Sequence[str], calls: int
-    ) -> tuple[Turn, Turn]:
-        turns = {side: Turn(**processes[side].ask("turn", calls=calls)) for side in order}
-        return turns["base"], turns["head"]
+    ) -> tuple[Sample, Sample]:
+        samples = {side: Sample(**processes[side].request("sample", calls=calls)) for side in order}
+        return samples["base"], samples["head"]

@@ -20,7 +20,7 @@ OVERHEAD = 1.8
 PAUSE_SECONDS = 0.5
 
 
-def parse(words: list[str] | None = None) -> argparse.Namespace:
+def parse(text: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m perf.peers", description=__doc__)
     parser.add_argument(
@@ -38,7 +38,7 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, help="where to keep results, default in .peers/")
     parser.add_argument("--plot", type=Path, help="picture: .png, .svg; default beside the JSON")
     parser.add_argument("--show", type=Path, metavar="JSON", help="show kept results again")
-    known = parser.parse_args(words)
+    known = parser.parse_args(text)
     blog = known.only == "blog"
     known.cells = _names(parser, known.cells, CELLS, (BLOG.name,) if blog else tuple(CELLS))
     peers = _names(parser, known.peers, registry(), BLOG_PEERS if blog else tuple(registry()))
@@ -98,10 +98,10 @@ def measure(known: argparse.Namespace) -> tuple[Results, bool]:
             elif now < state["drawn"] + PAUSE_SECONDS:
                 return
             state["drawn"] = now
-            part = min(0.95, (now - state["began"]) / (OVERHEAD * known.seconds))
-            words = f"{cell}, {threads} threads: {doing}" if doing else f"{cell}: done"
-            completed = state["done"] + (part if doing else 0.0)
-            progress.update(task, completed=completed, description=words, refresh=True)
+            share = min(0.95, (now - state["began"]) / (OVERHEAD * known.seconds))
+            text = f"{cell}, {threads} threads: {doing}" if doing else f"{cell}: done"
+            completed = state["done"] + (share if doing else 0.0)
+            progress.update(task, completed=completed, description=text, refresh=True)
 
         try:
             command.run(results, known.cells, known.threads, known.seconds, tell)

@@ -53,7 +53,7 @@ def about(seconds: float) -> dict[str, Any]:
         "system": platform.platform(),
         "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
         "seconds": seconds,
-        "turn_seconds": timing.TURN_SECONDS,
+        "block_seconds": timing.BLOCK_SECONDS,
     }
 
 

@@ -34,7 +34,7 @@ class Entry:
     difference : float or None
         Maximum difference from our result, if the cell asks for it.
     restless : int
-        Number of turns before which this process did not become quiet.
+        Number of turns before which this process did not become idle.
     skipped, failed : str or None
         Why there are no samples.
     """

@@ -43,7 +43,7 @@ def speed_table(results: Results, threads: int) -> Table:
     for cell in results.cells(threads):
         row = [(name, _speed(results, cell, threads, name)) for name in columns]
         best = max((speed for _, speed in row if isinstance(speed, float)), default=None)
-        table.add_row(cell, *(_speed_words(speed, best) for _, speed in row))
+        table.add_row(cell, *(_format_speed(speed, best) for _, speed in row))
     return table
 
 
@@ -100,13 +100,13 @@ def behind(results: Results) -> list[str]:
             for name in results.peers:
                 value = results.ratio(cell, threads, name)
                 if name != OURS and value is not None and value.median < 1:
-                    words = f"{cell}, {_threads(threads)}: {name} {interval(value)}"
-                    found.append((value.median, words))
-    return [words for _, words in sorted(found)]
+                    text = f"{cell}, {_threads(threads)}: {name} {interval(value)}"
+                    found.append((value.median, text))
+    return [text for _, text in sorted(found)]
 
 
 def remarks(results: Results) -> list[str]:
-    """What was not timed and why, and what was disturbed."""
+    """What was not timed and why, and what was contended."""
     from rich.markup import escape
 
     lines = []
@@ -115,8 +115,8 @@ def remarks(results: Results) -> list[str]:
         if e.skipped:
             reasons.setdefault(e.skipped, Counter())[e.peer] += 1
     for reason, peers in reasons.items():
-        words = ", ".join(f"{peer} ({_plural(count, 'time')})" for peer, count in peers.items())
-        lines.append(f"[dim]skipped[/] {escape(reason)}: {words}")
+        text = ", ".join(f"{peer} ({_plural(count, 'time')})" for peer, count in peers.items())
+        lines.append(f"[dim]skipped[/] {escape(reason)}: {text}")
     for e in results.entries:
         where = f"{e.peer}, {e.cell}, {_threads(e.threads)}"
         if e.failed:
@@ -129,7 +129,7 @@ def remarks(results: Results) -> list[str]:
         for cell, share in cells.items():
             if share > LOST_SHARE:
                 lines.append(
-                    f"[yellow]disturbed[/] {cell}, {_threads(int(threads))}: others took "
+                    f"[yellow]contended[/] {cell}, {_threads(int(threads))}: others took "
                     f"{report.percent(share)} of the CPUs' time; measure again"
                 )
     return lines
@@ -179,8 +179,8 @@ def render(results: Results) -> int:
     for line in remarks(results):
         console.print(line, soft_wrap=True)
     about = results.about
-    if words := conditions.forced(about["environment"]):
-        console.print(words, soft_wrap=True)
+    if text := conditions.forced(about["environment"]):
+        console.print(text, soft_wrap=True)
     versions = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
     machine = about["machine"]
     console.print(f"\n{versions}", soft_wrap=True)
@@ -230,7 +230,7 @@ def _speed(results: Results, cell: str, threads: int, peer: str) -> float | str:
     return CELLS[cell].operations / statistics.median(entry.samples) / 1e9
 
 
-def _speed_words(speed: float | str, best: float | None) -> str:
+def _format_speed(speed: float | str, best: float | None) -> str:
     if isinstance(speed, str):
         return "[bold red]no[/]" if speed == "no" else speed
     text = f"{speed:.{0 if speed >= 100 else 1}f}"

@@ -4,7 +4,7 @@ The command starts this process with the environment of `environment`.  It pins 
 as many CPUs as there are threads before a library counts them, and reports what it does and
 finds in lines of JSON on standard output.
 
-Before a turn the process is left alone until it is quiet: thread pools spin for
+Before a turn the process is left alone until it is idle: thread pools spin for
 milliseconds after a call, each in its own way, and would take the next one's CPUs.  No
 pool is told not to spin, since that would slow its library down.  The first calls of a turn,
 which wake the pool and a CPU that has rested, are not timed.
@@ -27,11 +27,11 @@ from perf.peers.cells import CELLS, Cell
 from perf.peers.peer import Bound
 from perf.system import Others, pin, settle, wake
 
-TURN_SECONDS = 0.03
+BLOCK_SECONDS = 0.03
 WARM_SECONDS = 0.3  # a longer call does not notice that its threads have slept
 LEAST_REPETITIONS, MOST_REPETITIONS = 5, 60
-# In units of a cell's seconds: a longer call does not take turns, or is not begun at all.
-PATIENCE, DESPAIR = 0.4, 1.5
+# Fractions of a cell's time budget: a longer call is timed once, or not at all.
+MAX_INTERLEAVED_CALL, MAX_CALL = 0.4, 1.5
 
 Say = Callable[[dict[str, Any]], None]
 
@@ -90,7 +90,7 @@ def measure(
         reason = peers[name].missing(cell.case, threads)
         speed = (name, cell.case.dtype)
         expected = cell.operations / speeds.get(speed, math.inf)
-        if reason is None and expected > DESPAIR * seconds:
+        if reason is None and expected > MAX_CALL * seconds:
             reason = f"would take about {expected:.0f} s a call"
         if reason is not None:
             say({"peer": name, "skipped": reason})
@@ -107,12 +107,12 @@ def measure(
                 speeds[speed] = min(speeds.get(speed, math.inf), cell.operations / each)
                 if each < WARM_SECONDS:
                     brief.add(name)
-                slow = each > PATIENCE * seconds and name != OURS
+                slow = each > MAX_INTERLEAVED_CALL * seconds and name != OURS
                 if slow:
                     found |= {"alone": True, "samples": [each], "calls": 1}
                 else:
                     numbers[name] = sampling.calls_per_block(
-                        bound.call, TURN_SECONDS, time.perf_counter
+                        bound.call, BLOCK_SECONDS, time.perf_counter
                     )
                     found["calls"] = numbers[name]
         except Exception as error:
@@ -123,12 +123,12 @@ def measure(
         if not slow:
             bounds[name] = bound
     others = Others()
-    for repetition in _turns(bounds, numbers, brief, seconds, say):
+    for repetition in _sample(bounds, numbers, brief, seconds, say):
         say({"repetition": repetition})
     say({"others": others.share()})
 
 
-def _turns(
+def _sample(
     bounds: Mapping[str, Bound],
     numbers: Mapping[str, int],
     brief: set[str],
@@ -153,8 +153,8 @@ def _turns(
     end = time.perf_counter() + seconds
     with sampling.no_collection():
         blocks = sampling.blocks(calls, numbers, time.perf_counter)
-        turns = sampling.repetitions(blocks, around=around)
-        for done, repetition in enumerate(turns, start=1):
+        taken = sampling.repetitions(blocks, around=around)
+        for done, repetition in enumerate(taken, start=1):
             yield repetition
             late = time.perf_counter() >= end and done >= LEAST_REPETITIONS
             if late or done >= MOST_REPETITIONS:

@@ -3,8 +3,7 @@
     published   what the study and the blog printed
     record      what was measured, the file it is kept in, and its statistics
     turns       one process: agreement, then turns
-    sharing     the two ways of sharing a call's work between threads
-    measure     the whole of it, piece by piece
+    measure     the whole of it, step by step
     tables      tables, and the answer in a sentence; words: numbers as text
     charts      pictures
     page        index.html and report.md

@@ -32,7 +32,7 @@ from perf.summary import Estimate
 
 def figure_1(record: Record) -> list[Chart]:
     """The study's Figure 1: time, speed-up, variation; and its speed-ups as printed."""
-    top = _highest_speedup(record)
+    highest = _highest_speedup(record)
     return [
         Chart(
             "time",
@@ -46,7 +46,7 @@ def figure_1(record: Record) -> list[Chart]:
             "Speed-up over NumPy",
             "Speed-up over NumPy against dim. "
             + _ends(record, lambda d, i: words.times(record.speedup(d, i)), IMPLS[1:]),
-            lambda figure: _speedup(figure, record, top),
+            lambda figure: _speedup(figure, record, highest),
         ),
         Chart(
             "variation",
@@ -60,7 +60,7 @@ def figure_1(record: Record) -> list[Chart]:
             "The study’s speed-up, as printed",
             "The study’s speed-up over NumPy against dim, on the scale of ours. "
             + _ends(record, _printed, IMPLS[1:]),
-            lambda figure: _study(figure, record, top),
+            lambda figure: _study(figure, record, highest),
         ),
     ]
 
@@ -89,24 +89,24 @@ def _time(figure: Any, record: Record) -> None:
     legend(axes)
 
 
-def _speedup(figure: Any, record: Record, top: float) -> None:
+def _speedup(figure: Any, record: Record, highest: float) -> None:
     axes = _over_dims(figure, record, "Speed-up over NumPy")
     axes.axhline(1, color=STYLES["numpy"]["color"], linestyle=STYLES["numpy"]["linestyle"])
     for impl in IMPLS[1:]:
         _line(axes, record.dims(), [record.speedup(dim, impl) for dim in record.dims()], impl)
-    axes.set_ylim(0, top)
+    axes.set_ylim(0, highest)
     ticks(axes.yaxis, lambda value: f"{value:g}×")
     legend(axes)
 
 
-def _study(figure: Any, record: Record, top: float) -> None:
+def _study(figure: Any, record: Record, highest: float) -> None:
     axes = _over_dims(figure, record, "The study’s speed-up, as printed")
     axes.axhline(1, color=STYLES["numpy"]["color"], linestyle=STYLES["numpy"]["linestyle"])
     dims = [dim for dim in record.dims() if dim in STUDY]
     for impl in IMPLS[1:]:
         printed = [STUDY[dim].speedup(impl) for dim in dims]
         _line(axes, dims, [Estimate(value, value, value) for value in printed], impl)
-    axes.set_ylim(0, top)
+    axes.set_ylim(0, highest)
     ticks(axes.yaxis, lambda value: f"{value:g}×")
     legend(axes)
 

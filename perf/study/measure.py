@@ -1,4 +1,4 @@
-"""Measure what the report shows, piece by piece, into a record that is kept after each piece."""
+"""Measure what the report shows, step by step, into a record that is kept after each step."""
 
 from __future__ import annotations
 
@@ -13,9 +13,8 @@ from typing import Any
 from benchmarks import common, conditions, roofline
 from benchmarks.child import ask
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
-from perf import system
+from perf import system, threading
 from perf.peers import command
-from perf.study import sharing
 from perf.study.published import STUDY_DTYPE
 from perf.study.record import Record, Round
 
@@ -34,7 +33,7 @@ class Extent:
     ----------
     dims : tuple of int
     rounds : int
-        Processes for each dim that count; at most as many again stand in for disturbed ones.
+        Processes for each dim that count; at most as many again stand in for contended ones.
     seconds : float
         Time for the turns of a round.
     regimes : tuple of str
@@ -45,10 +44,8 @@ class Extent:
         Cells of `perf.peers` that are measured beside torch.
     cell_seconds : float
         Time for the turns of a cell.
-    sharing_rounds : int
-        Processes for each threading backend, with and without other load.
-    sharing_seconds : float
-        Time for the blocks of a case in one of them.
+    sharing_repetitions : int
+        Blocks of calls for each case and load, with either kind of threads.
     """
 
     dims: tuple[int, ...]
@@ -58,22 +55,22 @@ class Extent:
     regime_rounds: int
     cells: tuple[str, ...]
     cell_seconds: float
-    sharing_rounds: int
-    sharing_seconds: float
+    sharing_repetitions: int
 
     def shares(self) -> dict[str, float]:
-        """About how long each piece takes, as a share of the whole."""
+        """About how long each step takes, as a share of the whole."""
         threads = len(_thread_counts())
-        pieces = {
+        steps = {
             "tuner": 5.0 * len(self.dims),
             "rounds": (self.seconds + 3.0) * self.rounds * len(self.dims),
             "roofline": 4.0 * self.regime_rounds * len(self.regimes),
-            "sharing": 4.0
-            * self.sharing_rounds
-            * (1.0 + len(sharing.CASES) * (0.1 + self.sharing_seconds)),
+            "sharing": 0.25
+            * len(threading.CASES)
+            * len(threading.LOADS)
+            * self.sharing_repetitions,
             "peers": (2.0 * self.cell_seconds + 3.0) * len(self.cells) * threads,
         }
-        return {name: seconds / sum(pieces.values()) for name, seconds in pieces.items()}
+        return {name: seconds / sum(steps.values()) for name, seconds in steps.items()}
 
 
 FULL = Extent(
@@ -84,8 +81,7 @@ FULL = Extent(
     regime_rounds=3,
     cells=("blog", "dim-64", "dim-256", "dim-1024", "vit", "bert", "prefill-2k", "causal-4k"),
     cell_seconds=8.0,
-    sharing_rounds=6,
-    sharing_seconds=0.4,
+    sharing_repetitions=15,
 )
 QUICK = Extent(
     dims=(64, 128),
@@ -95,8 +91,7 @@ QUICK = Extent(
     regime_rounds=1,
     cells=("blog",),
     cell_seconds=0.5,
-    sharing_rounds=1,
-    sharing_seconds=0.1,
+    sharing_repetitions=2,
 )
 
 
@@ -112,14 +107,14 @@ def about(extent: Extent) -> dict[str, Any]:
 
 
 def run(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """Measure everything, calling `keep` after each piece; an interruption ends the measuring.
+    """Measure everything, calling `keep` after each step; an interruption ends the measuring.
 
     This sets the environment of the current process, for what is measured in it.
     """
     os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)) | common.UNTUNED)
     before = 0.0
     try:
-        for name, piece in (
+        for name, step in (
             ("tuner", tune),
             ("rounds", compare),
             ("roofline", hold_against_roofline),
@@ -128,10 +123,12 @@ def run(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) ->
         ):
             share = extent.shares()[name]
 
-            def part(done: float, words: str, before: float = before, share: float = share) -> None:
-                tell(before + share * min(1.0, done), words)
+            def report(
+                done: float, text: str, before: float = before, share: float = share
+            ) -> None:
+                tell(before + share * min(1.0, done), text)
 
-            piece(record, extent, keep, part)
+            step(record, extent, keep, report)
             before += share
     except KeyboardInterrupt:
         record.interrupted = True
@@ -171,16 +168,16 @@ def tune(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -
 
 
 def compare(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """Rounds of all dims in turn; then, up to a limit, more where rounds were disturbed."""
+    """Rounds of all dims in turn; then, up to a limit, more where rounds were contended."""
     total = extent.rounds * len(extent.dims)
     done = 0
     for number in range(2 * extent.rounds):
         for dim in extent.dims:
             found = record.rounds.setdefault(str(dim), [])
-            quiet = sum((one.others or 0.0) <= conditions.LOST_SHARE for one in record.timed(dim))
-            if number >= extent.rounds and quiet >= extent.rounds:
+            idle = sum((one.others or 0.0) <= conditions.LOST_SHARE for one in record.timed(dim))
+            if number >= extent.rounds and idle >= extent.rounds:
                 continue
-            again = " again, for it was disturbed" if number >= extent.rounds else ""
+            again = " again, for it was contended" if number >= extent.rounds else ""
             tell(done / total, f"dim {dim}, process {number + 1} of {extent.rounds}{again}")
             found.append(_round(dim, record.tunings[str(dim)], extent.seconds, seed=number))
             done += 1
@@ -225,10 +222,21 @@ def hold_against_roofline(
 
 
 def compare_sharing(record: Record, extent: Extent, keep: Callable[[], None], tell: Tell) -> None:
-    """The two ways of sharing a call's work, idle and beside a busy process."""
-    record.sharing = sharing.measure(
-        sharing.CASES, extent.sharing_rounds, extent.sharing_seconds, tell
-    )
+    """Threads of OpenMP beside those of the pool, idle and beside a busy process."""
+    threads = command.usable_cpus()
+    if threads < 2:
+        record.sharing = {"reason": "it takes two CPUs"}
+        return
+    found: list[dict[str, Any]] = []
+    total = len(threading.CASES) * len(threading.LOADS)
+    try:
+        for one in threading.compare(threads=threads, repetitions=extent.sharing_repetitions):
+            found.append(asdict(one))
+            tell(len(found) / total, f"threading, {one.load}, {one.case}")
+    except RuntimeError as error:
+        record.sharing = {"reason": str(error)}
+    else:
+        record.sharing = {"ratios": found}
     keep()
 
 

@@ -33,7 +33,7 @@ class Section:
     tables : tuple of Table
     charts : tuple of Chart
     small : bool
-        Whether the page lays out the charts in narrow columns.
+        Whether the page lays out the charts in several columns.
     numbers : tuple of Table
         What the charts show, as numbers, folded on the page.
     file : Chart or None
@@ -165,10 +165,11 @@ def _sharing(record: Record) -> Section:
         title,
         (
             "Threads of a call come from fastattn’s pool, or from OpenMP with "
-            "FASTATTN_THREADING=openmp. Cython with a thread for each CPU, in processes of each "
-            "in turn; idle, and beside a process that keeps one of the CPUs busy.",
+            "FASTATTN_THREADING=openmp. A process of each computes the same calls, in "
+            "alternating blocks, with a thread for each CPU; idle, and beside a process that "
+            "keeps one of the CPUs busy.",
         ),
-        (tables.sharing(record.sharing["seconds"]),),
+        (tables.sharing(record.sharing["ratios"]),),
         notes=("Above 1 the pool is faster.",),
     )
 
@@ -251,10 +252,10 @@ def warnings(record: Record) -> list[str]:
     if few := [dim for dim in record.dims() if len(record.kept(dim)) < record.wanted]:
         counts = words.listed([f"{len(record.kept(dim))} of dim {dim}" for dim in few])
         found.append(f"Few: of {record.wanted} processes for each dim count {counts}.")
-    if disturbed := record.disturbed():
+    if contended := record.contended():
         found.append(
-            f"Disturbed: others took more than {100 * LOST_SHARE:.0f} % of the CPUs’ "
-            f"time at {words.plural(len(disturbed), 'dim')} of {len(record.dims())} ({MARK}). "
+            f"Contended: others took more than {100 * LOST_SHARE:.0f} % of the CPUs’ "
+            f"time at {words.plural(len(contended), 'dim')} of {len(record.dims())} ({MARK}). "
             "Measure again on an idle machine."
         )
     if forced := conditions.forced(record.about["environment"]):

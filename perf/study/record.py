@@ -80,7 +80,7 @@ class Record:
     peers : dict or None
         What `perf.peers` keeps; `peers_reason` says why it is missing.
     sharing : dict or None
-        Seconds by load, threading backend and case, as `sharing.measure` gives them; or a reason.
+        `perf.threading.Ratio` of each case and load, under ``ratios``; or a ``reason`` for none.
     interrupted : bool
         Whether something is missing because the run was stopped.
     """
@@ -124,13 +124,13 @@ class Record:
         """Coefficient of variation within a process."""
         return self._over_rounds(dim, lambda one: one.variation(impl))
 
-    def disturbance(self, dim: int) -> float:
+    def contention(self, dim: int) -> float:
         """Median share of the CPUs' time that others took."""
         return statistics.median(one.others or 0.0 for one in self.kept(dim))
 
-    def disturbed(self) -> list[int]:
+    def contended(self) -> list[int]:
         """Dims whose rounds lost more than `conditions.LOST_SHARE`."""
-        return [dim for dim in self.dims() if self.disturbance(dim) > conditions.LOST_SHARE]
+        return [dim for dim in self.dims() if self.contention(dim) > conditions.LOST_SHARE]
 
     def failures(self) -> dict[tuple[str, str], list[int]]:
         """What went wrong, by implementation and message: its dims, one for each process."""

@@ -11,7 +11,6 @@ from typing import Any
 from benchmarks import conditions
 from benchmarks.common import IMPLS
 from perf.peers.results import Results
-from perf.study import sharing as ways
 from perf.study import words
 from perf.study.published import BLOG_SECONDS, BLOG_THREADS, STUDY, STUDY_DTYPE
 from perf.study.record import Record
@@ -31,7 +30,7 @@ class Table:
     columns : tuple of str
     rows : tuple of tuple of str
     marked : frozenset of int
-        Rows that were disturbed.
+        Rows that were contended.
     best : frozenset of (int, int)
         Row and column of each entry that stands out.
     """
@@ -220,30 +219,22 @@ def roofline(record: Record) -> Table:
     )
 
 
-def sharing(seconds: Mapping[str, Any]) -> Table:
-    """OpenMP's time over the pool's, and what a busy process costs each."""
-    idle, loaded = ({b: (load, b) for b in ways.BACKENDS} for load in (ways.IDLE, ways.BUSY))
-    pairs = (
-        (idle["openmp"], idle["pool"]),
-        (loaded["openmp"], loaded["pool"]),
-        (loaded["pool"], idle["pool"]),
-        (loaded["openmp"], idle["openmp"]),
-    )
-    rows = []
-    for case in seconds[ways.IDLE]["pool"]:
-        found = [ways.ratio(seconds, case, above, below) for above, below in pairs]
-        rows.append(
-            (
-                case,
-                *(f"{words.times(one)} ({words.interval(one)})" for one in found[:2]),
-                *(words.times(one) for one in found[2:]),
-            )
+def sharing(ratios: Sequence[Mapping[str, Any]]) -> Table:
+    """OpenMP's time over the pool's, idle and contended, a row for each case."""
+    rows: dict[str, dict[str, str]] = {}
+    for one in ratios:
+        ratio = Estimate(**one["openmp_over_pool"])
+        cells = rows.setdefault(one["case"], {})
+        cells[f"pool, {one['load']}"] = words.seconds(_exact(one["pool_seconds"]))
+        cells[f"OpenMP over pool, {one['load']}"] = (
+            f"{words.times(ratio)} ({words.interval(ratio)})"
         )
-    columns = (
-        *("regime", "OpenMP over pool, idle", "OpenMP over pool, busy CPU"),
-        *("pool, busy over idle", "OpenMP, busy over idle"),
+    columns = tuple(dict.fromkeys(name for cells in rows.values() for name in cells))
+    return Table(
+        "Time of a call, and that with OpenMP over it",
+        ("regime", *columns),
+        tuple((case, *(c.get(name, NOTHING) for name in columns)) for case, c in rows.items()),
     )
-    return Table("Ratios of times, with intervals over the processes", columns, tuple(rows))
 
 
 def report_seconds(values: Sequence[float]) -> str:
@@ -269,7 +260,7 @@ def peers(record: Record) -> list[Table]:
                 (
                     cell,
                     report_seconds(ours.samples if ours else []),
-                    *(_ratio_words(results, cell, threads, name) for name in names),
+                    *(_format_ratio(results, cell, threads, name) for name in names),
                 )
             )
         found.append(
@@ -304,7 +295,7 @@ def blog(record: Record) -> Table | None:
     return Table("The blog’s test: time of a call", tuple(columns), tuple(rows))
 
 
-def _ratio_words(results: Results, cell: str, threads: int, name: str) -> str:
+def _format_ratio(results: Results, cell: str, threads: int, name: str) -> str:
     value = results.ratio(cell, threads, name)
     if value is None:
         return NOTHING
@@ -323,5 +314,5 @@ def _fastest(record: Record, dim: int) -> str | None:
 
 
 def _marked(record: Record) -> frozenset[int]:
-    disturbed = record.disturbed()
-    return frozenset(at for at, dim in enumerate(record.dims()) if dim in disturbed)
+    contended = record.contended()
+    return frozenset(at for at, dim in enumerate(record.dims()) if dim in contended)

@@ -21,7 +21,7 @@ from perf.study.record import Round
 
 REPETITIONS = 60  # at most
 # Long enough for what interrupts a CPU for some milliseconds, now and then, to average out.
-TURN_SECONDS = 0.1
+BLOCK_SECONDS = 0.1
 
 
 def take(
@@ -72,12 +72,12 @@ def take(
 
     profile = replace(
         common.profile(),
-        block_seconds=TURN_SECONDS,
+        block_seconds=BLOCK_SECONDS,
         budget_seconds=seconds,
         repetitions=REPETITIONS,
     )
     others = system.Others()
-    found.samples = sampling.take_turns(calls, profile, seed=seed, around=around)
+    found.samples = sampling.take_samples(calls, profile, seed=seed, around=around)
     found.others, found.stolen = others.share(), others.stolen()
     return found
 

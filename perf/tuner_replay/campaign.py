@@ -46,9 +46,9 @@ class Setting:
         ArgumentError
             It is not the name of a setting.
         """
-        space, *words = name.split("-")
-        warm = words[:1] == ["warm"]
-        number = words[warm:]
+        space, *options = name.split("-")
+        warm = options[:1] == ["warm"]
+        number = options[warm:]
         if len(number) != 1 or not number[0].isdecimal() or int(number[0]) < 1:
             raise ArgumentError(
                 format_error(
@@ -109,7 +109,7 @@ def run(
     known: Sequence[str],
     neighbours: int,
     results: Results,
-    tell: Tell = lambda done, total, words: None,
+    tell: Tell = lambda done, total, text: None,
 ) -> Iterator[Setting]:
     """Replay into `results`, setting by setting; yields each setting when it is complete.
 
@@ -141,7 +141,7 @@ def run(
             def measure(
                 wanted: Mapping[tuple[str, str], int],
                 starts: Mapping[str, tuple[Point, ...]] = starts,
-                words: str = setting.name,
+                text: str = setting.name,
             ) -> dict[tuple[str, str], list[Replayed]]:
                 """Replays by source and strategy, with the budgets in `wanted`."""
                 chunks = [
@@ -150,9 +150,9 @@ def run(
                     for at in range(0, counts[name], _CHUNK)
                 ]
                 gathered: dict[tuple[str, str], list[Replayed]] = {key: [] for key in wanted}
-                for done, (chunk, part) in enumerate(pool.imap(_work, chunks), start=1):
-                    gathered[chunk.source, chunk.strategy] += part
-                    tell(done, len(chunks), words)
+                for done, (chunk, searches) in enumerate(pool.imap(_work, chunks), start=1):
+                    gathered[chunk.source, chunk.strategy] += searches
+                    tell(done, len(chunks), text)
                 return gathered
 
             pairs = [(s, name) for s in mine for name in strategies]
@@ -161,7 +161,7 @@ def run(
             if OURS in strategies:
                 budgets = _budgets(equal, mine, setting.budget)
                 others = {key: b for key, b in budgets.items() if b != setting.budget}
-                again = measure(others, words=f"{setting.name}, equal seconds")
+                again = measure(others, text=f"{setting.name}, equal seconds")
                 _keep(results, setting, mine, SECONDS, equal | again, budgets)
             yield setting
 

@@ -62,7 +62,7 @@ def record(
     name: str,
     path: Path,
     extent: Extent,
-    tell: Tell = lambda share, words: None,
+    tell: Tell = lambda share, text: None,
     fresh: bool = False,
 ) -> Table:
     """Record the table of a workload, or what is missing of it.
@@ -92,8 +92,8 @@ def record(
             if "part" not in message:
                 write(table.table(), path)
             done = len(table.processes) + message.get("part", 0.0)
-            words = f"{name}: {len(table.processes)} rounds of {extent.rounds}"
-            tell(min(1.0, done / extent.rounds), f"{words}, process {process + 1}")
+            text = f"{name}: {len(table.processes)} rounds of {extent.rounds}"
+            tell(min(1.0, done / extent.rounds), f"{text}, process {process + 1}")
         if process not in table.processes:
             raise RecordError(f"{name}: a process measured no round")
         process += 1
@@ -147,8 +147,8 @@ class _Growing:
         if "load" in message:
             self._loads.append(message["load"])
         if "seconds" in message:
-            for at, words in message["failures"].items():
-                self._failures[self.space.points[int(at)]] = words
+            for at, reason in message["failures"].items():
+                self._failures[self.space.points[int(at)]] = reason
             self._rounds.append(np.array(message["seconds"], dtype=np.float64))
             self._spent.append(np.array(message["spent"], dtype=np.float64))
             self.processes.append(process)

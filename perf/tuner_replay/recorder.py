@@ -35,7 +35,7 @@ class Request:
     name : str
         Name of the workload.
     process : int
-        Number of the process, which is the seed of inputs and turns.
+        Number of the process, which is the seed of inputs and rng.
     rounds : int
     seconds : float or None
         A round that would not end within this time is not begun; the first round always is.
@@ -61,7 +61,7 @@ def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
     begin = time.monotonic()
     _, spec, space, _ = problem(request.name)
     source = Live(space, spec, request.process)
-    turns = random.Random(request.process)
+    rng = random.Random(request.process)
     source.warm_up()
     monitor = SystemMonitor()
     each = 0.0
@@ -69,28 +69,28 @@ def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
         now = time.monotonic()
         if number and request.seconds is not None and now + each > begin + request.seconds:
             break
-        tell(_round(space, source, turns, tell))
+        tell(_round(space, source, rng, tell))
         each = time.monotonic() - now
     tell({"load": asdict(monitor.load())})
 
 
 def _round(
-    space: Space, source: Live, turns: random.Random, tell: Callable[[dict[str, Any]], None]
+    space: Space, source: Live, rng: random.Random, tell: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
     """One block of every point, in random order."""
     seconds: list[float | None] = [None] * len(space)
     spent, failures = [0.0] * len(space), {}
-    told = time.monotonic()
+    reported = time.monotonic()
     source.start_repetition()
-    for done, at in enumerate(turns.sample(range(len(space)), len(space))):
+    for done, at in enumerate(rng.sample(range(len(space)), len(space))):
         before = source.spent_seconds
         try:
             seconds[at] = source.sample(space.points[at])
         except TrialError as error:
             failures[at] = str(error)
         spent[at] = source.spent_seconds - before
-        if time.monotonic() > told + _TELL_SECONDS:
-            told = time.monotonic()
+        if time.monotonic() > reported + _TELL_SECONDS:
+            reported = time.monotonic()
             tell({"part": done / len(space)})
     return {"seconds": seconds, "spent": spent, "failures": failures}
 
@@ -99,7 +99,8 @@ def child(request_json: str) -> None:
     """Answer one request on standard output."""
     try:
         measure(
-            Request(**json.loads(request_json)), lambda told: print(json.dumps(told), flush=True)
+            Request(**json.loads(request_json)),
+            lambda found: print(json.dumps(found), flush=True),
         )
     except KeyboardInterrupt:
         sys.exit(130)

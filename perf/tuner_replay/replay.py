@@ -41,7 +41,7 @@ class Replay:
 
     def __init__(self, table: Table, seed: int) -> None:
         self.spent_seconds = 0.0
-        self._table, self._place = table, table.space.index
+        self._table, self._index = table, table.space.index
         self._rounds, self._costs = _plain(table)
         self._draw = random.Random(seed)
         self.start_repetition()
@@ -58,7 +58,7 @@ class Replay:
         TrialError
             The point failed when it was recorded.
         """
-        at = self._place(point)
+        at = self._index(point)
         seconds = self._round[at]
         if math.isnan(seconds):
             raise TrialError(self._table.failures[point])
@@ -68,7 +68,7 @@ class Replay:
 
 @functools.lru_cache(maxsize=64)
 def _plain(table: Table) -> tuple[list[list[float]], list[float]]:
-    """Seconds by round and place, and a block's cost by place: lists are quicker to look up."""
+    """Seconds by round and index, and a block's cost by index: lists are quicker to look up."""
     return table.seconds.T.tolist(), table.block_seconds.tolist()
 
 
@@ -120,7 +120,7 @@ class Replayed:
     Attributes
     ----------
     winner : int
-        The winner's place in the space.
+        The winner's index in the space.
     regret : float
         The winner's true time over the least true time, less 1.
     evaluations : float
@@ -156,12 +156,12 @@ def replay(
         Evaluations.
     seed : int
         Seed of the strategy, of the recorded rounds that are drawn, and of the order of turns:
-        searches of one table with the same seed meet the same luck of the machine.
+        searches of one table with the same seed get the same rounds.
     known : sequence of Point
         Winners remembered from other problems.
     """
-    luck = zlib.crc32(f"{table.name} {seed}".encode())
-    source = Replay(table, luck)
+    drawn = zlib.crc32(f"{table.name} {seed}".encode())
+    source = Replay(table, drawn)
     strategy = make(table.space, budget, seed, [table.control, *known], BLOCKS)
     watched = Watched(strategy, source, table.control)
     found = search(
@@ -169,11 +169,11 @@ def replay(
         source,
         watched,
         table.control,
-        rng=np.random.default_rng(luck),
+        rng=np.random.default_rng(drawn),
         remembered=known,
     )
-    place = table.space.index
-    winner = place(found.winner)
+    index = table.space.index
+    winner = index(found.winner)
     return Replayed(
         winner=winner,
         regret=float(table.regrets[winner]),
@@ -181,18 +181,18 @@ def replay(
         explored_seconds=watched.explored_seconds,
         kernel_seconds=found.kernel_seconds,
         optimiser_seconds=found.optimiser_seconds,
-        course=_course(watched.leaders, budget, place(table.control), place),
+        course=_course(watched.leaders, budget, index(table.control), index),
     )
 
 
 def _course(
-    leaders: Sequence[tuple[float, Point]], budget: int, start: int, place: Callable[[Point], int]
+    leaders: Sequence[tuple[float, Point]], budget: int, start: int, index: Callable[[Point], int]
 ) -> tuple[int, ...]:
     """Place of the leader after 1, 2, ... evaluations; `start` before the first."""
     course, at, here = [], 0, start
     for count in range(1, budget + 1):
         while at < len(leaders) and leaders[at][0] <= count + 1e-9:
-            here = place(leaders[at][1])
+            here = index(leaders[at][1])
             at += 1
         course.append(here)
     return tuple(course)

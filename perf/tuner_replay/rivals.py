@@ -1,4 +1,4 @@
-"""Other tuners in place of ours: adaptors from their ask and tell to a `Strategy`.
+"""Other tuners in index of ours: adaptors from their ask and tell to a `Strategy`.
 
 The ``shipped`` ones keep their library's own settings.  The others are set up as by a user who
 knows that evaluations are few: the default goes first, and populations can breed within the
@@ -29,19 +29,19 @@ __all__ = ["RIVALS", "Adaptor", "Rival", "maker", "meant", "missing"]
 _FAILED = 10.0  # log ratio that stands for a failure, for a library that knows none
 
 
-def meant(space: Space, place: Point) -> Point:
+def meant(space: Space, index: Point) -> Point:
     """The point that is meant by one index for each gene.
 
     In the space, a field that an implementation does not have is held at one value, and so is a
     field whose values all do the same.  Gene by gene, from the first on, the points are kept
     that agree, or those that are closest if none agrees.
     """
-    if place in space:
-        return place
+    if index in space:
+        return index
     left = space.grid
     for at, gene in enumerate(space.genes):
         column = left[:, at]
-        away = np.abs(column - place[at]) if gene.ordered else (column != place[at]).astype(int)
+        away = np.abs(column - index[at]) if gene.ordered else (column != index[at]).astype(int)
         left = left[away == away.min()]
     return tuple(left[0].tolist())
 
@@ -82,8 +82,8 @@ class Adaptor:
             if (proposed := self._propose()) is None:
                 break
             self._left -= 1
-            proposal, place = proposed
-            self._pending.setdefault(meant(self._space, place), []).append(proposal)
+            proposal, index = proposed
+            self._pending.setdefault(meant(self._space, index), []).append(proposal)
         return [Trial(point, self._blocks * len(all_)) for point, all_ in self._pending.items()]
 
     def tell(self, point: Point, score: float | None) -> None:
@@ -118,13 +118,13 @@ def _optuna(
 
         def propose() -> tuple[Any, Point]:
             trial = study.ask()
-            place = tuple(
+            index = tuple(
                 trial.suggest_int(gene.name, 0, len(gene.values) - 1)
                 if gene.ordered
                 else trial.suggest_categorical(gene.name, range(len(gene.values)))
                 for gene in space.genes
             )
-            return trial, place
+            return trial, index
 
         def report(trial: Any, score: float | None) -> None:
             state = optuna.trial.TrialState.FAIL if score is None else None

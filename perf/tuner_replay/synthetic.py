@@ -40,7 +40,7 @@ def space() -> Space:
 
 
 def flat(at: Array, rng: np.random.Generator) -> Array:
-    """All points within half a per cent: nothing can be won, but luck can look like a win."""
+    """All points within half a per cent: nothing can be won, but seed can look like a win."""
     return np.log(rng.uniform(1.0, 1.005, len(at)))
 
 

@@ -188,10 +188,10 @@ def _result(table: Table, at: int, point: Point) -> str:
     }
     if fault is not None:
         line["failure"] = fault
-    words = json.dumps(line, separators=(",", ":"))
+    text = json.dumps(line, separators=(",", ":"))
     runtimes = "" if fault is not None else ",".join(map(_short, table.seconds[at].tolist()))
     block = _short(0.0 if fault is not None else float(table.block_seconds[at]))
-    return f'{words[:-1]},"times":{{"benchmark":{block},"runtimes":[{runtimes}]}}}}'
+    return f'{text[:-1]},"times":{{"benchmark":{block},"runtimes":[{runtimes}]}}}}'
 
 
 def _short(seconds: float) -> str:
