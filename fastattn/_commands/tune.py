@@ -79,7 +79,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
         check_plot(options.plot)
     for option, path in (("--json", options.json), ("--plot", options.plot)):
         if path is not None and not path.parent.is_dir():
-            raise _unwritable(option, path, f"make the folder {path.parent}")
+            raise _unwritable(option, repr(str(path)), f"make the folder {path.parent}")
     results: list[TuningResult] = []
     for text, axes in zip(options.shape, problems, strict=True):
         progress(f"{text}: preparing")
@@ -105,7 +105,8 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
             try:
                 draw(results, options.plot)
             except OSError as error:
-                raise _unwritable("--plot", options.plot, str(error.strerror)) from error
+                received = f"{options.plot}: {error.strerror}"
+                raise _unwritable("--plot", received, "name another file") from error
         if result.interrupted:
             raise KeyboardInterrupt
 
@@ -125,10 +126,8 @@ def _reporter(title: str, progress: Callable[[str], None]) -> Callable[[Event], 
     return report
 
 
-def _unwritable(option: str, path: Path, remedy: str) -> ArgumentError:
-    return ArgumentError(
-        format_error(option, repr(str(path)), "a file that can be written", remedy)
-    )
+def _unwritable(option: str, received: str, fix: str) -> ArgumentError:
+    return ArgumentError(format_error(option, received, "a file that can be written", fix))
 
 
 def _spaces(options: argparse.Namespace) -> str:

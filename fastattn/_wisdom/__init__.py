@@ -139,9 +139,9 @@ def remember(
         raise ConfigError(
             format_error(
                 "config",
-                f"{config} of {impl} for {describe(spec)}",
+                f"{config} of {impl} for {describe(spec)}: {reason}",
                 "a winner that can be looked up here again",
-                reason,
+                "tune this problem on this machine",
             )
         )
     return Path(store.write(entry))

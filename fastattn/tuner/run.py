@@ -132,7 +132,12 @@ def tune(
         )
     except TrialError as error:
         raise UnavailableError(
-            format_error("impl", repr(impl), "one whose default can be measured", str(error))
+            format_error(
+                "impl",
+                f"{impl!r}, of which the default fails: {error}",
+                "one whose default can be measured",
+                "choose another implementation",
+            )
         ) from error
     system = monitor.load()
     reasons = _reasons(found, system, space, remember)
@@ -194,7 +199,12 @@ def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
     if impl == "auto":
         impls = None
     elif (reason := load(impl).missing()) is not None:
-        raise UnavailableError(format_error("impl", repr(impl), "one that can run here", reason))
+        received = f"{impl!r}, which cannot run here: {reason}"
+        raise UnavailableError(
+            format_error(
+                "impl", received, "one that can", "see `fastattn info`, or write impl='auto'"
+            )
+        )
     else:
         impls = [impl]
     if name == "kernel":
