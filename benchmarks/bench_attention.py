@@ -2,11 +2,54 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from typing import Any
+
 from benchmarks import common, sampling
 from benchmarks.common import Case, Profile
-from benchmarks.compared import Cells, Compared
 
 PROFILE = common.profile()
+
+
+class Compared(ABC):
+    """Five tracks that share one measurement; abstract, so it is not itself a benchmark.
+
+    A subclass defines `params`, of which the last but one is the implementation, and a
+    `setup_cache` of its own: asv identifies a `setup_cache` by the line where it is defined, so
+    subclasses would share an inherited one.
+    """
+
+    param_names: tuple[str, ...]
+    params: tuple[tuple[Any, ...], ...]
+
+    @abstractmethod
+    def setup_cache(self) -> sampling.Cells:
+        """Measure every case; keys are ((case, dtype), impl)."""
+
+    @common.benchmark(version="1", unit="seconds")
+    def track_time(self, cells: sampling.Cells, case: Any, impl: str, dtype: str) -> Any:
+        """Median seconds of one call."""
+        return sampling.track(cells[(case, dtype), impl], "time")
+
+    @common.benchmark(version="1", unit="times NumPy's speed")
+    def track_speedup(self, cells: sampling.Cells, case: Any, impl: str, dtype: str) -> Any:
+        """NumPy's time over this implementation's, in turns of one process; more is better."""
+        return sampling.track(cells[(case, dtype), impl], "speedup")
+
+    @common.benchmark(version="1", unit="times NumPy's time")
+    def track_time_over_numpy(self, cells: sampling.Cells, case: Any, impl: str, dtype: str) -> Any:
+        """Inverse of the speed-up: more is worse, and asv looks for regressions here."""
+        return sampling.track(cells[(case, dtype), impl], "time_over_numpy")
+
+    @common.benchmark(version="1", unit="of the mean")
+    def track_variation(self, cells: sampling.Cells, case: Any, impl: str, dtype: str) -> Any:
+        """Coefficient of variation of the time within a process."""
+        return sampling.track(cells[(case, dtype), impl], "variation")
+
+    @common.benchmark(version="1", unit="times the naive error")
+    def track_error(self, cells: sampling.Cells, case: Any, impl: str, dtype: str) -> Any:
+        """Maximum error against a wider type, over that of the plain three steps."""
+        return sampling.track(cells[(case, dtype), impl], "error")
 
 
 class DimGrid(Compared):
@@ -25,7 +68,7 @@ class DimGrid(Compared):
         }
 
     @common.benchmark(version="1", timeout=3600)
-    def setup_cache(self) -> Cells:
+    def setup_cache(self) -> sampling.Cells:
         """Measure the grid."""
         return sampling.measure(self.cases(PROFILE), common.IMPLS, PROFILE)
 
@@ -46,6 +89,6 @@ class Workloads(Compared):
         }
 
     @common.benchmark(version="1", timeout=3600)
-    def setup_cache(self) -> Cells:
+    def setup_cache(self) -> sampling.Cells:
         """Measure the workloads."""
         return sampling.measure(self.cases(PROFILE), common.IMPLS, PROFILE)

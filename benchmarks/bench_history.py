@@ -10,7 +10,6 @@ from benchmarks.common import Case, Profile
 PROFILE = common.profile()
 IMPLS = ("cython",)  # append only: a value is part of a result's name
 VERSION = "3"  # of the ratios
-Cells = dict[tuple[Any, str], sampling.Cell]
 
 
 class Ratios:
@@ -25,11 +24,11 @@ class Ratios:
         return {name: common.HISTORY[name] for name in profile.history}
 
     @common.benchmark(version="1", timeout=3600)
-    def setup_cache(self) -> Cells:
+    def setup_cache(self) -> sampling.Cells:
         """Measure in turns with the control."""
         return controls.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
     @common.benchmark(version=VERSION, unit="times NumPy's time for like work")
-    def track_time_over_control(self, cells: Cells, regime: str, impl: str) -> Any:
+    def track_time_over_control(self, cells: sampling.Cells, regime: str, impl: str) -> Any:
         """Least time over the least time of like work by NumPy: median over the processes."""
         return sampling.track(cells[regime, impl], "time_over_control")

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
-import re
 from pathlib import Path
 
-from benchmarks import common, oracle
+from benchmarks import common, conditions, oracle
 
 PROFILE = common.profile()
 
@@ -68,9 +67,12 @@ class Workloads:
         call = common.bind(case, impl)
         gc.collect()
         _reset_peak()
-        before = _status_bytes("VmRSS")
+        before = conditions.status("VmRSS")
         result = call()
-        extra = _status_bytes("VmHWM") - before - result.nbytes
+        peak = conditions.status("VmHWM")
+        assert before is not None
+        assert peak is not None
+        extra = 1024 * (peak - before) - result.nbytes
         oracle.relative_error(case, *common.inputs(case), result)
         return float(max(0, extra))
 
@@ -82,9 +84,3 @@ def _reset_peak() -> bool:
     except OSError:
         return False
     return True
-
-
-def _status_bytes(name: str) -> int:
-    match = re.search(rf"^{name}:\s*(\d+) kB$", Path("/proc/self/status").read_text(), re.MULTILINE)
-    assert match is not None
-    return int(match[1]) * 1024

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import random
 import statistics
-import subprocess
 import sys
 import tempfile
 from typing import Any
 
 from benchmarks import common, sampling
+from benchmarks.child import last_line
 
 PROFILE = common.profile()
 Samples = dict[str, list[float]]
@@ -33,20 +33,8 @@ print(time.perf_counter() - start)
 
 
 def run_seconds(code: str, **environment: str) -> float:
-    """Run code in a fresh interpreter and return the number that it prints.
-
-    Raises
-    ------
-    RuntimeError
-        The interpreter failed; the message has the end of what it said.
-    """
-    command = [sys.executable, "-P", "-c", code]
-    done = subprocess.run(
-        command, env=os.environ | environment, capture_output=True, text=True, check=False
-    )
-    if done.returncode != 0:
-        raise RuntimeError(f"process ended with {done.returncode}\n{done.stderr[-2000:]}")
-    return float(done.stdout)
+    """Run code in a fresh interpreter, and return the number that it prints."""
+    return float(last_line([sys.executable, "-P", "-c", code], os.environ | environment))
 
 
 class Call:
@@ -61,12 +49,12 @@ class Call:
         return {"smallest call": common.SMALLEST}
 
     @common.benchmark(version="1", timeout=600)
-    def setup_cache(self) -> dict[tuple[Any, str], sampling.Cell]:
+    def setup_cache(self) -> sampling.Cells:
         """Measure in turns."""
         return sampling.measure(self.cases(PROFILE), common.IMPLS, PROFILE)
 
     @common.benchmark(version="1", unit="seconds")
-    def track_time(self, cells: dict[tuple[Any, str], sampling.Cell], impl: str) -> Any:
+    def track_time(self, cells: sampling.Cells, impl: str) -> Any:
         """Median seconds of one call."""
         return sampling.track(cells["smallest call", impl], "time")
 

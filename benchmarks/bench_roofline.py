@@ -9,7 +9,6 @@ from benchmarks.common import Case, Profile
 
 PROFILE = common.profile()
 IMPLS = ("cython",)  # append only: a value is part of a result's name
-Cells = dict[tuple[Any, str], sampling.Cell]
 
 
 class Regimes:
@@ -24,20 +23,19 @@ class Regimes:
         return {name: common.REGIMES[name] for name in profile.regimes}
 
     @common.benchmark(version="1", timeout=3600)
-    def setup_cache(self) -> Cells:
+    def setup_cache(self) -> sampling.Cells:
         """Measure in turns with the probe."""
         return roofline.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
     @common.benchmark(version="1", unit="times the peak's time")
-    def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:
+    def track_time_over_peak(self, cells: sampling.Cells, regime: str, impl: str) -> Any:
         """Inverse of the fraction of peak."""
         return sampling.track(cells[regime, impl], "time_over_peak")
 
 
-class Masked:
-    """Calls that hide most keys."""
+class Masked(Regimes):
+    """Calls that mask most keys; only the visible ones count as work."""
 
-    param_names = ("regime", "impl")
     params = (PROFILE.masked, IMPLS)
 
     @staticmethod
@@ -46,16 +44,11 @@ class Masked:
         return {name: common.MASKED[name] for name in profile.masked}
 
     @common.benchmark(version="1", timeout=3600)
-    def setup_cache(self) -> Cells:
+    def setup_cache(self) -> sampling.Cells:
         """Measure in turns with the probe and with the same call without a mask."""
         return roofline.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
-    @common.benchmark(version="1", unit="times the peak's time")
-    def track_time_over_peak(self, cells: Cells, regime: str, impl: str) -> Any:
-        """Inverse of the fraction of peak; only the keys that are seen count as work."""
-        return sampling.track(cells[regime, impl], "time_over_peak")
-
     @common.benchmark(version="1", unit="times the unmasked time")
-    def track_time_over_unmasked(self, cells: Cells, regime: str, impl: str) -> Any:
+    def track_time_over_unmasked(self, cells: sampling.Cells, regime: str, impl: str) -> Any:
         """Time over that of the same call when every key is seen."""
         return sampling.track(cells[regime, impl], "time_over_unmasked")

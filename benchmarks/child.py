@@ -11,7 +11,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -47,17 +47,24 @@ def ask(
     timeout_seconds: float,
     more: Mapping[str, str] | None = None,
 ) -> Any:
-    """What ``module.child`` prints last, as JSON; `more` is added to the environment.
+    """What ``module.child`` prints last, as JSON; `more` is added to the environment."""
+    return json.loads(last_line(command(module, request), environment(more), timeout_seconds))
+
+
+def last_line(
+    command: Sequence[str], environment: Mapping[str, str], timeout_seconds: float | None = None
+) -> str:
+    """Run a command, and return the last line that it prints.
 
     Raises
     ------
     RuntimeError
-        The process failed, or took too long.
+        It failed, or took too long; the message has the end of what it said.
     """
     try:
         done = subprocess.run(
-            command(module, request),
-            env=environment(more),
+            command,
+            env=environment,
             capture_output=True,
             text=True,
             timeout=timeout_seconds,
@@ -67,4 +74,4 @@ def ask(
         raise RuntimeError(f"no result in {timeout_seconds:g} s") from None
     if done.returncode != 0:
         raise RuntimeError(f"process ended with {done.returncode}\n{done.stderr[-2000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
+    return done.stdout.splitlines()[-1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Hashable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeVar
@@ -58,11 +58,11 @@ class Case:
 
     def of(self, dtype: str) -> Case:
         """The same problem in another data type."""
-        return Case(**{**asdict(self), "dtype": dtype})
+        return replace(self, dtype=dtype)
 
     def without_masks(self) -> Case:
         """The same problem, every key seen."""
-        return Case(**{**asdict(self), "causal": False, "window": None, "blocks": 1})
+        return replace(self, causal=False, window=None, blocks=1)
 
     def seen(self, rows: Any) -> Any:
         """Keys that the queries `rows` see, as booleans (rows, Lk); None if they see all."""
@@ -228,25 +228,19 @@ PROFILES = {
         history_rounds=12,
         tuned=DIMS[:5],
     ),
-    "full": Profile(
-        dims=DIMS,
-        dtypes=DTYPES,
-        workloads=_ALL,
-        workload_dtypes=DTYPES,
-        memory=(*_ALL, *LONG),
-        rounds=9,
-        repetitions=30,
-        block_seconds=0.002,
-        budget_seconds=6.0,
-        imports=45,
-        compiled=DTYPES,
-        regimes=tuple(REGIMES),
-        masked=tuple(MASKED),
-        history=tuple(HISTORY),
-        history_rounds=12,
-        tuned=DIMS,
-    ),
 }
+PROFILES["full"] = replace(
+    PROFILES["standard"],
+    workloads=_ALL,
+    workload_dtypes=DTYPES,
+    memory=(*_ALL, *LONG),
+    rounds=9,
+    repetitions=30,
+    budget_seconds=6.0,
+    imports=45,
+    compiled=DTYPES,
+    tuned=DIMS,
+)
 
 
 def profile() -> Profile:

@@ -50,7 +50,7 @@ def cpus() -> list[int]:
 
 
 def facts() -> dict[str, Any]:
-    """Interpreter, libraries, thread pools and CPUs of this process."""
+    """Interpreter, libraries, threads and CPUs of this process."""
     import numpy as np
 
     return {
@@ -63,25 +63,14 @@ def facts() -> dict[str, Any]:
             **{name: os.environ.get(name) for name in VARIABLES},
             **{name: os.environ[name] for name in FORCING if name in os.environ},
         },
-        "threads": _own_threads(),
-        "pools": pools(),
+        "threads": status("Threads"),
     }
 
 
-def pools() -> list[dict[str, Any]] | None:
-    """Thread pools of the loaded libraries; None if threadpoolctl is not installed."""
-    try:
-        from threadpoolctl import threadpool_info
-    except ImportError:
-        return None
-    names = ("internal_api", "num_threads", "version")
-    return [{name: pool.get(name) for name in names} for pool in threadpool_info()]
-
-
-def _own_threads() -> int | None:
-    """Number of threads that this process has now, OpenMP's and BLAS's included."""
+def status(name: str) -> int | None:
+    """A number that the system gives of this process: its threads, its memory in KiB."""
     lines = (read_text("/proc/self/status") or "").splitlines()
-    return next((int(s.split()[1]) for s in lines if s.startswith("Threads:")), None)
+    return next((int(s.split()[1]) for s in lines if s.startswith(f"{name}:")), None)
 
 
 def steal_ticks(numbers: list[int], stat: str = "/proc/stat") -> int:

@@ -73,6 +73,9 @@ class Cell:
     failed: str | None = None
 
 
+Cells = dict[tuple[Any, str], Cell]  # by the key of a case, and implementation
+
+
 def balanced_orders(names: Sequence[str], rng: random.Random) -> Iterator[list[str]]:
     """Endless random orders of takers: in each ``len(names)``, every name has every place once."""
     while True:
@@ -187,16 +190,23 @@ def measure(
     profile: Profile,
     module: str = "benchmarks.sampling",
     threads: int = common.THREADS,
-) -> dict[tuple[Any, str], Cell]:
+) -> Cells:
     """Measure every case in every implementation; keys are (key of the case, impl).
 
     The function `child` of `module` answers for a round.
     """
     cells = {(key, impl): Cell() for key in cases for impl in impls}
+    shared = {"impls": impls, "profile": asdict(profile), "threads": threads}
     for number in range(profile.rounds):
         for key, case in cases.items():
-            common.progress(f"round {number + 1} of {profile.rounds}: {_label(key)}")
-            answer = _round(case, impls, profile, number, module, threads, _label(key))
+            label = ", ".join(map(str, key if isinstance(key, tuple) else (key,)))
+            common.progress(f"round {number + 1} of {profile.rounds}: {label}")
+            request = {"case": asdict(case), "seed": number} | shared
+            names = {conditions.CASE_VARIABLE: label}
+            try:
+                answer = ask(module, request, ROUND_TIMEOUT_SECONDS, names)
+            except RuntimeError as error:
+                answer = {impl: {"failed": str(error)} for impl in impls}
             for impl, values in answer.items():
                 _add(cells[key, impl], values)
     return cells
@@ -223,10 +233,6 @@ def track(cell: Cell, quantity: str) -> float | dict[str, Any]:
     return {"samples": samples, "number": 1}
 
 
-def _label(key: Any) -> str:
-    return ", ".join(map(str, key if isinstance(key, tuple) else (key,)))
-
-
 def _add(cell: Cell, values: dict[str, Any]) -> None:
     for name, value in values.items():
         if name in ("skipped", "failed"):
@@ -235,34 +241,8 @@ def _add(cell: Cell, values: dict[str, Any]) -> None:
             getattr(cell, name).append(value)
 
 
-def _round(
-    case: Case,
-    impls: Sequence[str],
-    profile: Profile,
-    seed: int,
-    module: str,
-    threads: int,
-    label: str,
-) -> dict[str, dict[str, Any]]:
-    """One round of one case in a fresh process."""
-    request = {
-        "case": asdict(case),
-        "impls": impls,
-        "profile": asdict(profile),
-        "seed": seed,
-        "threads": threads,
-    }
-    try:
-        answer: dict[str, dict[str, Any]] = ask(
-            module, request, ROUND_TIMEOUT_SECONDS, {conditions.CASE_VARIABLE: label}
-        )
-    except RuntimeError as error:
-        return {impl: {"failed": str(error)} for impl in impls}
-    return answer
-
-
 def child(request_json: str) -> None:
-    """Answer one request of `_round` on standard output."""
+    """Answer one request of `measure` on standard output."""
     request = json.loads(request_json)
     case, profile = Case(**request["case"]), Profile(**request["profile"])
     calls, answer = checked(case, request["impls"], request["threads"])

@@ -18,6 +18,7 @@ pytest.importorskip("asv", reason="the extra [bench] is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent
 from benchmarks import bench_memory, bench_overhead, common  # noqa: E402
+from benchmarks import conditions as conditions_  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
 from perf import conditions, report, run  # noqa: E402
 
@@ -190,7 +191,7 @@ def test_one_broken_implementation_does_not_stop_the_others(
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="the peak is reset through /proc")
 def test_a_peak_is_seen_after_it_is_gone() -> None:
     assert bench_memory._reset_peak()
-    before = bench_memory._status_bytes("VmRSS")
+    before = conditions_.status("VmRSS")
     array = np.ones(32 << 20, np.uint8)
     del array
-    assert bench_memory._status_bytes("VmHWM") - before >= 24 << 20
+    assert conditions_.status("VmHWM") - before >= 24 << 10

@@ -40,16 +40,6 @@ def test_what_forces_a_librarys_kernels_is_said(monkeypatch: pytest.MonkeyPatch)
     assert "OPENBLAS_CORETYPE=Haswell" in words
 
 
-def test_thread_pools_where_they_can_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = type(sys)("threadpoolctl")
-    info = [{"internal_api": "openblas", "num_threads": 1, "version": "0.3", "filepath": "/x"}]
-    module.threadpool_info = lambda: info
-    monkeypatch.setitem(sys.modules, "threadpoolctl", module)
-    assert measured.pools() == [{"internal_api": "openblas", "num_threads": 1, "version": "0.3"}]
-    monkeypatch.setitem(sys.modules, "threadpoolctl", None)
-    assert measured.pools() is None
-
-
 def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
     stat = tmp_path / "stat"
     stat.write_text(

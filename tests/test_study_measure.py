@@ -204,8 +204,10 @@ def test_two_runs_are_compared(
 
 
 @pytest.mark.slow
-def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Search, rounds, roofline and pages, of as little as possible."""
+def test_a_whole_run(
+    tmp_path: Path, rendered: list[Record], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Search, rounds, roofline and threading, of as little as possible."""
     tiny = replace(SMALL, dims=(16,), rounds=1, seconds=0.05, regimes=("small",), cells=())
     monkeypatch.setattr(measure, "QUICK", tiny)
     monkeypatch.setattr(os, "environ", dict(os.environ))
@@ -214,7 +216,8 @@ def test_a_whole_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(record.tunings["16"]["config"]) >= {"block_k", "threads"}
     assert record.dims() == [16]
     assert len(record.roofline["small"]["time_over_peak"]) == 1
-    assert "<h1" in (tmp_path / "index.html").read_text()
+    assert {one["load"] for one in record.sharing.get("ratios", [])} <= {"idle", "contended"}
+    assert len(rendered) == 1
 
 
 def test_a_drawing_may_be_stopped(
