@@ -252,9 +252,10 @@ private:
     // `stride` values apart.
     static StridedRows read(const RowSource& source, Interval some, int64_t column,
                             int64_t columns, T* copy, int64_t stride) {
-        if constexpr (!kConverts) return rows_from(source, some.begin, column);
+        const StridedRows rows = rows_from(source, some.begin, column);
+        if constexpr (!kConverts) return rows;
         for (int64_t i = 0; i < some.count(); ++i)
-            read_row<Simd, S>(source, some.begin + i, column, columns, copy + i * stride);
+            read_row<Simd, S>(rows.row(i), source.column, columns, copy + i * stride);
         return {reinterpret_cast<const char*>(copy), stride * static_cast<int64_t>(sizeof(T))};
     }
 
