@@ -55,13 +55,13 @@ struct Task {
     const double* sinks;  // one for each head of the group, or nullptr
     DType mask_type;
     int64_t group;
-    int64_t key_begin;  // first key that the rows may see
+    int64_t key_begin;  // first key that may be visible to the rows
     int64_t key_end;    // one past the last of them
     int64_t dim;
     int64_t dim_v;
     double scale;
     double softcap;  // 0: none
-    // Query i sees keys j with i + offset - left <= j <= i + offset + right.
+    // Key j is visible to query i if i + offset - left <= j <= i + offset + right.
     int64_t offset;
     int64_t left;
     int64_t right;
@@ -109,9 +109,9 @@ struct Kernel {
 // Loops that measure the machine's limits (kernel/probes.hpp).
 inline constexpr int64_t kProbeStep = 4096;
 struct Probes {
-    int64_t (*fma32)(int64_t rounds);                      // flops done; < 0: a wrong sum
+    int64_t (*fma32)(int64_t rounds);  // flops done; < 0: a wrong sum
     int64_t (*fma64)(int64_t rounds);
-    int64_t (*read)(const void* from, int64_t bytes);      // bytes: a multiple of kProbeStep
+    int64_t (*read)(const void* from, int64_t bytes);  // bytes: a multiple of kProbeStep
 };
 
 // CPU features, as bits; names and detection in cpu.cpp.

@@ -20,8 +20,9 @@ struct Name {
 };
 
 constexpr Name kNames[] = {
-    {kFma, "fma"},           {kF16c, "f16c"},         {kAvx2, "avx2"},         {kAvx512f, "avx512f"},
-    {kAvx512bw, "avx512bw"}, {kAvx512dq, "avx512dq"}, {kAvx512vl, "avx512vl"},
+    {kFma, "fma"},           {kF16c, "f16c"},         {kAvx2, "avx2"},
+    {kAvx512f, "avx512f"},   {kAvx512bw, "avx512bw"}, {kAvx512dq, "avx512dq"},
+    {kAvx512vl, "avx512vl"},
 };
 
 #if defined(__x86_64__)

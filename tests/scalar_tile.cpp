@@ -33,10 +33,14 @@ public:
         int64_t features;
 
         Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
-            : q(arena.region<T>(rows * dim)), k(arena.region<T>(block_k * dim)),
-              v(arena.region<T>(block_k * dim_v)), o(arena.region<T>(rows * dim_v)),
-              s(arena.region<T>(block_k * panel_rows)), m(arena.region<T>(rows)),
-              l(arena.region<T>(rows)), features(dim_v) {}
+            : q(arena.region<T>(rows * dim)),
+              k(arena.region<T>(block_k * dim)),
+              v(arena.region<T>(block_k * dim_v)),
+              o(arena.region<T>(rows * dim_v)),
+              s(arena.region<T>(block_k * panel_rows)),
+              m(arena.region<T>(rows)),
+              l(arena.region<T>(rows)),
+              features(dim_v) {}
     };
 
     ScalarTile(const Task& task, const Regions& regions, int64_t rows) : task_(task), at_(regions) {
@@ -70,8 +74,8 @@ public:
             if (!panel.accumulate) {
                 char* from[ld];
                 addresses(task_, task_.q, first, real, ld, from);
-                pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim,
-                                   static_cast<T>(task_.scale), q, ld);
+                pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
+                                   q, ld);
                 for (int64_t i = 0; i < ld * task_.dim_v; ++i) results(first)[i] = 0;
             }
             for (int64_t j = keys.begin; j < keys.end; ++j)
@@ -197,7 +201,7 @@ void check(const KernelSet& set, DType type, double tolerance, const Features& f
     call.dim = dim, call.dim_v = dim_v, call.scale = 0.5, call.softcap = features.softcap;
     call.left = features.left, call.right = features.right;
     call.block_q = 19, call.block_k = 16, call.keys_per_split = features.keys_per_split;
-    call.threads = call.cpus = 2;
+    call.threads = {2, 2, Threading::kPool};
     expect(attention(call, set) == Status::kOk, features.name);
 
     for (int64_t h = 0; h < heads; ++h)

@@ -54,7 +54,7 @@ def test_blocks_of_keys(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
         spec = _spec(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
-        block_k, why = cython_._default_block_k(spec, keys_per_split, tile)
+        block_k, why = cython_.default_block_k(spec, keys_per_split, tile)
     weights = block_k * tile.rows * lookup(dtype).compute.itemsize
     l1_bytes = caches_bytes.get("L1d", 32 * KIB)
     assert why
@@ -76,7 +76,7 @@ def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) ->
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes={}))
         spec = _spec(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
-        assert cython_._default_block_k(spec, 1920, Tile(4, 16, 8, 128, 128))[0] == wanted
+        assert cython_.default_block_k(spec, 1920, Tile(4, 16, 8, 128, 128))[0] == wanted
 
 
 @given(
@@ -114,7 +114,7 @@ def test_blocks_of_rows(
         dim_v=dims[1],
     )
     vector, lanes = tile.lanes, tile.rows
-    block_q, why = cython_._default_block_q(spec, threads, tile)
+    block_q, why = cython_.default_block_q(spec, threads, tile)
     assert why
     assert block_q >= vector
     assert block_q % vector == 0
@@ -145,7 +145,7 @@ def test_few_blocks_of_rows_are_shared_out_evenly(
         dim=64,
         dim_v=64,
     )
-    block_q, _ = cython_._default_block_q(spec, threads, Tile(8, 16, 16, 128, 128))
+    block_q, _ = cython_.default_block_q(spec, threads, Tile(8, 16, 16, 128, 128))
     assert heads * -(-length_q // block_q) == wanted
 
 
@@ -154,4 +154,4 @@ def test_two_threads_share_a_head_that_no_tile_divides() -> None:
     spec = _spec(
         np.dtype("float32"), batch=1, heads_q=1, heads_kv=1, length_q=400, dim=400, dim_v=400
     )
-    assert cython_._default_block_q(spec, 2, Tile(16, 16, 64, 128, 128))[0] == 208
+    assert cython_.default_block_q(spec, 2, Tile(16, 16, 64, 128, 128))[0] == 208

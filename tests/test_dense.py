@@ -1,8 +1,8 @@
-"""The dense mask, whose tiles are classed before their scores are computed.
+"""The dense mask, whose tiles are classified before their scores are computed.
 
-A tile that no row sees is skipped, the hidden keys at the ends of another are cut off, and one
-that changes nothing is not read again.  None of that may show: what hides the same keys, by
-whatever means, gives the same bits.
+An empty tile is skipped, the masked keys at the ends of another are cut off, and one that changes
+nothing is not read again.  None of that may show: what masks the same keys, by whatever means,
+gives the same bits.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def _bits(native: Target, arrays: list[np.ndarray], **arguments: Any) -> np.ndar
 
 @st.composite
 def _tiles(draw: st.DrawFn, rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
-    """Booleans of `shape`, tile by tile all hidden, all seen, or neither."""
+    """Booleans of `shape`, tile by tile all masked, all visible, or neither."""
     rows = draw(st.sampled_from([1, 4, 16, 50]))
     columns = draw(st.sampled_from([1, 7, 32, 64, 100]))
     chosen = draw(st.sets(st.sampled_from(CLASSES), min_size=1), "classes")

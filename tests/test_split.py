@@ -1,7 +1,7 @@
-"""Keys in parts, each computed on its own, then merged.
+"""Splits of the keys, each computed on its own, then merged.
 
-Where a call has fewer than four blocks of rows for each thread its parts are spread over the
-threads; else one thread takes all parts of a block.  Neither may show.
+Where a call has fewer than four blocks of rows for each thread its splits are distributed over the
+threads; else one thread takes all splits of a block.  Neither may show.
 """
 
 from __future__ import annotations
@@ -62,10 +62,10 @@ def _arguments() -> dict[str, dict[str, Any]]:
 @dtypes
 @splits
 @pytest.mark.parametrize("rows", [3, 9])
-def test_parts_agree_with_the_oracle(
+def test_splits_agree_with_the_oracle(
     native: Target, dtype: np.dtype, keys_per_split: int, rows: int
 ) -> None:
-    """Result and log-sum-exp, also where parts see nothing, for both kernels."""
+    """Result and log-sum-exp, also where no key of a split is visible, for both kernels."""
     arrays = _arrays(dtype, rows=rows)
     tunables = {"keys_per_split": keys_per_split, "block_k": 8, "threads": 1}
     for arguments in _arguments().values():
@@ -78,8 +78,10 @@ def test_parts_agree_with_the_oracle(
 
 @dtypes
 @pytest.mark.parametrize("seen", ["kv_lengths", "window", "mask"])
-def test_parts_that_see_nothing_change_no_bit(native: Target, dtype: np.dtype, seen: str) -> None:
-    """Where all that is seen lies in one part, the bits are those of no parts at all."""
+def test_splits_without_visible_keys_change_no_bit(
+    native: Target, dtype: np.dtype, seen: str
+) -> None:
+    """Where all that is visible lies in one split, the bits are those of a single split."""
     shown = np.zeros((3, _KEYS), bool)
     shown[:, 17:23] = _rng().random((3, 6)) < 0.8
     arguments: dict[str, dict[str, Any]] = {
@@ -89,7 +91,7 @@ def test_parts_that_see_nothing_change_no_bit(native: Target, dtype: np.dtype, s
     }
     arrays = _arrays(dtype)
     for sinks in (None, np.array([0.5], np.float32)):
-        whole, parts = (
+        whole, split = (
             native.both(
                 *arrays,
                 tunables={"keys_per_split": keys_per_split, "block_k": 4, "threads": 1},
@@ -98,15 +100,15 @@ def test_parts_that_see_nothing_change_no_bit(native: Target, dtype: np.dtype, s
             )
             for keys_per_split in (_KEYS, 8)
         )
-        np.testing.assert_array_equal(parts[0], whole[0])
-        np.testing.assert_array_equal(parts[1], whole[1])
+        np.testing.assert_array_equal(split[0], whole[0])
+        np.testing.assert_array_equal(split[1], whole[1])
 
 
 @given(call=calls(smallest=1), keys_per_split=st.sampled_from([4, 16, 50, 128]), data=st.data())
-def test_who_computes_a_part_changes_nothing(
+def test_who_computes_a_split_changes_nothing(
     native: Target, call: Call, keys_per_split: int, data: st.DataObject
 ) -> None:
-    """One thread or several, parts spread or not, blocks of few rows or of many."""
+    """One thread or several, splits distributed or not, blocks of few rows or of many."""
     fixed = {
         "block_q": 16,
         "block_k": 16,
@@ -128,7 +130,7 @@ def test_who_computes_a_part_changes_nothing(
 def test_other_heads_and_entries_change_nothing(
     native: Target, dtype: np.dtype, threads: int
 ) -> None:
-    """A head computed alone, its parts spread, and in twenty entries of several heads."""
+    """A head computed alone, its splits distributed, and in twenty entries of several heads."""
     arrays = _arrays(dtype, heads=3)
     arguments = {"window": (20, None), "align": 25, "kv_lengths": 29}
     tunables = {"keys_per_split": 7, "block_k": 4, "block_q": 8, "threads": threads}
@@ -144,7 +146,7 @@ def test_other_heads_and_entries_change_nothing(
 
 @pytest.mark.parametrize("threads", [1, 3])
 @pytest.mark.parametrize("rows", [1, 9])
-def test_parts_are_added_in_the_order_of_their_keys(
+def test_splits_are_added_in_the_order_of_their_keys(
     native: Target, threads: int, rows: int
 ) -> None:
     """With weights of 1, large values cancel before the small one comes, and only so."""
@@ -155,8 +157,8 @@ def test_parts_are_added_in_the_order_of_their_keys(
 
 
 @pytest.mark.parametrize("peak", [0, 1, 2, 3])
-def test_a_part_may_outweigh_the_others(native: Target, peak: int) -> None:
-    """Scores that overflow every exponential, in one part or another."""
+def test_a_split_may_outweigh_the_others(native: Target, peak: int) -> None:
+    """Scores that overflow every exponential, in one split or another."""
     k = np.full((4, 1), -3e38, np.float32)
     k[peak] = 3e38
     v = np.arange(4, dtype=np.float32)[:, None]
@@ -169,9 +171,9 @@ def test_a_part_may_outweigh_the_others(native: Target, peak: int) -> None:
 def _keys_per_split(shapes: list[tuple[int, ...]], dtype: np.dtype, **tunables: int) -> int:
     arrays = [np.broadcast_to(np.zeros((), dtype), shape) for shape in shapes]
     config = fastattn.Config(**tunables)
-    settled = fastattn.explain(*arrays, impl="cython", config=config).config.keys_per_split
-    assert settled is not None
-    return settled
+    resolved = fastattn.explain(*arrays, impl="cython", config=config).config.keys_per_split
+    assert resolved is not None
+    return resolved
 
 
 @given(
@@ -193,7 +195,7 @@ def test_default_follows_rows_and_keys_alone(
     dtype: np.dtype,
     threads: int,
 ) -> None:
-    """So a head's bits do not change with the number of heads; few parts, none of few keys."""
+    """So a head's bits do not change with the number of heads; few splits, one of few keys."""
     dim, dim_v = dims
     keys = (length_k, dim), (length_k, dim_v)
     keys_per_split = _keys_per_split([(rows, dim), *keys], dtype)
@@ -201,13 +203,13 @@ def test_default_follows_rows_and_keys_alone(
     assert _keys_per_split(grouped, dtype, threads=threads) == keys_per_split
     queries = [(batch, heads, rows, dim), *((batch, heads, *x) for x in keys)]
     assert _keys_per_split(queries, dtype, threads=threads) == keys_per_split
-    parts = -(-length_k // keys_per_split)
-    assert parts <= -(-1024 // rows)
-    assert parts <= 1 or (keys_per_split >= 1024 and rows <= 64)
-    assert length_k <= 1024 or rows > 64 or parts > 1
+    count = -(-length_k // keys_per_split)
+    assert count <= -(-1024 // rows)
+    assert count <= 1 or (keys_per_split >= 1024 and rows <= 64)
+    assert length_k <= 1024 or rows > 64 or count > 1
 
 
-def test_default_parts_of_a_long_decoding_step(native: Target) -> None:
+def test_default_splits_of_a_long_decoding_step(native: Target) -> None:
     """The default splits it, and what it splits is right."""
     q, k, v = (_rng().standard_normal((n, 8)).astype(np.float32) for n in (2, 5000, 5000))
     assert fastattn.explain(q, k, v, impl="cython").config.keys_per_split == 1024

@@ -15,7 +15,10 @@ TILE = Path(__file__).parent / "scalar_tile.cpp"
 def test_a_tile_is_one_file_and_one_row(tmp_path: Path) -> None:
     """The sets that the file exports are dispatched by type and size, and compute attention."""
     (tmp_path / "isa_table.inc").write_text("FASTATTN_ISA(scalar)\nFASTATTN_ISA(other)\n")
-    sources = [TILE, *(SOURCES / f"{name}.cpp" for name in ("dispatch", "cpu", "driver", "pool"))]
+    sources = [
+        TILE,
+        *(SOURCES / f"{name}.cpp" for name in ("dispatch", "cpu", "driver", "pool", "threads")),
+    ]
     program = tmp_path / "scalar_tile"
     command = [*compiler(), *SETUP.COMMON_FLAGS, "-O1", "-pthread", f"-I{tmp_path}", f"-I{SOURCES}"]
     subprocess.run([*command, *sources, "-o", program], check=True)

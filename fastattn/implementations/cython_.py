@@ -1,6 +1,6 @@
 """Cython over C++: SIMD micro-kernels chosen at run time, threads, blocks that fit the caches.
 
-This module settles blocks, threads and the instruction set, and hands the problem to the
+This module resolves blocks, threads and the instruction set, and hands the problem to the
 binding.  The computation is in ``src_cpp``; its map is ``src_cpp/README.md``.
 """
 
@@ -25,8 +25,6 @@ SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles th
 TUNABLES = frozenset({"block_q", "block_k", "keys_per_split", "threads", "isa"})
 MASKS = frozenset({"dense", "causal", "window", "lengths"})
 
-_OPERATION = "forward"
-
 # One thread is asked for per this many multiply-adds: some microseconds of one core.  Helpers that
 # are looking out for work come in time even for so little; those that sleep come too late to help,
 # and waking them costs the call.
@@ -45,13 +43,13 @@ _BLOCK_Q_BYTES = 2 * 1024 * 1024
 # long as six.  Reading a block's keys and values takes as long as this many of its rows, and a
 # choice of fewer blocks than the usual one has to be better by this factor.
 _READING_ROWS = 4
-_LEVELLING = 1.05
+_BALANCE_GAIN = 1.05
 # Up to this many rows of a key head do not keep a thread busy by themselves, so their keys are
-# split: into parts of at least this many keys, and into so few that at most this many rows of
-# results are to be merged.
+# split: into splits of at least this many keys, and into so few that at most this many rows of
+# partial results are to be merged.
 _SPLIT_ROWS = 64
 _KEYS_PER_SPLIT_SMALLEST = 1024
-_PART_ROWS_MOST = 1024
+_PARTIAL_ROWS_MOST = 1024
 
 
 class Tile(NamedTuple):
@@ -89,7 +87,7 @@ def fingerprint() -> dict[str, str]:
 
 
 def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
-    """Settle instruction set, threads and blocks."""
+    """Resolve instruction set, threads and blocks."""
     reasons = {}
     isa, origin = config.isa, "Config.isa"
     if isa is None:
@@ -106,12 +104,12 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     keys_per_split = config.keys_per_split
     if keys_per_split is None:
         keys_per_split, reasons["keys_per_split"] = _default_keys_per_split(spec)
-    tile = _tile(isa, spec.dtype.code)
+    tile = _tile(isa, spec.operation, spec.dtype.code)
     block_k, block_q = config.block_k, config.block_q
     if block_k is None:
-        block_k, reasons["block_k"] = _default_block_k(spec, keys_per_split, tile)
+        block_k, reasons["block_k"] = default_block_k(spec, keys_per_split, tile)
     if block_q is None:
-        block_q, reasons["block_q"] = _default_block_q(spec, threads, tile)
+        block_q, reasons["block_q"] = default_block_q(spec, threads, tile)
     # Blocks end where the call ends: configurations that compute alike resolve alike.
     keys_per_split = min(keys_per_split, max(1, spec.length_k))
     block_q = min(block_q, max(1, spec.length_q * spec.group))
@@ -136,7 +134,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """Hand the binding what does not change from call to call."""
     from fastattn.implementations._native import Runner
 
-    assert config.isa  # settled by configure, as are the others
+    assert config.isa  # resolved by configure, as are the others
     assert config.block_q
     assert config.block_k
     assert config.keys_per_split
@@ -186,7 +184,7 @@ def _best_isa(spec: CallSpec) -> str:
     binding, _ = native()
     assert binding is not None
     index = binding.best_isa(
-        _OPERATION,
+        spec.operation,
         spec.dtype.code,
         spec.length_q * spec.group,
         spec.length_k,
@@ -201,7 +199,7 @@ def _best_isa(spec: CallSpec) -> str:
 def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:
     """Refuse an instruction set that cannot run here or has no kernel for the call."""
     check_runnable(isa, origin)
-    serving = machine().kernels[_OPERATION][spec.dtype.name]
+    serving = machine().kernels[spec.operation][spec.dtype.name]
     if isa not in serving:
         raise UnavailableError(
             format_error(
@@ -238,13 +236,13 @@ def _isa_index(isa: str) -> int:
 
 
 @functools.cache
-def _tile(isa: str, code: int) -> Tile:
+def _tile(isa: str, operation: str, code: int) -> Tile:
     binding, _ = native()
     assert binding is not None
-    return Tile(*binding.tile(_isa_index(isa), _OPERATION, code))
+    return Tile(*binding.tile(_isa_index(isa), operation, code))
 
 
-def _default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[int, str]:
+def default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[int, str]:
     """About `tile.block_keys` keys, such that the blocks of a split are nearly equal, and why."""
     l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
     key_bytes = tile.rows * spec.dtype.compute.itemsize
@@ -268,13 +266,14 @@ def _default_keys_per_split(spec: CallSpec) -> tuple[int, str]:
     """Follows from one key head's rows and keys alone: the number of heads changes no bit."""
     g = spec
     rows = max(1, g.length_q * (g.heads_q // g.heads_kv))
-    split = max(_KEYS_PER_SPLIT_SMALLEST, -(-g.length_k * rows // _PART_ROWS_MOST))
+    split = max(_KEYS_PER_SPLIT_SMALLEST, -(-g.length_k * rows // _PARTIAL_ROWS_MOST))
     if rows > _SPLIT_ROWS or g.length_k <= split:
-        return max(1, g.length_k), "one part: all keys"
-    return split, f"few queries, many keys: {-(-g.length_k // split)} parts, merged"
+        return max(1, g.length_k), "one split: all keys"
+    return split, f"few queries, many keys: {-(-g.length_k // split)} splits, merged"
 
 
-def _default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]:
+def default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]:
+    """Whole vectors of rows: many to a block, but enough blocks for the threads, and why."""
     g = spec
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
     rows, why = _BLOCK_Q_LARGEST, "the largest default"
@@ -282,11 +281,11 @@ def _default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str
         rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
     if threads > 1:
         share = g.batch * g.heads_q * g.length_q / threads
-        # Each block of rows reads all keys and values that it sees.  Below a tile or two of rows,
+        # Each block of rows reads all keys and values visible to it.  Below a tile or two of rows,
         # more even shares do not make up for that.
-        levelling = int(max(share / 32, min(256, share / 2), min(64, share)))
-        if levelling < rows:
-            rows, why = levelling, "enough work items for each thread"
+        balanced = int(max(share / 32, min(256, share / 2), min(64, share)))
+        if balanced < rows:
+            rows, why = balanced, "enough work items for each thread"
     of_head = max(1, g.length_q * (g.heads_q // g.heads_kv))
     blocks = -(-of_head // max(1, rows))
     heads = g.batch * g.heads_kv
@@ -298,7 +297,7 @@ def _default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str
             height = _height(of_head, count, unit)
             items = heads * -(-of_head // height)
             share = -(-items // threads) * (height + _READING_ROWS)
-            return share * (_LEVELLING if count < blocks else 1)
+            return share * (_BALANCE_GAIN if count < blocks else 1)
 
         blocks = min(range(-(-blocks // 2), 2 * blocks), key=longest_share)
     return _height(of_head, blocks, unit), why

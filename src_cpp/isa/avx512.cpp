@@ -7,6 +7,6 @@
 extern "C" const fastattn::KernelSet fastattn_kernels_avx512;
 constexpr fastattn::KernelSet fastattn_kernels_avx512 = [] {
     using namespace fastattn;
-    return fma_kernels<Avx512>("avx512", kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx2 |
-                                             kFma | kF16c);
+    return fma_kernels<Avx512>("avx512",
+                               kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx2 | kFma | kF16c);
 }();

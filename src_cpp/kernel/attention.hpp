@@ -1,7 +1,7 @@
 // Attention of one block of rows: a stream over blocks of keys with an online softmax.
 //
 //   for each block of keys:                     (block_k keys, at multiples of block_k)
-//     classify its tiles: which keys each panel of rows sees     masks.hpp, dense.hpp
+//     classify its tiles: is it masked for each panel of rows?   masks.hpp, dense.hpp
 //     load it                                                    the tile policy
 //     for each panel:                           (up to `vectors` vectors of rows)
 //       S = K Q^T                               the tile policy
@@ -58,7 +58,7 @@ class RowBlock {
         int64_t rows;  // whole vectors: the last row is repeated
         typename Tile::Regions tile;
         NonFinite<Simd, S> non_finite;
-        T* mask;  // a tile of the dense mask, [key][lane]
+        T* mask;               // a tile of the dense mask, [key][lane]
         int64_t *begin, *end;  // of each row's visible keys
         Panel* panels;
 
@@ -117,8 +117,7 @@ public:
     // others are added.  weight(lane, key) is the key's weight.
     template <typename Vectors, typename Weight>
     void add_non_finite(Vectors, const Panel& panel, int64_t first, int64_t rows, Weight weight) {
-        if (!at_.non_finite.empty())
-            add_listed<Vectors::value>(panel, first, rows, weight);
+        if (!at_.non_finite.empty()) add_listed<Vectors::value>(panel, first, rows, weight);
     }
 
 private:
@@ -136,13 +135,14 @@ private:
         panels().each([](auto, Panel& panel, int64_t, int64_t) { panel.accumulate = false; });
     }
 
-    // Classifies each panel's tile of a block, and returns the keys of the block that some row sees.
+    // Classifies each panel's tile of a block, and returns the keys that are visible to some row.
     [[gnu::noinline]] Interval classify_panels(Interval block) {
         Interval some{block.begin, block.begin};
         panels().each([&](auto, Panel& panel, int64_t first, int64_t rows) {
-            static_cast<TileMask&>(panel) = classify<Simd, S, kPanelRows>(
-                task_, first, rows, block,
-                [&](int64_t r) { return Interval{at_.begin[r], at_.end[r]}; });
+            static_cast<TileMask&>(panel) =
+                classify<Simd, S, kPanelRows>(task_, first, rows, block, [&](int64_t r) {
+                    return Interval{at_.begin[r], at_.end[r]};
+                });
             some = hull(some, panel.keys);
         });
         return some;
@@ -170,8 +170,9 @@ private:
             if (j < at_.begin[first + lane] || j >= at_.end[first + lane]) return false;
             return !panel.dense || at_.mask[(j - keys.begin) * ld + lane] != -kInfinity<T>;
         };
-        at_.non_finite.add(task_.v, task_.dim_v, keys, rows, visible, weight,
-                           [&](int64_t lane) { return tile_.results(first) + lane; }, ld);
+        at_.non_finite.add(
+            task_.v, task_.dim_v, keys, rows, visible, weight,
+            [&](int64_t lane) { return tile_.results(first) + lane; }, ld);
     }
 
     [[gnu::noinline]] void epilogue() {

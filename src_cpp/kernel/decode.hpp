@@ -49,7 +49,7 @@ class Decode {
 
     struct Regions {
         int64_t depth, ld, ld_s;
-        T *q, *scores, *copies, *o, *sums, *mask;
+        T *q, *scores, *copies, *o, *accumulators, *mask;
         NonFinite<Simd, S> non_finite;
 
         Regions(Arena& arena, int64_t block_k, int64_t dim, int64_t dim_v)
@@ -60,7 +60,7 @@ class Decode {
               scores(arena.region<T>(kRows * ld_s > kBatchWeights ? kRows * ld_s : kBatchWeights)),
               copies(arena.region<T>(Tile::keys * (depth > ld ? depth : ld))),
               o(arena.region<T>(kRows * ld)),
-              sums(arena.region<T>(kRows * ld)),
+              accumulators(arena.region<T>(kRows * ld)),
               mask(arena.region<T>(round_up(block_k, kLanes))),
               non_finite(arena, block_k, dim_v) {}
 
@@ -167,19 +167,19 @@ private:
     void add_scores(const KeyBlock& block, int64_t first, bool more) {
         const int64_t left = block.keys.end - first, next = first + distance_;
         T* s = block.s + (first - block.keys.begin);
-        const Prefetch ahead =
+        const Prefetch prefetch =
             more || next < block.keys.end
                 ? prefetcher<S>(task_.k, next, task_.dim)
                 : prefetcher<S>(task_.v, batch_[0].keys.begin + next - block.keys.end, task_.dim_v);
         if (keys_in_place_ && left >= Tile::keys)
             return Tile::template scores<kUsed>(rows_from(task_.k, first), at_.q, at_.depth, s,
-                                                at_.ld_s, ahead);
+                                                at_.ld_s, prefetch);
         for (int64_t j = 0; j < Tile::keys; ++j) {
             T* to = at_.copies + j * at_.depth;
             if (j < left) read_row<Simd, S>(task_.k, first + j, 0, task_.dim, to);
             for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
         }
-        Copied::template scores<kUsed>(copies(at_.depth), at_.q, at_.depth, s, at_.ld_s, ahead);
+        Copied::template scores<kUsed>(copies(at_.depth), at_.q, at_.depth, s, at_.ld_s, prefetch);
     }
 
     // The copied rows, `ld` values apart.
@@ -187,7 +187,7 @@ private:
         return {reinterpret_cast<const char*>(at_.copies), ld * kSize};
     }
 
-    // Caps the scores of a row and masks what it does not see.
+    // Caps the scores of a row and masks them.
     void mask_scores(const KeyBlock& block, int64_t r) {
         const Interval keys = block.keys;
         T* s = block.s + r * at_.ld_s;
@@ -221,7 +221,7 @@ private:
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t f = 0; f < at_.ld; f += kLanes) {
                 T* o = at_.o + r * at_.ld + f;
-                const Vec sum = load<Vec>(at_.sums + r * at_.ld + f);
+                const Vec sum = load<Vec>(at_.accumulators + r * at_.ld + f);
                 const Vec alpha = broadcast<Simd>(block.alpha[r]);
                 store(o, accumulate_ ? Simd::fma(load<Vec>(o), alpha, sum) : sum);
             }
@@ -238,32 +238,33 @@ private:
             [&](int64_t r) { return at_.o + r * at_.ld; }, 1);
     }
 
-    // Adds the values of some keys from j on to the sums.  After a batch's values, the keys of the
-    // next batch are prefetched.
+    // Adds the values of some keys from j on to the accumulators.  After a batch's values, the keys
+    // of the next batch are prefetched.
     template <int kUsed>
     void add(const KeyBlock& block, int64_t j, const KeyBlock* next, bool may_mask) {
         const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
-        const Prefetch ahead =
+        const Prefetch prefetch =
             distance_ < left ? prefetcher<S>(task_.v, j + distance_, task_.dim_v)
             : next ? prefetcher<S>(task_.v, next->keys.begin + distance_ - left, task_.dim_v)
                    : prefetcher<S>(task_.k, j + distance_, task_.dim);
         if (values_in_place_ &&
             (!may_mask || NonFinite<Simd, S>::none(task_.v, {j, j + count}, task_.dim_v)))
-            return weigh<Tile, kUsed>(block, rows_from(task_.v, j), j, count, ahead);
+            return add_weighted<Tile, kUsed>(block, rows_from(task_.v, j), j, count, prefetch);
         for (int64_t i = 0; i < count; ++i) {
             T* to = at_.copies + i * at_.ld;  // padded to whole vectors
             read_row<Simd, S>(task_.v, j + i, 0, task_.dim_v, to);
             for (int64_t f = task_.dim_v; f < at_.ld; ++f) to[f] = 0;
             if (may_mask) at_.non_finite.replace(to, j + i, task_.dim_v, to);
         }
-        weigh<Copied, kUsed>(block, copies(at_.ld), j, count, ahead);
+        add_weighted<Copied, kUsed>(block, copies(at_.ld), j, count, prefetch);
     }
 
     template <typename From, int kUsed>
-    void weigh(const KeyBlock& block, const StridedRows& v, int64_t j, int64_t count,
-               Prefetch ahead) {
+    void add_weighted(const KeyBlock& block, const StridedRows& v, int64_t j, int64_t count,
+                      Prefetch prefetch) {
         From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin), at_.ld_s,
-                                         at_.ld, at_.sums, at_.ld, j != block.keys.begin, ahead);
+                                         at_.ld, at_.accumulators, at_.ld, j != block.keys.begin,
+                                         prefetch);
     }
 
     void epilogue() {
@@ -293,7 +294,7 @@ private:
     Regions at_;
     const bool keys_in_place_, values_in_place_;
     int64_t distance_;           // rows from the one in use to the one that is prefetched
-    Interval rows_keys_[kRows];  // keys that each row sees
+    Interval rows_keys_[kRows];  // visible to each row
     Visible visible_;
     T m_[kLanes], l_[kLanes];  // one row per lane
     bool accumulate_ = false;  // an earlier block of keys has written O

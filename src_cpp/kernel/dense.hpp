@@ -1,8 +1,8 @@
 // The dense mask, a tile at a time: booleans, or numbers that are added to the scores.
 //
-// A tile is classified before its scores are computed.  Keys at either end that no row sees are cut
-// off, so that an empty tile costs only its classification; a tile whose rows all see every
-// remaining key, unchanged, needs no mask.
+// A tile is classified before its scores are computed.  Keys at either end that are masked for
+// all rows are cut off, so that an empty tile costs only its classification; a tile whose remaining
+// keys are visible to all rows, unchanged, needs no mask.
 //
 // Legend: rows = addresses of the mask's rows, one for each row of scores; M = the mask's type.
 // SPDX-License-Identifier: Apache-2.0
@@ -37,9 +37,9 @@ struct MaskChunk<Simd, Bool> {
 
 template <typename V>
 inline bool any_yes(V lanes) {
-    uint64_t words[sizeof(V) / sizeof(uint64_t)], all = 0;
-    __builtin_memcpy(words, &lanes, sizeof(V));
-    for (uint64_t word : words) all |= word;
+    uint64_t chunks[sizeof(V) / sizeof(uint64_t)], all = 0;
+    __builtin_memcpy(chunks, &lanes, sizeof(V));
+    for (uint64_t chunk : chunks) all |= chunk;
     return all != 0;
 }
 
@@ -52,7 +52,8 @@ class DenseTile {
 public:
     DenseTile(char* const* rows, int64_t count) : rows_(rows), count_(count) {}
 
-    // Cuts off the keys at either end that no row sees; returns whether the mask changes the rest.
+    // Cuts off the keys at either end that are masked for all rows; returns whether the mask
+    // changes the rest.
     bool trim(Interval& keys) const {
         // Most tiles are entirely masked or entirely visible: test for that first.
         if (keys.count() >= kColumns) {
@@ -91,7 +92,8 @@ private:
         }
     }
 
-    // Calls `body` with each key, whether a row sees it, and whether the mask changes it for a row.
+    // Calls `body` with each key, whether it is visible to a row, and whether the mask changes it
+    // for one.
     template <typename Body>
     void each_key(Interval keys, Body body) const {
         int64_t j = keys.begin;
@@ -103,7 +105,8 @@ private:
                     visible |= Chunk::visible(rows_[r] + from * kSize);
                     changed |= Chunk::changed(rows_[r] + from * kSize);
                 }
-                for (; j < from + kColumns; ++j) body(j, visible[j - from] != 0, changed[j - from] != 0);
+                for (; j < from + kColumns; ++j)
+                    body(j, visible[j - from] != 0, changed[j - from] != 0);
             }
         for (; j < keys.end; ++j) {
             bool visible = false, changed = false;

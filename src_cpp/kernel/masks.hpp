@@ -1,5 +1,5 @@
-// Which keys a row sees by band and length, and the classification of a tile.  (The dense mask is
-// dense.hpp's.)
+// Which keys are visible to a row by band and length, and the classification of a tile.  (The dense
+// mask is dense.hpp's.)
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -11,7 +11,7 @@
 namespace fastattn {
 namespace {
 
-// Keys that a query sees.
+// Keys that are visible to a query.
 inline Interval visible_keys(const Task& task, int64_t query) {
     const int64_t position = query + task.offset;
     Interval keys{task.key_begin, task.key_end};
@@ -23,17 +23,17 @@ inline Interval visible_keys(const Task& task, int64_t query) {
     return keys;
 }
 
-// Keys that some row of a task, and that every row of it sees.
+// Keys that are visible to some row of a task, and to every row of it.
 struct Visible {
     Interval some, every;
 
-    // Whether some row may not see all of a block's keys.
+    // Whether some key of a block may be masked for some row.
     bool may_mask(const Task& task, Interval block) const {
         return task.mask.data || block.begin < every.begin || block.end > every.end;
     }
 };
 
-// Calls `body` with each row and the keys that it sees.
+// Calls `body` with each row and the keys that are visible to it.
 template <typename Body>
 inline Visible visible_rows(const Task& task, Body body) {
     Visible all{{task.key_begin, task.key_begin}, {0, INT64_MAX}};
@@ -49,8 +49,8 @@ inline Visible visible_rows(const Task& task, Body body) {
     return all;
 }
 
-// Calls `body` with each block of the keys that some row sees, its ends cut to them.  Blocks lie at
-// multiples of block_k from the first key of the task, whatever is visible of them.
+// Calls `body` with each block of the visible keys, its ends cut to them.  Blocks lie at multiples
+// of block_k from the first key of the task, whatever is visible of them.
 template <typename Body>
 inline void each_block(const Task& task, Interval visible, Body body) {
     const int64_t origin = task.key_begin, step = task.block_k;
@@ -60,7 +60,7 @@ inline void each_block(const Task& task, Interval visible, Body body) {
 }
 
 // Classifies the tile of `rows` rows from `first` on and a block of keys: empty, partial or full.
-// `visible` gives the keys that a row sees; at most kMostRows rows.
+// `visible` gives the keys that are visible to a row; at most kMostRows rows.
 template <typename Simd, typename S, int64_t kMostRows, typename Rows>
 inline TileMask classify(const Task& task, int64_t first, int64_t rows, Interval block,
                          Rows visible) {
@@ -81,8 +81,8 @@ inline TileMask classify(const Task& task, int64_t first, int64_t rows, Interval
 // Masks the scores s[key][lane] of keys outside their row's interval.  `begin` and `end` hold the
 // intervals' bounds for each lane; s[0] belongs to key `first`.
 template <typename Simd, int kVectors>
-inline void mask_outside(typename Simd::Value* s, int64_t first, int64_t keys,
-                         const int64_t* begin, const int64_t* end) {
+inline void mask_outside(typename Simd::Value* s, int64_t first, int64_t keys, const int64_t* begin,
+                         const int64_t* end) {
     using Vec = typename Simd::Vec;
     using Int = typename Simd::Int;
     using Signed = typename SameWidth<typename Simd::Value>::Signed;

@@ -33,8 +33,7 @@ inline void merge(const Task& task, int64_t splits) {
             factor = exp_nonpositive<Simd>(broadcast<Simd>(shift))[0];
             l += factor * row.l();
         }
-        const Vec scale =
-            row_factors<Simd>(task, r, 1, broadcast<Simd>(m), broadcast<Simd>(l));
+        const Vec scale = row_factors<Simd>(task, r, 1, broadcast<Simd>(m), broadcast<Simd>(l));
         const Row sum(task, 0, r);
         for (int64_t f = 0; f < dim_v; ++f) sum.values[f] *= sum.m();
         for (int64_t i = 1; i < splits; ++i) {

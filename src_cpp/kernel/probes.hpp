@@ -33,29 +33,29 @@ struct Probe {
     using Vec = typename Simd::Vec;
     using Bits = typename Simd::Bits;
 
-    // Sums in flight: latency times ports is at most 5 x 2 (Haswell).  Registers also hold two
-    // factors and, where no instruction does both, their product.
-    static constexpr int kSums = 12;
-    static_assert(kSums + 3 <= Simd::registers, "the loop spills");
+    // Accumulators in flight: latency times ports is at most 5 x 2 (Haswell).  Registers also hold
+    // two factors and, where no instruction does both, their product.
+    static constexpr int kAccumulators = 12;
+    static_assert(kAccumulators + 3 <= Simd::registers, "the loop spills");
 
-    // `rounds` of sum += a * b for each of the sums, as the register tile does it.  The sums grow
-    // until a product is rounded away, and so stay finite.  Returns the useful flops, or -1 if the
-    // sums' total is not positive, so that the compiler must compute them.
+    // `rounds` of sum += a * b for each of the accumulators, as the register tile does it.  They
+    // grow until a product is rounded away, and so stay finite.  Returns the useful flops, or -1 if
+    // the their total is not positive, so that the compiler must compute them.
     [[gnu::noinline]] static int64_t fma(int64_t rounds) {
-        Vec sum[kSums];
+        Vec sum[kAccumulators];
 #pragma GCC unroll 16
-        for (int i = 0; i < kSums; ++i) sum[i] = broadcast<Simd>(T(1 + i));
+        for (int i = 0; i < kAccumulators; ++i) sum[i] = broadcast<Simd>(T(1 + i));
         Vec a = broadcast<Simd>(T(0.75)), b = a;
         for (int64_t round = 0; round < rounds; ++round) {
 #pragma GCC unroll 16
-            for (int i = 0; i < kSums; ++i) {
+            for (int i = 0; i < kAccumulators; ++i) {
                 renew(a);
                 sum[i] = Simd::fma(a, b, sum[i]);
             }
         }
 #pragma GCC unroll 16
-        for (int i = 1; i < kSums; ++i) sum[0] += sum[i];
-        return sum[0][0] > 0 ? rounds * kSums * 2 * Simd::lanes : -1;
+        for (int i = 1; i < kAccumulators; ++i) sum[0] += sum[i];
+        return sum[0][0] > 0 ? rounds * kAccumulators * 2 * Simd::lanes : -1;
     }
 
     // Streams read side by side, so that the memory controller and the prefetchers are asked for

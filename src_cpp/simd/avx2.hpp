@@ -18,7 +18,8 @@ struct Avx2<float> : Portable<float, 32, 16> {
     static Vec max(Vec a, Vec b) { return _mm256_max_ps(a, b); }
     static Vec sublanes(const char* from, int64_t stride) {
         return _mm256_blend_ps(_mm256_castps128_ps256(load<__m128>(from)),
-                               _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from + stride)), 0xf0);
+                               _mm256_broadcast_ps(reinterpret_cast<const __m128*>(from + stride)),
+                               0xf0);
     }
     static Vec from_half(Halves halves) { return _mm256_cvtph_ps(bits<__m128i>(halves)); }
     static void to_half(void* to, Vec v) {
@@ -32,7 +33,8 @@ struct Avx2<double> : Portable<double, 32, 16> {
     static Vec max(Vec a, Vec b) { return _mm256_max_pd(a, b); }
     static Vec sublanes(const char* from, int64_t stride) {
         return _mm256_blend_pd(_mm256_castpd128_pd256(load<__m128d>(from)),
-                               _mm256_broadcast_pd(reinterpret_cast<const __m128d*>(from + stride)), 0xc);
+                               _mm256_broadcast_pd(reinterpret_cast<const __m128d*>(from + stride)),
+                               0xc);
     }
 };
 

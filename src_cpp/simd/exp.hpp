@@ -2,7 +2,7 @@
 //
 // exp_nonpositive: x = n ln 2 + r with n = round(x / ln 2).  n ln 2 is subtracted in two parts, the
 // first of which is exact (Cody and Waite); e^r is taken from a polynomial with p(0) = 1, so that
-// e^0 is exactly 1.  Where 2^n would be subnormal, the result is 0, so that neither a hidden key's
+// e^0 is exactly 1.  Where 2^n would be subnormal, the result is 0, so that neither a masked key's
 // -inf nor a weight too small to count makes a subnormal number, which would slow every later
 // product.  NaN in gives NaN out.
 //   float:  degree 6, |p(r) / e^r - 1| < 2.6e-9 for |r| <= ln 2 / 2
@@ -33,8 +33,12 @@ struct ExpConstants<float> {
     static constexpr float lowest = -88.0f;  // n = -127: the field is 0, and so is the result
     static constexpr float log2e = 1.44269504f;
     static constexpr float ln2_high = 0.693359375f, ln2_low = -2.12194440e-4f;
-    static constexpr float polynomial[] = {0x1.709b64p-10f, 0x1.12903ep-7f, 0x1.55515ep-5f,
-                                           0x1.5553c2p-3f,  0x1.000002p-1f, 1.0f,
+    static constexpr float polynomial[] = {0x1.709b64p-10f,
+                                           0x1.12903ep-7f,
+                                           0x1.55515ep-5f,
+                                           0x1.5553c2p-3f,
+                                           0x1.000002p-1f,
+                                           1.0f,
                                            1.0f};
 };
 
@@ -75,9 +79,7 @@ template <typename Simd, int kCount>
     constexpr int kTerms = sizeof(K::polynomial) / sizeof(K::polynomial[0]);
 #pragma GCC unroll 16
     for (int term = 1; term < kTerms; ++term)
-        each([&](int i) {
-            p[i] = Simd::fma(p[i], x[i], broadcast<Simd>(K::polynomial[term]));
-        });
+        each([&](int i) { p[i] = Simd::fma(p[i], x[i], broadcast<Simd>(K::polynomial[term])); });
     each([&](int i) { x[i] = p[i] * bits<Vec>(bits<Bits>(shifted[i]) << K::mantissa_bits); });
 }
 
@@ -104,12 +106,12 @@ inline typename Simd::Vec small_tanh(typename Simd::Vec x) {
                                 -1.61468768441708447952e3};
         constexpr double q[] = {1.12811678491632931402e2, 2.23548839060100448583e3,
                                 4.84406305325125486048e3};
-        const Vec top = Simd::fma(Simd::fma(broadcast<Simd>(p[0]), z, broadcast<Simd>(p[1])), z,
-                                  broadcast<Simd>(p[2]));
-        const Vec bottom = Simd::fma(
-            Simd::fma(z + broadcast<Simd>(q[0]), z, broadcast<Simd>(q[1])), z,
-            broadcast<Simd>(q[2]));
-        return Simd::fma(top / bottom * z, x, x);
+        const Vec numerator = Simd::fma(Simd::fma(broadcast<Simd>(p[0]), z, broadcast<Simd>(p[1])),
+                                        z, broadcast<Simd>(p[2]));
+        const Vec denominator =
+            Simd::fma(Simd::fma(z + broadcast<Simd>(q[0]), z, broadcast<Simd>(q[1])), z,
+                      broadcast<Simd>(q[2]));
+        return Simd::fma(numerator / denominator * z, x, x);
     }
 }
 

@@ -66,26 +66,28 @@ inline typename Simd::Vec load_values(const char* from) {
     } else if constexpr (__is_same(S, Half) || __is_same(S, BFloat)) {
         return widen<Simd, S>(load<typename Simd::Halves>(from));
     } else if constexpr (__is_same(S, Bool)) {
-        using Narrow = VectorOf_t<uint8_t, Simd::lanes>;
-        const Bits visible = __builtin_convertvector(load<Narrow>(from), Bits);
+        using Elements = VectorOf_t<uint8_t, Simd::lanes>;
+        const Bits visible = __builtin_convertvector(load<Elements>(from), Bits);
         return visible != Bits{} ? Vec{} : broadcast<Simd>(-kInfinity<typename Simd::Value>);
     } else {  // a float mask over double scores
-        using Narrow = VectorOf_t<S, Simd::lanes>;
-        return __builtin_convertvector(load<Narrow>(from), Vec);
+        using Elements = VectorOf_t<S, Simd::lanes>;
+        return __builtin_convertvector(load<Elements>(from), Vec);
     }
 }
 
 // Columns that a lane of a sublane holds.  A lane holds two columns of bfloat16: a shift and a mask
 // separate them after the transposition, which then costs half.  The first must be the low half.
 template <typename S>
-inline constexpr int kColumnsOfLane =
-    __is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 2 : 1;
+inline constexpr int kColumnsOfLane = __is_same(S, BFloat) && __BYTE_ORDER__
+                                                                  == __ORDER_LITTLE_ENDIAN__
+                                          ? 2
+                                          : 1;
 
 // Fills a vector with sublanes from addresses `stride` bytes apart.  A sublane is 16 bytes of the
 // compute type: adjacent values, `kColumnsOfLane` to a lane.
 template <typename Simd, typename S>
 inline typename Simd::Vec load_sublanes(const char* from, int64_t stride) {
-    if constexpr (__is_same(S, typename Simd::Value) || kColumnsOfLane<S> > 1) {
+    if constexpr (__is_same(S, typename Simd::Value) || kColumnsOfLane < S >> 1) {
         return Simd::sublanes(from, stride);
     } else {
         constexpr int kSublanes = Simd::lanes / 4;
@@ -125,10 +127,9 @@ inline void store_values(char* to, typename Simd::Vec v) {
     } else if constexpr (__is_same(S, Half)) {
         Simd::to_half(to, v);
     } else {
-        using Narrow = VectorOf_t<uint16_t, Simd::lanes>;
+        using Elements = VectorOf_t<uint16_t, Simd::lanes>;
         using Bits = typename Simd::Bits;
-        store(to, __builtin_convertvector(
-                      float_to_bfloat<typename Simd::Vec, Bits>(v), Narrow));
+        store(to, __builtin_convertvector(float_to_bfloat<typename Simd::Vec, Bits>(v), Elements));
     }
 }
 
@@ -154,8 +155,7 @@ inline void write_row(char* to, int64_t column, int64_t count, const typename Si
     if (column == static_cast<int64_t>(sizeof(S)))
         for (; i + Simd::lanes <= count; i += Simd::lanes)
             store_values<Simd, S>(to + i * column, load<Vec>(from + i) * broadcast<Simd>(factor));
-    for (; i < count; ++i)
-        store(to + i * column, to_storage<S>(static_cast<T>(from[i] * factor)));
+    for (; i < count; ++i) store(to + i * column, to_storage<S>(static_cast<T>(from[i] * factor)));
 }
 
 template <typename T>

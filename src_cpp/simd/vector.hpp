@@ -162,8 +162,8 @@ inline Bits float_to_half(Float number) {
     const Bits odd = magnitude >> 13 & 1u;
     const Bits normal = (magnitude - 0x38000000u + 0xfffu + odd) >> 13;
     const Bits finite = magnitude < 0x38800000u ? subnormal : normal;
-    const Bits special = magnitude > 0x7f800000u ? (magnitude & 0u) + 0x7e00u
-                                                 : (magnitude & 0u) + 0x7c00u;
+    const Bits special =
+        magnitude > 0x7f800000u ? (magnitude & 0u) + 0x7e00u : (magnitude & 0u) + 0x7c00u;
     return sign | (magnitude >= 0x47800000u ? special : finite);
 }
 

@@ -1,5 +1,5 @@
-// The two matrix products of the decode kernel, for few queries: keys and values are read once, in the
-// order in which they lie.
+// The two matrix products of the decode kernel, for few queries: keys and values are read once, in
+// the order in which they lie.
 //
 //   scores  S[row][key] = Q K^T   a vector holds the scores of a row for adjacent keys
 //   values  O[row][feature] += P V   a vector holds features of one value
@@ -8,7 +8,7 @@
 // again before their use where an SMT sibling shares the core.
 //
 // Legend: S, T = storage and compute type; sublane = adjacent columns of a key that are transposed
-// together, in kSublaneLanes lanes of 32 or 64 bits; kUsed = number of rows computed, at most `rows`.
+// together, in kSublaneLanes lanes of 32 or 64 bits; kUsed = rows computed, at most `rows`.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -30,12 +30,14 @@ struct DecodeTile {
     // The most queries.  With queries along the lanes, half as many queries as lanes would leave
     // half of each vector empty.
     static constexpr int rows = kLanes / 2 > kSublaneLanes ? kLanes / 2 : kSublaneLanes;
-    // Enough accumulators to hide the latency of their additions, but no more than kMostKeys keys: all
-    // are touched before the first is finished, so lines would have to be prefetched further ahead.
-    static constexpr int kSums = 8;
+    // Enough accumulators to hide the latency of their additions, but no more than kMostKeys keys:
+    // all are touched before the first is finished, so lines would have to be prefetched further
+    // ahead.
+    static constexpr int kAccumulators = 8;
     static constexpr int kMostKeys = 16;
     static constexpr int kGroups =  // vectors of keys
-        kSums / kSublaneLanes * kLanes < kMostKeys ? kSums / kSublaneLanes : kMostKeys / kLanes;
+        kAccumulators / kSublaneLanes * kLanes < kMostKeys ? kAccumulators / kSublaneLanes
+                                                           : kMostKeys / kLanes;
     static constexpr int keys = kGroups * kLanes;
     static constexpr int sublane_columns = kSublaneLanes * kColumnsOfLane<S>;
     // How far ahead of their use rows are prefetched.
@@ -49,7 +51,8 @@ struct DecodeTile {
     [[gnu::noinline]] static void scores(const StridedRows& k, const T* q, int64_t columns, T* s,
                                          int64_t ld, const Prefetch& position) {
         static_assert(kScoreChunk % sublane_columns == 0, "a chunk has whole sublanes");
-        Prefetch prefetcher = position;  // stays in registers; an argument by value is passed in memory
+        Prefetch prefetcher =
+            position;  // stays in registers; an argument by value is passed in memory
         bool accumulate = false;
         int64_t c = 0;
         do {
@@ -75,21 +78,23 @@ struct DecodeTile {
         } while (c < columns);
     }
 
-    // Adds `count` values, with weights p[row * ld_p + key], to sums[row * ld + feature] or, unless
-    // `accumulate`, to 0.  `features` is a number of whole vectors.
+    // Adds `count` values, with weights p[row * ld_p + key], to accumulators[row * ld + feature]
+    // or, unless `accumulate`, to 0.  `features` is a number of whole vectors.
     template <int kUsed, typename Prefetch>
     [[gnu::noinline]] static void add_values(const StridedRows& v, int64_t count, const T* p,
-                                             int64_t ld_p, int64_t features, T* sums, int64_t ld,
-                                             bool accumulate, Prefetch prefetcher) {
-        // Vectors of a row's accumulators: at least two, so that each broadcast weight is used twice.
-        constexpr int kWidth = kSums / kUsed > 2 ? kSums / kUsed : 2;
+                                             int64_t ld_p, int64_t features, T* accumulators,
+                                             int64_t ld, bool accumulate, Prefetch prefetcher) {
+        // Vectors of a row's accumulators: at least two, so that each broadcast weight is used
+        // twice.
+        constexpr int kWidth = kAccumulators / kUsed > 2 ? kAccumulators / kUsed : 2;
         constexpr int kValuesHeld = kUsed > 1 ? kWidth : 1;
-        static_assert(kUsed * kWidth + kValuesHeld + 1 <= Simd::registers, "the accumulators spill");
+        static_assert(kUsed * kWidth + kValuesHeld + 1 <= Simd::registers,
+                      "the accumulators spill");
         StridedRows at = v;
         const auto add = [&](auto some) {
             constexpr int kCount = decltype(some)::value;
-            add_widths<kUsed, kCount, kWidth>(at, p, ld_p, 0, features, sums, ld, accumulate,
-                                              prefetcher);
+            add_widths<kUsed, kCount, kWidth>(at, p, ld_p, 0, features, accumulators, ld,
+                                              accumulate, prefetcher);
             at.first = at.row(kCount);
             p += kCount;
             count -= kCount;
@@ -107,8 +112,8 @@ private:
     template <int kUsed>
     [[gnu::always_inline]] static void add_sublanes(const StridedRows& k, const T* q, int64_t c,
                                                     Vec (&sum)[kGroups][kUsed]) {
-        // Besides accumulators and sublanes, registers hold a column of a query and, where lanes hold two
-        // columns, those separated from the keys' lanes.
+        // Besides accumulators and sublanes, registers hold a column of a query and, where lanes
+        // hold two columns, those separated from the keys' lanes.
         constexpr int kColumns = kColumnsOfLane<S>;
         constexpr bool kSeparated = kColumns > 1;
         constexpr bool kFit = kGroups * (kUsed + kSublaneLanes + kSeparated) + 1 <= Simd::registers;
@@ -122,7 +127,8 @@ private:
                                                  kSublaneLanes * k.stride);
             transpose_sublanes<Vec, kLanes, kSublaneLanes>(x[g]);
             if constexpr (!kFit) {
-                // Half of them wait in memory: without this, the compiler would spill accumulators, too.
+                // Half of them wait in memory: without this, the compiler would spill accumulators,
+                // too.
 #pragma GCC unroll 16
                 for (int i = kSublaneLanes / 2; i < kSublaneLanes; ++i) held[g][i] = x[g][i];
             }
@@ -136,7 +142,8 @@ private:
                 const int i = column / kColumns;
 #pragma GCC unroll 16
                 for (int g = 0; g < kGroups; ++g) {
-                    const bool waits = !kFit && i >= kSublaneLanes / 2 && (kSeparated || g + 1 < kGroups);
+                    const bool waits =
+                        !kFit && i >= kSublaneLanes / 2 && (kSeparated || g + 1 < kGroups);
                     sum[g][r] = Simd::fma(
                         column_of<Simd, S>(waits ? held[g][i] : x[g][i], column % kColumns), query,
                         sum[g][r]);
@@ -147,18 +154,20 @@ private:
     // Adds features from f on, kWidth vectors at a time, and then what is left in halves of that.
     template <int kUsed, int kCount, int kWidth, typename Prefetch>
     [[gnu::always_inline]] static void add_widths(const StridedRows& v, const T* p, int64_t ld_p,
-                                                  int64_t f, int64_t features, T* sums, int64_t ld,
-                                                  bool accumulate, Prefetch& prefetcher) {
+                                                  int64_t f, int64_t features, T* accumulators,
+                                                  int64_t ld, bool accumulate,
+                                                  Prefetch& prefetcher) {
         for (; f + kWidth * kLanes <= features; f += kWidth * kLanes)
-            add_features<kUsed, kCount, kWidth>(v, p, ld_p, f, sums, ld, accumulate, prefetcher);
+            add_features<kUsed, kCount, kWidth>(v, p, ld_p, f, accumulators, ld, accumulate,
+                                                prefetcher);
         if constexpr (kWidth > 1)
-            add_widths<kUsed, kCount, kWidth / 2>(v, p, ld_p, f, features, sums, ld, accumulate,
-                                                  prefetcher);
+            add_widths<kUsed, kCount, kWidth / 2>(v, p, ld_p, f, features, accumulators, ld,
+                                                  accumulate, prefetcher);
     }
 
     template <int kUsed, int kCount, int kWidth, typename Prefetch>
-    [[gnu::always_inline]] static void add_features(const StridedRows& v, const T* p,
-                                                    int64_t ld_p, int64_t f, T* sums, int64_t ld,
+    [[gnu::always_inline]] static void add_features(const StridedRows& v, const T* p, int64_t ld_p,
+                                                    int64_t f, T* accumulators, int64_t ld,
                                                     bool accumulate, Prefetch& prefetcher) {
         constexpr int64_t kBytes = kWidth * kLanes * kSize;  // read of each value
         constexpr int64_t kKeysOfLine = kBytes < kLineBytes ? kLineBytes / kBytes : 1;
@@ -167,7 +176,7 @@ private:
         for (int r = 0; r < kUsed; ++r)
 #pragma GCC unroll 16
             for (int n = 0; n < kWidth; ++n)
-                sum[r][n] = accumulate ? load<Vec>(sums + r * ld + f + n * kLanes) : Vec{};
+                sum[r][n] = accumulate ? load<Vec>(accumulators + r * ld + f + n * kLanes) : Vec{};
 #pragma GCC unroll 16
         for (int j = 0; j < kCount; ++j) {
             if (j % kKeysOfLine == 0) {
@@ -182,14 +191,14 @@ private:
             for (int r = 0; r < kUsed; ++r) {
                 const Vec weight = broadcast<Simd>(p[r * ld_p + j]);
 #pragma GCC unroll 16
-                for (int n = 0; n < kWidth; ++n)
-                    sum[r][n] = Simd::fma(value[n], weight, sum[r][n]);
+                for (int n = 0; n < kWidth; ++n) sum[r][n] = Simd::fma(value[n], weight, sum[r][n]);
             }
         }
 #pragma GCC unroll 16
         for (int r = 0; r < kUsed; ++r)
 #pragma GCC unroll 16
-            for (int n = 0; n < kWidth; ++n) store(sums + r * ld + f + n * kLanes, sum[r][n]);
+            for (int n = 0; n < kWidth; ++n)
+                store(accumulators + r * ld + f + n * kLanes, sum[r][n]);
     }
 };
 

@@ -1,8 +1,8 @@
 // The online softmax of few rows: as in softmax.hpp, but a vector holds adjacent keys of one row.
 //
-// Maxima are taken across lanes.  Sums are not: the weights of several rows are transposed, and
-// those of a key are added at once, key after key as in softmax.hpp, so a row has the same bits in
-// both.
+// Maxima are taken across lanes.  Accumulators are not: the weights of several rows are transposed,
+// and those of a key are added at once, key after key as in softmax.hpp, so a row has the same bits
+// in both.
 //
 // Legend: s = scores [row][key], ld values from row to row, overwritten by the weights exp(s - m);
 // m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
@@ -23,13 +23,16 @@ inline typename Simd::Vec max_of_lanes(typename Simd::Vec v, Sequence<kLane...> 
     return v;
 }
 
-// Adds transposed weights to the sums of a sublane of rows: those of the keys kFrom, kFrom + 1...
-template <int kLanes, int kFrom = 0, typename V, int kSublane, typename Sums, int... kLane>
-inline void add_in_order(const V (&weights)[kSublane], Sums& sums, Sequence<kLane...> lanes) {
+// Adds transposed weights to the accumulators of a sublane of rows: those of the keys kFrom, kFrom
+// + 1...
+template <int kLanes, int kFrom = 0, typename V, int kSublane, typename Accumulators, int... kLane>
+inline void add_in_order(const V (&weights)[kSublane], Accumulators& accumulators,
+                         Sequence<kLane...> lanes) {
 #pragma GCC unroll 16
     for (int i = 0; i < kSublane; ++i)
-        sums += __builtin_shufflevector(weights[i], weights[i], (kFrom + kLane)...);
-    if constexpr (kFrom + kSublane < kLanes) add_in_order<kLanes, kFrom + kSublane>(weights, sums, lanes);
+        accumulators += __builtin_shufflevector(weights[i], weights[i], (kFrom + kLane)...);
+    if constexpr (kFrom + kSublane < kLanes)
+        add_in_order<kLanes, kFrom + kSublane>(weights, accumulators, lanes);
 }
 
 // Each row of `s` has room for a multiple of kExpVectors vectors of keys.
@@ -69,7 +72,7 @@ template <typename Simd, int kRows>
         m_now[r] = m_now[r] == broadcast<Simd>(-kInfinity<T>) ? Vec{} : m_now[r];
     }
 
-    T sums[kLanes] = {};
+    T accumulators[kLanes] = {};
 #pragma GCC unroll 16
     for (int first = 0; first < kRows; first += kTogether) {
         VectorOf_t<T, kSublane> sum{};
@@ -93,13 +96,13 @@ template <typename Simd, int kRows>
                 add_in_order<kLanes>(weights, sum, Sublane{});
             }
         }
-        __builtin_memcpy(sums + first, &sum, kTogether * sizeof(T));
+        __builtin_memcpy(accumulators + first, &sum, kTogether * sizeof(T));
     }
     const Vec m_all = load<Vec>(m);
     const Vec factor =
         exp_nonpositive<Simd>(m_before - (m_all == broadcast<Simd>(-kInfinity<T>) ? Vec{} : m_all));
     store(alpha, factor);
-    store(l, Simd::fma(load<Vec>(l), factor, load<Vec>(sums)));
+    store(l, Simd::fma(load<Vec>(l), factor, load<Vec>(accumulators)));
 }
 
 }  // namespace

@@ -1,10 +1,9 @@
 // The tile policy of ordinary vectors: both products by multiply-add in the compute type.
 //
-//   queries    packed panel by panel, [column][lane], scaled, when the panel first sees a key
-//   keys       read in place, or copied in chunks of kChunk columns
-//   values     read in place, or packed as [key][MR], once per block of keys
-//   scores     [key][lane], overwritten by the weights
-//   results    [feature][lane]
+//   queries    packed panel by panel, [column][lane], scaled, when the first key is visible to the
+//   panel keys       read in place, or copied in chunks of kChunk columns values     read in place,
+//   or packed as [key][MR], once per block of keys scores     [key][lane], overwritten by the
+//   weights results    [feature][lane]
 //
 // A score is summed in the order of its columns, in chunks (order.hpp); weighted values in the
 // order of their keys within a block, and blocks one after another.
@@ -89,7 +88,7 @@ public:
     const T* m() const { return at_.m; }
     const T* l() const { return at_.l; }
 
-    // Makes a block of keys and values ready.  `may_mask`: some row may not see all of its keys.
+    // Makes a block of keys and values ready.  `may_mask`: keys may be masked for some rows.
     void load(Interval block, bool may_mask, NonFinite<Simd, S>& non_finite) {
         block_ = block;
         if (!keys_in_place_) copy_keys();
@@ -104,8 +103,8 @@ public:
     // Adds the block to each panel's results.  `rows` masks scores and adds non-finite values.
     template <typename Block>
     void compute(const Panels<Simd, vectors>& panels, Block& rows) {
-        // Narrow heads: the scores of one panel are used while they are in L1.  Wide ones: a chunk
-        // of keys or packed values is used by all panels while it is in L2.
+        // Heads of one chunk: the scores of a panel are used while they are in L1.  Wider ones: a
+        // chunk of keys or packed values is used by all panels while it is in L2.
         const int64_t together = wide(task_.dim, task_.dim_v) ? panels.end : panel_rows;
         for (int64_t begin = 0; begin < panels.end; begin += together) {
             group_ = begin;
@@ -146,7 +145,7 @@ private:
     T* scores(int64_t first) const { return at_.scores + (first - group_) * at_.tiled_keys; }
     // Columns of the chunk that starts at d.
     int64_t depth(int64_t d) const { return task_.dim - d < chunk ? task_.dim - d : chunk; }
-    // Features of the chunk that starts at f; a rest too narrow for its own tiles joins the last.
+    // Features of the chunk that starts at f; a rest too small for its own tiles joins the last.
     int64_t width(int64_t f) const {
         const int64_t left = at_.features - f;
         if (!packed_) return kConverts && left > kLineFeatures ? kLineFeatures : left;
@@ -202,7 +201,8 @@ private:
         }
     }
 
-    // Prefetches the row after the next one: otherwise rows would be copied sooner than they arrive.
+    // Prefetches the row after the next one: otherwise rows would be copied sooner than they
+    // arrive.
     void prefetch_row(const RowSource& rows, int64_t j, int64_t columns) const {
         constexpr int64_t kDistance = 2;
         if (!adjacent<S>(rows) || j + kDistance >= block_.end) return;
@@ -212,9 +212,8 @@ private:
     [[gnu::noinline]] void pack_values_of(bool may_mask, NonFinite<Simd, S>& non_finite) {
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             prefetch_row(task_.v, j, task_.dim_v);
-            pack_values<Simd>(non_finite.read(task_.v, j, task_.dim_v, may_mask),
-                              j - block_.begin, span(), task_.dim_v, Split(task_.dim_v),
-                              at_.values);
+            pack_values<Simd>(non_finite.read(task_.v, j, task_.dim_v, may_mask), j - block_.begin,
+                              span(), task_.dim_v, Split(task_.dim_v), at_.values);
         }
     }
 
@@ -226,13 +225,12 @@ private:
         const auto add = [&](auto rows, Interval some) {
             schedule_.during(first, d == 0 && !panel.accumulate, further, [&](auto prefetcher) {
                 return Micro::template multiply<kVectors>(
-                    rows, some.count(), at_.q + first * task_.dim + d * kVectors * kLanes,
-                    depth(d), scores(first) + (some.begin - keys.begin) * kVectors * kLanes,
-                    d != 0, nullptr, prefetcher);
+                    rows, some.count(), at_.q + first * task_.dim + d * kVectors * kLanes, depth(d),
+                    scores(first) + (some.begin - keys.begin) * kVectors * kLanes, d != 0, nullptr,
+                    prefetcher);
             });
         };
-        if (!keys_in_place_)
-            return add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys);
+        if (!keys_in_place_) return add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys);
         const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
         for (int64_t j = keys.begin; j < keys.end; j += most) {
             const Interval some = common(keys, {j, j + most});
@@ -250,8 +248,8 @@ private:
 
     // Where a tile reads some columns of some rows: where they lie, or in `copy`, whose rows are
     // `stride` values apart.
-    static StridedRows read(const RowSource& source, Interval some, int64_t column,
-                            int64_t columns, T* copy, int64_t stride) {
+    static StridedRows read(const RowSource& source, Interval some, int64_t column, int64_t columns,
+                            T* copy, int64_t stride) {
         const StridedRows rows = rows_from(source, some.begin, column);
         if constexpr (!kConverts) return rows;
         for (int64_t i = 0; i < some.count(); ++i)
@@ -272,15 +270,15 @@ private:
     // Adds the weighted values of the chunk of features from f to a panel's results.
     template <int kVectors>
     void add_values(const Panel& panel, int64_t first, int64_t f) {
-        const auto results_ahead = schedule_.results(first);
+        const auto results_prefetch = schedule_.results(first);
         const auto add = [&](auto values) {
-            schedule_.during(
-                first, f == 0 && !panel.accumulate, results_ahead, [&](auto prefetcher) {
-                    return Micro::template multiply<kVectors>(
-                        values, width(f), scores(first), panel.keys.count(),
-                        results(first) + f * kVectors * kLanes, panel.accumulate,
-                        at_.alpha + first, prefetcher);
-                });
+            schedule_.during(first, f == 0 && !panel.accumulate, results_prefetch,
+                             [&](auto prefetcher) {
+                                 return Micro::template multiply<kVectors>(
+                                     values, width(f), scores(first), panel.keys.count(),
+                                     results(first) + f * kVectors * kLanes, panel.accumulate,
+                                     at_.alpha + first, prefetcher);
+                             });
         };
         if (packed_)
             add(Interleaved<T>{at_.values + f * span(), span(), panel.keys.begin - block_.begin});

@@ -4,7 +4,7 @@
 // registers over the whole of k.  Keys (or value features) run along the rows, queries along the
 // lanes: neither product needs a sum across lanes, and keys are read where they lie.
 //
-// Legend: MR x NR = the register tile, in rows of A by vectors of B: 6 x 2 (with 32 registers 6 x 4);
+// Legend: MR x NR = the register tile, rows of A by vectors of B: 6 x 2, with 32 registers 6 x 4;
 // ld = values between rows of B and of C.
 // Source: Goto and van de Geijn, "Anatomy of High-Performance Matrix Multiplication",
 // ACM TOMS 34(3), 2008, section 4; the tile's shape is that of BLIS's Haswell kernels.
@@ -67,8 +67,7 @@ struct InPlace {
         const int64_t left = count - row;
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
-            tile.row[r] =
-                reinterpret_cast<const S*>(rows.row(row + (r < left ? r : left - 1)));
+            tile.row[r] = reinterpret_cast<const S*>(rows.row(row + (r < left ? r : left - 1)));
         return tile;
     }
 };
@@ -143,11 +142,12 @@ struct MicroKernel {
         return true;
     }
 
-    // For each tile of A's `rows` rows: C = A B or, if `accumulate`, C + A B; for an A that is summed
-    // whole scale * C + A B, where `scale` has kVectors vectors.  The product is summed separately: a
-    // sum over many blocks is then rounded once per block, not once per product.
+    // For each tile of A's `rows` rows: C = A B or, if `accumulate`, C + A B; for an A that is
+    // summed whole scale * C + A B, where `scale` has kVectors vectors.  The product is summed
+    // separately: a sum over many blocks is then rounded once per block, not once per product.
     //
-    // Meanwhile `prefetcher` prefetches as many values as A has; returns the position it has reached.
+    // Meanwhile `prefetcher` prefetches as many values as A has; returns the position it has
+    // reached.
     //
     // Never inlined: beside a caller's variables, the addresses of A's rows lose their registers.
     template <int kVectors, typename A, typename Prefetch = NoPrefetch>
@@ -170,8 +170,7 @@ struct MicroKernel {
 private:
     template <int kVectors, int kRows, int64_t kChunk, typename Tile, typename Prefetch>
     [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
-                                           bool accumulate, const T* scale,
-                                           Prefetch& prefetcher) {
+                                           bool accumulate, const T* scale, Prefetch& prefetcher) {
         constexpr int64_t ld = kVectors * kLanes;
         constexpr bool kScaled = kChunk == kUnlimited;
         int64_t k = 0;

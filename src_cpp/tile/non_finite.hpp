@@ -2,7 +2,7 @@
 //
 // A masked key's weight is 0, and 0 * NaN would be NaN.  So where keys may be masked, values that
 // are not finite are read as 0 and their keys are listed; what was left out is then added to the
-// rows that see the key.
+// rows to which the key is visible.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -50,10 +50,10 @@ public:
     }
 
     // Adds what was left out of the listed values among `keys` to `rows` rows, of which `visible`
-    // tells which see a key; value f of a row's result is at output(row)[f * step].
+    // tells to which a key is visible; value f of a row's result is at output(row)[f * step].
     template <typename Visible, typename Weight, typename Output>
-    void add(const RowSource& v, int64_t dim_v, Interval keys, int64_t rows, Visible visible,
-             Weight weight, Output output, int64_t step) const {
+    [[gnu::noinline]] void add(const RowSource& v, int64_t dim_v, Interval keys, int64_t rows,
+                               Visible visible, Weight weight, Output output, int64_t step) const {
         for (int64_t i = 0; i < count_; ++i) {
             const int64_t j = keys_[i];
             if (!keys.holds(j)) continue;

@@ -91,8 +91,8 @@ inline void pack_panel(const T* from, int64_t left, T* to) {
 // A copy is wider than a tall panel, but takes fewer instructions: the next key's copy overwrites
 // the excess, and that of the last key stays in the slack.
 template <typename Simd, typename Tiles>
-inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t span,
-                        int64_t features, Tiles tiles, typename Simd::Value* to) {
+inline void pack_values(const typename Simd::Value* row, int64_t j, int64_t span, int64_t features,
+                        Tiles tiles, typename Simd::Value* to) {
     using Micro = MicroKernel<Simd>;
     constexpr int kRows = Micro::mr;
     static_assert(kRows <= kCopyWidth && kCopyWidth <= (1 + kSlackKeys) * kRows,

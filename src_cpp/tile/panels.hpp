@@ -9,10 +9,10 @@
 namespace fastattn {
 namespace {
 
-// What a panel of rows sees of a block of keys.
+// How the tile of a panel of rows and a block of keys meets the mask.
 struct TileMask {
-    Interval keys;  // those that some row sees: none if the tile is empty
-    bool partial;   // by band or length, some row does not see all of these
+    Interval keys;  // visible to some row: none if the tile is empty
+    bool partial;   // by band or length, some of these are masked for some row
     bool dense;     // the dense mask changes some score
 };
 

@@ -3,7 +3,7 @@
 // For few queries, computing with a byte takes about as long as memory takes to deliver it, so the
 // two must overlap.  Lines are prefetched in the order of their addresses, so that the hardware
 // prefetcher joins in, and one at a time between the products, since requests in bursts are
-// dropped.  On its own, the hardware sees no stream in rows that are read side by side.
+// dropped.  On its own, the hardware finds no stream in rows that are read side by side.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -29,7 +29,8 @@ public:
             prefetch(row_of(task_.k, j), task_.dim * task_.k.column);
     }
 
-    // What the first panel prefetches from here on: values from a key on, or the keys after a block.
+    // What the first panel prefetches from here on: values from a key on, or the keys after a
+    // block.
     void values(int64_t first) { rows_ = prefetcher<S>(task_.v, first, task_.dim_v); }
     void keys_after(Interval block) {
         rows_ = prefetcher<S>(task_.k, block.end, task_.dim);

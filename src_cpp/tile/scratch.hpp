@@ -7,9 +7,7 @@
 namespace fastattn {
 namespace {
 
-constexpr int64_t round_up(int64_t value, int64_t step) {
-    return (value + step - 1) / step * step;
-}
+constexpr int64_t round_up(int64_t value, int64_t step) { return (value + step - 1) / step * step; }
 
 // Regions lie one after another at multiples of the alignment.  Without memory, it only counts.
 class Arena {

@@ -73,7 +73,7 @@ inline void online_softmax(typename Simd::Value* s, int64_t keys, typename Simd:
 }
 
 // The factor for rows of maximum m and sum l: 1 / l, with sinks (or nullptr) included in the sum;
-// 0 for a row that sees no key.
+// 0 for a row to which no key is visible.
 template <typename Simd>
 inline typename Simd::Vec normaliser(typename Simd::Vec m, typename Simd::Vec l,
                                      const typename Simd::Value* sinks) {
