@@ -1,19 +1,12 @@
-// Keeps the threads of one call on different CPUs, where there are enough of them.
+// Keeps a helper that is woken off the CPU of the thread that wakes it, until it runs.
 //
-// A system that wakes a thread may queue it behind its waker, although another CPU is idle or would
-// give it more time: a guest of a hypervisor mistakes an idle CPU for one that it has lost; beside
-// a process that is bound to one of two CPUs, both threads of a call would share the other.  So a
-// thread is kept off its waker's CPU until it runs.  Load balancing may later put two threads on
-// one CPU and leave them there, because every CPU has work.  A thread that finds its CPU taken by
-// another one of its call therefore moves to a free one.  Either way, it then has the CPU set that
-// it had before.
+// A system may queue a thread behind its waker, although another CPU is idle or would give it more
+// time: a guest of a hypervisor mistakes an idle CPU for one that it has lost; beside a process
+// that is bound to one of two CPUs, both threads of a call would share the other.
 //
-// Only on Linux.  Other processes and calls are not considered.
+// Only on Linux.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
-
-#include <atomic>
-#include <cstdint>
 
 #if defined(__linux__)
 #include <pthread.h>
@@ -23,69 +16,8 @@
 
 namespace fastattn {
 
-#if defined(__linux__)
-// The CPUs that the threads of one call are on.
-class CallCpus {
-public:
-    // The CPU of the thread that made it, for as long as this object lives.  `enough`: whether
-    // there is a CPU for each thread of the call.
-    class Claim {
-    public:
-        Claim(CallCpus& all, bool enough) : all_(all), enough_(enough) { renew(); }
-        ~Claim() { drop(); }
-        Claim(const Claim&) = delete;
-        Claim& operator=(const Claim&) = delete;
-
-        // If the system has moved this thread onto another one's CPU, moves it to a free CPU, if
-        // there is one.  Costs next to nothing if it has not been moved.
-        void renew() {
-            if (!enough_) return;
-            const int cpu = sched_getcpu();
-            if (cpu == cpu_) return;
-            drop();
-            if (!take(cpu) && all_.move_to_free()) take(sched_getcpu());
-        }
-
-    private:
-        bool take(int cpu) {
-            if (cpu < 0 || cpu >= CPU_SETSIZE) return true;
-            const uint64_t before = all_.word(cpu).fetch_or(bit(cpu), std::memory_order_relaxed);
-            const bool free = !(before & bit(cpu));
-            if (free) cpu_ = cpu;
-            return free;
-        }
-
-        void drop() {
-            if (cpu_ >= 0) all_.word(cpu_).fetch_and(~bit(cpu_), std::memory_order_relaxed);
-            cpu_ = kNone;
-        }
-
-        static constexpr int kNone = -1;
-        CallCpus& all_;
-        const bool enough_;
-        int cpu_ = kNone;
-    };
-
-private:
-    bool move_to_free() {
-        cpu_set_t allowed, free;
-        if (sched_getaffinity(0, sizeof allowed, &allowed)) return false;  // more CPUs than bits
-        CPU_ZERO(&free);
-        for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu)
-            if (CPU_ISSET(cpu, &allowed) && !(word(cpu).load(std::memory_order_relaxed) & bit(cpu)))
-                CPU_SET(cpu, &free);
-        if (!CPU_COUNT(&free) || sched_setaffinity(0, sizeof free, &free)) return false;
-        sched_setaffinity(0, sizeof allowed, &allowed);
-        return true;
-    }
-
-    std::atomic<uint64_t>& word(int cpu) { return words_[cpu / 64]; }
-    static uint64_t bit(int cpu) { return uint64_t{1} << cpu % 64; }
-
-    std::atomic<uint64_t> words_[CPU_SETSIZE / 64] = {};
-};
-
 // The CPUs on which a parked thread may wake.
+#if defined(__linux__)
 class WakeCpus {
 public:
     // Called by the thread itself, before it parks for the first time.  It has inherited the CPU
@@ -127,13 +59,6 @@ private:
     bool excluded_ = false;
 };
 #else
-struct CallCpus {
-    struct Claim {
-        Claim(CallCpus&, bool) {}
-        void renew() {}
-    };
-};
-
 struct WakeCpus {
     void begin() {}
     void exclude_this() {}

@@ -81,30 +81,24 @@ public:
                state_.compare_exchange_strong(free, kClaimed, std::memory_order_acquire);
     }
 
-    void open(int64_t items, int slots, int cpus, Body body, void* context) {
+    void open(int64_t items, int slots, Body body, void* context) {
         items_ = items;
         body_ = body;
         context_ = context;
         next_.store(0, std::memory_order_relaxed);
-        enough_.store(slots < cpus, std::memory_order_relaxed);
         state_.fetch_add(static_cast<uint32_t>(slots), std::memory_order_release);
     }
-
-    CallCpus::Claim claim_cpu() { return {cpus_, enough_.load(std::memory_order_relaxed)}; }
 
     // Takes a slot and works there; returns false if there is none.  Calls `ended(true)` if the
     // caller is parked and this helper was the last at work, else `ended(false)`.
     template <typename Ended>
     bool help(Ended ended) {
-        if (!(state_.load(std::memory_order_relaxed) & kSlots)) return false;
-        // This may move the thread, which takes a while: do it before anybody waits for it.
-        CallCpus::Claim cpu = claim_cpu();
         uint32_t state = state_.load(std::memory_order_relaxed);
         do {
             if (!(state & kSlots)) return false;
         } while (!state_.compare_exchange_weak(state, state - 1 + kOneAtWork,
                                                std::memory_order_acquire));
-        work(static_cast<int>(state & kSlots), cpu);
+        work(static_cast<int>(state & kSlots));
         state = state_.fetch_sub(kOneAtWork, std::memory_order_acq_rel);
         ended((state & (kAtWork | kParked)) == (kOneAtWork | kParked));
         return true;
@@ -115,20 +109,16 @@ public:
     void park_caller() { state_.fetch_or(kParked, std::memory_order_relaxed); }
     void release() { state_.store(0, std::memory_order_release); }
 
-    void work(int thread, CallCpus::Claim& cpu) {
-        for (int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;) {
+    void work(int thread) {
+        for (int64_t item; (item = next_.fetch_add(1, std::memory_order_relaxed)) < items_;)
             body_(context_, item, thread);
-            cpu.renew();
-        }
     }
 
 private:
     std::atomic<uint32_t> state_{0};
-    std::atomic<bool> enough_{false};  // whether there is a CPU for each thread
     int64_t items_ = 0;
     Body body_ = nullptr;
     void* context_ = nullptr;
-    CallCpus cpus_;
     alignas(64) std::atomic<int64_t> next_{0};
 };
 
@@ -138,10 +128,9 @@ public:
         helpers = std::min(helpers, Job::kMostSlots);
         Job* const job = std::find_if(jobs_, jobs_ + kJobs, [](Job& j) { return j.claim(); });
         if (job == jobs_ + kJobs) return alone(items, body, context);  // all jobs are taken
-        job->open(items, helpers, cpus, body, context);
-        CallCpus::Claim cpu = job->claim_cpu();  // before a helper takes one
+        job->open(items, helpers, body, context);
         call(helpers, cpus);
-        job->work(0, cpu);
+        job->work(0);
         job->close();
         wanted_.fetch_sub(helpers, std::memory_order_relaxed);
         if (!spin([&] { return job->idle(); })) {

@@ -110,54 +110,6 @@ finally:
 @two_cpus
 @pytest.mark.slow
 @pytest.mark.timing
-def test_threads_of_a_call_separate_again() -> None:
-    """Put onto one CPU in the middle of a call, beside a busy one, they do not stay there."""
-    run_python(
-        HEADER
-        + """
-import threading
-y = rng.standard_normal((3, 8, 4096, 64)).astype(np.float32)
-[helper] = helpers_of(attention)
-first, second = cpus = sorted(os.sched_getaffinity(0))[:2]
-os.sched_setaffinity(0, cpus)
-os.sched_setaffinity(helper, cpus)
-busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
-os.sched_setaffinity(busy.pid, {first})
-
-def cpu_of(task):
-    return int(open(f"/proc/self/task/{task}/stat").read().rpartition(")")[2].split()[36])
-
-apart = []
-def disturb():
-    caller = threading.main_thread().native_id
-    for _ in range(4):
-        time.sleep(0.02)
-        os.sched_setaffinity(helper, {cpu_of(caller)})
-        os.sched_setaffinity(helper, cpus)
-        time.sleep(0.01)
-        for _ in range(10):
-            apart.append(cpu_of(helper) != cpu_of(caller))
-            time.sleep(0.001)
-
-try:
-    for _ in range(3):
-        other = threading.Thread(target=disturb)
-        other.start()
-        while other.is_alive():
-            fastattn.attention(*y, impl="cython", config=config)
-        other.join()
-finally:
-    busy.kill()
-assert statistics.mean(apart) > 0.6, statistics.mean(apart)
-"""
-    )
-
-
-@linux
-@native
-@two_cpus
-@pytest.mark.slow
-@pytest.mark.timing
 def test_helpers_park_between_calls_and_come_back() -> None:
     """They take no CPU time from others for long, and work when there is work."""
     run_python(
