@@ -1,8 +1,8 @@
 """Fast, exact scaled-dot-product attention for NumPy arrays on CPUs.
 
-Start with `attention`.  `explain` tells how a call is computed; `implementations` and `machine`
-tell what this machine can run, and `roofline` measures what it can do at most.  `Config` steers
-how a call is computed, `tune` finds the best way, and `wisdom` is what was found.
+Start with `attention`.  `explain` tells how a call is computed, `implementations` and `machine`
+tell what can run here, and `roofline` measures the machine's limits.  `Config` sets how a call is
+computed, `tune` searches for the fastest `Config`, and `wisdom` manages what it found.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ __all__ = [
     "wisdom",
 ]
 
-# Names that few programs need, and the module that each is in, imported when it is first asked for.
+# Names that are imported on first use, and their modules.
 _LATER = {"TuningResult": "fastattn.tuner", "tune": "fastattn.tuner", "wisdom": "fastattn.wisdom"}
 
 

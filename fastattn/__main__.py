@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("fastattn: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Python writes what is left in the buffer when it exits: give it a place that accepts it.
+        # Python flushes its buffer at exit: redirect it to where that succeeds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     return 0
@@ -55,7 +55,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _progress(text: str) -> None:
-    """Show what is under way in place of what was shown before; only if stderr is a terminal."""
+    """Replace the progress line; only if stderr is a terminal."""
     if sys.stderr.isatty():
         print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
 

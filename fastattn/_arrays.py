@@ -18,10 +18,10 @@ def plain_array(name: str, value: object) -> np.ndarray:
     if type(value) is np.ndarray:
         return value
     if isinstance(value, np.ma.MaskedArray):
-        hide = ", and hide keys with `mask` (True = may attend)" if name in ("q", "k", "v") else ""
+        advice = ", and mask keys with `mask` (True = may attend)" if name in "qkv" else ""
         raise DTypeError(
             format_error(
-                name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{hide}"
+                name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{advice}"
             )
         )
     if isinstance(value, np.ndarray):
@@ -46,6 +46,7 @@ def fits_scores(dtype: np.dtype, call: str) -> bool:
 def checked_out(
     value: object, dtype: np.dtype, spec: CallSpec, inputs: dict[str, np.ndarray | None]
 ) -> np.ndarray:
+    """The argument `out`, to which the result of a call with `inputs` can be written."""
     out = plain_array("out", value)
     received = _unfit(out, dtype, spec, inputs)
     if received is not None:

@@ -24,7 +24,7 @@ MOST_THREADS = 1_024
 TUNABLES: tuple[Tunable, ...] = (
     Tunable("block_q", 1, 65_536, "query rows (of all heads that share a key head) per work item"),
     Tunable("block_k", 1, 65_536, "keys per step of the online softmax"),
-    Tunable("keys_per_split", 1, 2**48, "keys of a part that is computed on its own, then merged"),
+    Tunable("keys_per_split", 1, 2**48, "keys per split; the splits' partial results are merged"),
     Tunable("threads", 1, MOST_THREADS, "threads that share the work items"),
 )
 
@@ -41,9 +41,10 @@ class Config:
         Keys per step of the online softmax, 1 to 65,536.  Sums are taken block by
         block, so a different `block_k` may change the last bits of a result.
     keys_per_split : int, optional
-        Keys of a part, 1 to 2**48.  If a call has more keys, the parts are computed
-        separately, by several threads if there is too little other work for them, and merged
-        exactly; rounding, and so the last bits of a result, may change with `keys_per_split`.
+        Keys per split, 1 to 2**48.  If a call has more keys, the splits are computed
+        separately, by several threads if there is too little other work for them, and their
+        partial results are merged exactly (split-KV, as in Flash-Decoding).  Rounding, and so
+        the last bits of a result, may change with `keys_per_split`.
     threads : int, optional
         Threads that share the work, 1 to 1,024.  The default is the number of CPUs
         usable under the process's affinity and cgroup limits, but never more than
@@ -59,7 +60,7 @@ class Config:
     ------
     ConfigError
         A field is out of range.  A field that the chosen implementation does not
-        have is refused only by the call that the configuration is given to.
+        have is refused by the call, not here.
 
     Examples
     --------

@@ -38,7 +38,7 @@ MASK_BOOL_CODE = 4
 """Code of a boolean mask in ``src_cpp/abi.hpp``; floating masks use their type's code."""
 
 
-# Cached, because np.dtype.name builds its string anew each time it is asked for.
+# Cached, because np.dtype.name builds a new string at each access.
 @functools.lru_cache(maxsize=256)
 def lookup(dtype: np.dtype) -> DType | None:
     """Row of a NumPy data type, or None if fastattn does not accept it.

@@ -8,12 +8,12 @@
     |-- ArgumentError         (ValueError)    a value outside its accepted range
     |-- ArgumentTypeError     (TypeError)     a value of the wrong type
     |-- OutputError           (ValueError)    `out` cannot take the result
-    |-- ConfigError           (ValueError)    a Config field that makes no sense here
-    |-- UnavailableError      (RuntimeError)  an implementation or ISA that cannot run here
-    `-- WisdomError           (OSError)       a file of wisdom that cannot be read or written
+    |-- ConfigError           (ValueError)    a Config field that does not apply here
+    |-- UnavailableError      (RuntimeError)  an implementation or ISA that cannot compute it here
+    `-- WisdomError           (OSError)       a wisdom file that cannot be read or written
 
 Each message names the argument, what was received, what is accepted and how to
-mend the call.  A refused call has computed nothing and left `out` untouched.
+fix the call.  A refused call has computed nothing and left `out` untouched.
 """
 
 from __future__ import annotations
@@ -61,13 +61,13 @@ class ConfigError(FastattnError, ValueError):
 
 
 class UnavailableError(FastattnError, RuntimeError):
-    """An implementation or instruction set that cannot run on this machine."""
+    """An implementation or instruction set that cannot compute this call on this machine."""
 
 
 class WisdomError(FastattnError, OSError):
     """A file or folder of wisdom that cannot be read or written."""
 
 
-def format_error(argument: str, received: object, accepted: str, remedy: str) -> str:
-    """Word a refusal: which argument, what came, what is accepted, how to mend it."""
-    return f"`{argument}`: received {received}; accepted: {accepted}. Fix: {remedy}."
+def format_error(argument: str, received: object, accepted: str, fix: str) -> str:
+    """Message of a refused call: the argument, what was received, what is accepted, the fix."""
+    return f"`{argument}`: received {received}; accepted: {accepted}. Fix: {fix}."

@@ -18,8 +18,8 @@ __all__ = ["REGISTRY", "Command"]
 class Command(Protocol):
     """What a module in this folder that `REGISTRY` names offers.
 
-    `run` may tell `progress` what is under way: a line that takes the place of the one
-    before, "" for none.  It does the heavy imports itself.
+    `run` may pass `progress` a line that replaces the previous one, "" for none.  It does the
+    heavy imports itself.
     """
 
     SUMMARY: str
@@ -30,7 +30,7 @@ class Command(Protocol):
     def run(
         self, options: argparse.Namespace, progress: Callable[[str], None]
     ) -> str | Iterable[str]:
-        """Do it, and return what to print, whole or in parts; a refusal is a FastattnError."""
+        """Return what to print, whole or in parts; a refusal is a FastattnError."""
 
 
 REGISTRY: dict[str, Command] = {

@@ -22,12 +22,12 @@ SUMMARY = "what this machine is, and what can run on it"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whether to measure, and with what."""
-    parser.add_argument("--roofline", action="store_true", help="measure what it can do at most")
+    parser.add_argument("--roofline", action="store_true", help="measure the machine's limits")
     parser.add_argument("--isa", metavar="NAME", help="instruction set of the roofline")
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
-    """Version, machine, implementations and instruction sets; the roofline where asked for."""
+    """Version, machine, implementations and instruction sets; on request the roofline."""
     if options.isa is not None and not options.roofline:
         raise ArgumentError(
             format_error(
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
         f"  {name:<9} {load(name).SUMMARY}" if reason is None else f"  {name:<9} no: {reason}"
         for name, reason in implementations().items()
     ]
-    isas = [f"  {name:<9} yes" for name in here.isas]
+    isas = [f"  {name:<9} {_served(name)}" for name in here.isas]
     isas += [f"  {name:<9} no: {reason}" for name, reason in here.missing_isas.items()]
     return "\n".join(
         [
@@ -55,10 +55,18 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
             "implementations, in the order impl='auto' prefers them",
             *usable,
             "",
-            "instruction sets of the cython implementation, best first",
+            "instruction sets of the cython implementation, best first, and what they compute",
             *isas,
             *measured,
         ]
+    )
+
+
+def _served(isa: str) -> str:
+    """Operations and data types for which an instruction set has kernels."""
+    return "; ".join(
+        f"{operation}: {', '.join(name for name, isas in served.items() if isa in isas)}"
+        for operation, served in machine().kernels.items()
     )
 
 
@@ -71,7 +79,7 @@ def _roofline(isa: str | None, progress: Callable[[str], None]) -> list[str]:
         progress(f"roofline: {threads} of {usable} threads")
         rows.append(roofline(isa, threads))
     progress("")
-    words = [
+    lines = [
         f"  {roof.threads:7} {roof.fma_flops_per_second['float32'] / 1e9:16.1f}"
         f" {roof.fma_flops_per_second['float64'] / 1e9:16.1f}"
         f" {roof.stream_bytes_per_second / 1e9:12.1f} {roof.l2_bytes_per_second / 1e9:9.1f}"
@@ -80,5 +88,5 @@ def _roofline(isa: str | None, progress: Callable[[str], None]) -> list[str]:
     return [
         f"roofline of {rows[0].isa}: the most that all threads together reached",
         "  threads  float32 GFLOP/s  float64 GFLOP/s  memory GB/s   L2 GB/s",
-        *words,
+        *lines,
     ]

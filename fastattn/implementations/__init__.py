@@ -1,8 +1,8 @@
 """Implementations, one file each, and their registry.
 
 An implementation is a module that describes itself (`Implementation`).  The order
-of `REGISTRY` is the preference of ``impl="auto"``.  A module is imported when it is
-first asked for: importing fastattn never imports Numba.
+of `REGISTRY` is the preference of ``impl="auto"``.  A module is imported on first use:
+importing fastattn never imports Numba.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
 
 def run(problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
-    # NaN and infinity are data here, not errors: they stay in the rows that see them.
+    # NaN and infinity are data here, not errors: they stay in the rows that attend to them.
     with np.errstate(all="ignore"):
         _run(problem)
 
@@ -74,7 +74,7 @@ def _run(problem: Problem) -> None:
         visible = np.broadcast_to(visible, g.scores_shape).reshape(s.shape)
         np.copyto(s, -np.inf, where=~visible)
 
-    # Finite even for a row that sees nothing, whose weights are then exp(-inf) = 0.
+    # Finite even for a fully masked row, whose weights are then exp(-inf) = 0.
     m = s.max(axis=-1, keepdims=True, initial=np.finfo(compute).min)
     s -= m
     e = np.exp(s, out=s)
@@ -105,12 +105,12 @@ def _shared(array: np.ndarray, g: CallSpec) -> np.ndarray:
 
 
 def _weighted_sum(e: np.ndarray, v: np.ndarray, visible: np.ndarray | None) -> np.ndarray:
-    """``e @ v``, in which NaN or infinity in a hidden key's value does not leak (0 * NaN = NaN)."""
+    """``e @ v``, in which a masked NaN or infinity of v does not leak (0 * NaN = NaN)."""
     if visible is None or (finite := np.isfinite(v)).all():
         return np.asarray(e @ v)
     o: np.ndarray = e @ np.where(finite, v, 0)
     v = np.where(finite, 0, v)
     for j in np.flatnonzero(~finite.all(axis=tuple(a for a in range(v.ndim) if a != v.ndim - 2))):
-        seen = e[..., j, None] * v[..., j, None, :]
-        o += np.where(visible[..., j, None], seen, 0)
+        products = e[..., j, None] * v[..., j, None, :]
+        o += np.where(visible[..., j, None], products, 0)
     return o

@@ -1,9 +1,9 @@
 """Mask kinds, one file each, and their registry `KINDS`.
 
-A key is visible to a query if every kind lets it be seen.  The ``numpy``
-implementation uses `visible`, and the numbers of a floating mask; the compiled ones
-read the band, the lengths and the dense array in their own order, tile by tile.
-A kind that an implementation does not know reaches it through `lowered`.
+A key is visible to a query unless some kind masks it.  The ``numpy`` implementation uses
+`visible`, and the numbers of a floating mask; the compiled ones read the band, the lengths
+and the dense array tile by tile.  `lowered` brings every kind that an implementation does
+not read (its ``MASKS``) into the dense mask.
 """
 
 from __future__ import annotations
@@ -80,11 +80,13 @@ def lowered(problem: Problem, handled: frozenset[str]) -> Problem:
     if spec is problem.spec:
         return problem
     unhandled = [kind for kind in KINDS if kind.NAME not in handled | {dense.NAME}]
-    seen, mask = _all_of(problem, unhandled), problem.mask
+    visible_keys, mask = _all_of(problem, unhandled), problem.mask
     if mask is None:
-        mask = np.asarray(True) if seen is None else seen
-    elif seen is not None:
-        mask = mask & seen if mask.dtype == bool else np.where(seen, mask, mask.dtype.type(-np.inf))
+        mask = np.asarray(True) if visible_keys is None else visible_keys
+    elif visible_keys is not None and mask.dtype == np.bool_:
+        mask = mask & visible_keys
+    elif visible_keys is not None:
+        mask = np.where(visible_keys, mask, mask.dtype.type(-np.inf))
     return replace(
         problem,
         spec=spec,

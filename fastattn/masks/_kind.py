@@ -22,7 +22,7 @@ class Kind(Protocol):
     NAME: str
 
     def label(self, spec: CallSpec) -> str | None:
-        """Its text in an explanation; None if it is no part of the call."""
+        """Its text in an explanation; None if the call does not use it."""
 
     def band(self, spec: CallSpec) -> Band:
         """A band outside which it masks every key; `EVERYTHING` if there is none."""
