@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
 from perf.peers.results import Entry, Results
-from perf.study.record import Record, Round
+from perf.study.data import Record, Round
 
 SPEEDUPS = {"numpy": 1.0, "numba": 2.0, "cython": 3.0}
 NOISE = {"numpy": 0.03, "numba": 0.08, "cython": 0.01}

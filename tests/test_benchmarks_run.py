@@ -132,6 +132,7 @@ def test_a_home_that_cannot_be_used_is_replaced(
     assert os.access(os.environ["HOME"], os.W_OK)
 
 
+@pytest.mark.timing
 def test_lines_of_asv_come_before_they_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """asv ends a line when the next step begins; the bar shows the step that is under way."""
     package = tmp_path / "asv"

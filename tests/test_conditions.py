@@ -50,6 +50,7 @@ def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
     assert measured.steal_ticks([0], str(tmp_path / "none")) == 0
 
 
+@pytest.mark.timing
 def test_time_in_which_we_did_not_run_is_lost() -> None:
     monitor = Monitor()
     time.sleep(0.2)  # as another process would have it

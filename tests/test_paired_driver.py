@@ -16,11 +16,11 @@ import pytest
 from benchmarks.common import Case
 from perf import run
 from perf.paired import __main__ as command
-from perf.paired import builds, calibrate, engine, live, worker, workers
+from perf.paired import builds, calibrate, engine, live, rounds, worker
 from perf.paired.cells import BENCHMARKS, SUITES, Cell, cells
 from perf.paired.engine import SourceError
+from perf.paired.rounds import Pace, Process, Side, WorkerError, Workers
 from perf.paired.rule import Round, Rule
-from perf.paired.workers import Pace, Process, Side, WorkerError, Workers
 from perf.progress import Progress
 
 pytestmark = pytest.mark.skipif(
@@ -391,4 +391,4 @@ def test_workers_have_the_last_cpus() -> None:
     theirs, ours = live.cpu_sets(1)
     assert theirs == usable[-1:]
     assert ours == (usable[:-1] or usable)
-    assert workers.SIDES == ("base", "head")
+    assert rounds.SIDES == ("base", "head")

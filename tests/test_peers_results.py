@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent
 from peer_results import LIMITS, entry, synthetic  # noqa: E402
 
 from perf import summary  # noqa: E402
-from perf.peers import chart, results, tables  # noqa: E402
+from perf.peers import chart, console, results  # noqa: E402
 from perf.peers.results import Entry, Results  # noqa: E402
 from perf.summary import Estimate  # noqa: E402
 
@@ -51,11 +51,11 @@ def test_geometric_mean_of_what_there_is() -> None:
 
 def test_the_fastest_peer_is_none_of_ours() -> None:
     found = synthetic()
-    assert found.fastest("small", 1, tables.others(found)) == (
+    assert found.fastest("small", 1, console.others(found)) == (
         "ort-attention",
         Estimate(*(pytest.approx(0.8),) * 3),
     )
-    assert found.fastest("decode", 1, tables.others(found))[0] == "ort-attention"
+    assert found.fastest("decode", 1, console.others(found))[0] == "ort-attention"
     assert found.fastest("small", 1, []) is None
     assert found.ratio("small", 2, "numpy") is None
 
@@ -70,7 +70,7 @@ def test_results_survive_the_file(tmp_path: Path) -> None:
 
 
 def test_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
-    assert tables.render(synthetic()) == 0
+    assert console.render(synthetic()) == 0
     printed = capsys.readouterr().out
     lines = printed.splitlines()
     assert "Behind" in printed
@@ -91,7 +91,7 @@ def test_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_failure_of_ours_is_one_of_the_command(capsys: pytest.CaptureFixture[str]) -> None:
     found = synthetic()
     found.entries.append(Entry("vit", 1, "cython", failed="wrong"))
-    assert tables.render(found) == 2
+    assert console.render(found) == 2
     assert "not timed cython, vit" in capsys.readouterr().out
 
 

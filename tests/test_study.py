@@ -20,8 +20,8 @@ from study_records import SPEEDUPS, TORCH, synthetic  # noqa: E402
 
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES  # noqa: E402
 from perf.peers.results import Entry  # noqa: E402
-from perf.study import charts, measure, page, picture, published, tables, words  # noqa: E402
-from perf.study.record import Estimate, Record, Round, estimate  # noqa: E402
+from perf.study import charts, formats, measure, page, picture, published, tables  # noqa: E402
+from perf.study.data import Estimate, Record, Round, estimate  # noqa: E402
 
 SMALL = replace(measure.QUICK, dims=(64, 128), rounds=2, regimes=("small",))
 
@@ -157,7 +157,7 @@ def test_beside_the_study() -> None:
     table = tables.speedups(record)
     assert table.rows[0][3] == "3.13×"
     assert table.rows[0][6] == "0.85×"
-    assert table.rows[1][3] == words.NOTHING
+    assert table.rows[1][3] == formats.NOTHING
     assert table.rows[2][0] == "mean"
     assert table.rows[2][6] == "0.85×"
     assert [row[0] for row in tables.study_1(record).rows] == ["64"]
@@ -175,27 +175,27 @@ def test_torch_tables() -> None:
     record.peers["entries"] = kept
     assert tables.blog(record) is None
     record.peers["entries"] = [asdict(Entry("vit", 1, "cython", failed="wrong"))]
-    assert set(tables.peers(record)[0].rows[0][1:]) == {words.NOTHING}
+    assert set(tables.peers(record)[0].rows[0][1:]) == {formats.NOTHING}
 
 
 def test_roofline_rows_say_why_there_is_nothing() -> None:
     record = synthetic((64,))
     record.roofline["small"] = {"time": [], "time_over_peak": [], "reason": "it died"}
     rows = {row[0]: row[1:] for row in tables.roofline(record).rows}
-    assert rows["small"] == (words.NOTHING, "it died")
+    assert rows["small"] == (formats.NOTHING, "it died")
     assert rows["dim-256"] == ("1.00\u00a0ms", "95.0\u00a0%")
     assert len(rows) == len(REGIMES | MASKED)
 
 
 def test_words() -> None:
-    assert words.times(9.994) == "9.99×"
-    assert words.times(12.34) == "12.3×"
-    assert words.times(math.nan) == words.times(None) == words.NOTHING
-    assert words.dtype("bfloat16") == "bf16"
-    assert words.listed(["a"]) == "a"
-    assert words.listed(["a", "b", "c"]) == "a, b and c"
-    assert words.interval(Estimate(2, 1.5, 2.5)) == "1.50 to 2.50"
-    assert words.plural(1, "dim") == "1 dim"
+    assert formats.times(9.994) == "9.99×"
+    assert formats.times(12.34) == "12.3×"
+    assert formats.times(math.nan) == formats.times(None) == formats.NOTHING
+    assert formats.dtype("bfloat16") == "bf16"
+    assert formats.listed(["a"]) == "a"
+    assert formats.listed(["a", "b", "c"]) == "a, b and c"
+    assert formats.interval(Estimate(2, 1.5, 2.5)) == "1.50 to 2.50"
+    assert formats.plural(1, "dim") == "1 dim"
 
 
 # --- Pictures and pages ----------------------------------------------------------------
@@ -235,7 +235,7 @@ def test_pictures_are_the_same_each_time() -> None:
 def test_the_text_of_a_picture_tells_its_numbers() -> None:
     record = synthetic((64, 1024))
     text = {chart.name: chart.text for chart in all_charts(record)}
-    assert f"Cython: {words.times(record.speedup(64, 'cython'))} at 64" in text["speedup"]
+    assert f"Cython: {formats.times(record.speedup(64, 'cython'))} at 64" in text["speedup"]
     assert "0.85× at 64, 1.10× at 1024" in text["study-speedup"]
     assert "95.0\u00a0% (dim-256)" in text["roofline"]
     assert "18 evaluations" in text["search-64"]

@@ -23,7 +23,7 @@ from perf import system  # noqa: E402
 from perf.peers import command  # noqa: E402
 from perf.study import __main__ as command_line  # noqa: E402
 from perf.study import measure, page, turns  # noqa: E402
-from perf.study.record import Record, Round  # noqa: E402
+from perf.study.data import Record, Round  # noqa: E402
 
 SMALL = replace(measure.QUICK, dims=(64, 128), rounds=2, regimes=("small", "dim-256"))
 CONFIG = {"block_k": 16, "threads": 1}

@@ -18,8 +18,8 @@ from perf.tuner_replay.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
 from perf.tuner_replay import campaign, rivals, synthetic  # noqa: E402
+from perf.tuner_replay.recorded_table import Table, read, write  # noqa: E402
 from perf.tuner_replay.replay import Replay, Watched, _course, replay, warm_start  # noqa: E402
-from perf.tuner_replay.tables import Table, read, write  # noqa: E402
 
 GENES = (
     Gene("block_q", (16, 32, 64, 128), True, "rows"),

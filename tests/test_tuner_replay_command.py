@@ -15,11 +15,11 @@ from perf.tuner_replay.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
 from perf.tuner_replay import __main__ as command_line  # noqa: E402
-from perf.tuner_replay import campaign, judge, report, rivals, synthetic  # noqa: E402
+from perf.tuner_replay import campaign, console, judge, rivals, synthetic  # noqa: E402
 from perf.tuner_replay.campaign import Setting  # noqa: E402
+from perf.tuner_replay.recorded_table import read  # noqa: E402
 from perf.tuner_replay.replay import replay  # noqa: E402
 from perf.tuner_replay.results import EVALUATIONS, SECONDS, Cell, Results  # noqa: E402
-from perf.tuner_replay.tables import read  # noqa: E402
 from perf.tuner_replay.workloads import HELD_OUT, TUNING, WORKLOADS  # noqa: E402
 
 # --- Conclusions -----------------------------------------------------------------------
@@ -90,9 +90,9 @@ def test_settings_are_judged_together(capsys: pytest.CaptureFixture[str]) -> Non
         for setting, close in zip(("kernel-50", "kernel-warm-18"), pair, strict=True)
         if close is not None
     ]
-    report.render(Results({}, cells[:1] + cells[2:3]))
+    console.render(Results({}, cells[:1] + cells[2:3]))
     assert "together, equal" not in capsys.readouterr().out
-    report.render(Results({}, cells))
+    console.render(Results({}, cells))
     _, printed = capsys.readouterr().out.split("kernel-50, kernel-warm-18 together, equal eval")
     rows = [line.split() for line in printed.split("Regrets")[0].splitlines()[4:] if line]
     ((name, share, *_, regret_verdict),) = rows
@@ -102,7 +102,7 @@ def test_settings_are_judged_together(capsys: pytest.CaptureFixture[str]) -> Non
 def test_losses_and_missed_bars_are_printed(capsys: pytest.CaptureFixture[str]) -> None:
     ours = cell("genetic", [0.0] * 80 + [0.03] * 20)
     results = Results({}, [ours, cell("rival", [0.0] * 99 + [0.1]), cell("poor", [0.2] * 100)])
-    report.render(results)
+    console.render(results)
     printed = capsys.readouterr().out
     assert "genetic is behind rival on t: 80.0 % against 99.0 %" in printed
     assert "genetic is behind poor" not in printed
@@ -111,7 +111,7 @@ def test_losses_and_missed_bars_are_printed(capsys: pytest.CaptureFixture[str]) 
     assert "within 5 % on all tables together: bar 95.0 %, held: mean 100.0 %" in printed
     assert "Too noisy" not in printed
     results.about["resolutions"] = {"t": 0.15, "u": 0.5}
-    report.render(results)
+    console.render(results)
     assert "by their resolution: t 15.0 %\n" in capsys.readouterr().out
     rows = {line.split()[0]: line.split() for line in printed.splitlines() if line.strip()}
     assert rows["rival"][-2:] == ["behind", "behind"]

@@ -2,7 +2,7 @@
 
     engine     screening, fresh rounds, verdicts: knows nothing about processes
     rule       what is discarded, and what a verdict requires
-    workers    a round: one live process of each side, in turns; worker: such a process
+    rounds     a round: one live process of each side, in turns; worker: such a process
     builds     both revisions, in one asv environment
     cells      what is compared: the cases of the asv benchmarks
     calibrate  how often all this is wrong

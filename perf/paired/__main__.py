@@ -25,8 +25,8 @@ from perf.paired.builds import FOLDER, Build, Builder, BuildError
 from perf.paired.cells import SUITES, cells
 from perf.paired.engine import Comparison
 from perf.paired.live import LOG, ROOT, measure, seconds_of, settings
+from perf.paired.rounds import SIDES, Side
 from perf.paired.rule import Rule
-from perf.paired.workers import SIDES, Side
 from perf.progress import Progress
 
 COULD_NOT_MEASURE = 2

@@ -27,8 +27,8 @@ from perf.paired.engine import INTERRUPTED, Comparison
 from perf.paired.live import LOG as BUILD_LOG
 from perf.paired.live import ROOT, measure, seconds_of, settings
 from perf.paired.rates import markdown, summary
+from perf.paired.rounds import SIDES, Side
 from perf.paired.rule import Rule
-from perf.paired.workers import SIDES, Side
 from perf.progress import Progress
 
 LOG = FOLDER / "calibration.jsonl"

@@ -1,6 +1,6 @@
 """A comparison: screening, fresh rounds for what the screening does not clear, verdicts.
 
-The source decides where the rounds come from: live processes (`workers`), recorded rounds
+The source decides where the rounds come from: live processes (`rounds`), recorded rounds
 (`simulate`), or a test.
 """
 

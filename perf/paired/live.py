@@ -13,8 +13,8 @@ from benchmarks import common, conditions
 from perf.paired.builds import FOLDER
 from perf.paired.cells import SUITES, Cell
 from perf.paired.engine import Comparison, compare
+from perf.paired.rounds import Pace, Side, Workers
 from perf.paired.rule import Rule
-from perf.paired.workers import Pace, Side, Workers
 from perf.progress import Progress
 
 ROOT = Path(__file__).resolve().parent.parent.parent

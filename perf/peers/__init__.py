@@ -4,7 +4,7 @@
     peer       what a peer is; each library has a file of its own
     timing     agreement, then turns: one process for each number of threads
     results    samples, their ratios, and the file they are kept in
-    tables     the tables; chart: the picture
+    console    the tables; chart: the picture
 
 A new peer takes one file with `PEERS`, and its name in `FILES`.  Libraries are imported inside
 functions: none of them needs to be installed.

@@ -7,7 +7,7 @@ import sys
 import time
 from pathlib import Path
 
-from perf.peers import OURS, chart, command, registry, tables
+from perf.peers import OURS, chart, command, console, registry
 from perf.peers.cells import BLOG, CELLS
 from perf.peers.results import Results
 from perf.progress import bar
@@ -128,7 +128,7 @@ def main() -> int:
     if not any(entry.samples for entry in results.entries):
         print("Nothing was timed.")
         return 1
-    status = tables.render(results)
+    status = console.render(results)
     chart.draw(results, known.plot)
     print(f"Kept in {_short(known.json)}; picture {_short(known.plot)}")
     return status if whole else 130

@@ -6,8 +6,8 @@ import math
 from pathlib import Path
 
 from perf.peers import OURS
+from perf.peers.console import shown
 from perf.peers.results import Results
-from perf.peers.tables import shown
 
 LARGEST = 4.0  # ratio beyond which the colour does not deepen
 

@@ -1,10 +1,10 @@
 """The study's questions asked again: ``python -m perf.study``, behind ``make report``.
 
     published   what the study and the blog printed
-    record      what was measured, the file it is kept in, and its statistics
+    data        what was measured, the file it is kept in, and its statistics
     turns       one process: agreement, then turns
     measure     the whole of it, step by step
-    tables      tables, and the answer in a sentence; words: numbers as text
+    tables      tables, and the answer in a sentence; formats: numbers as text
     charts      pictures
     page        index.html and report.md
 

@@ -10,8 +10,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from perf.progress import bar
-from perf.study import measure, words
-from perf.study.record import Record
+from perf.study import formats, measure
+from perf.study.data import Record
 
 FOLDER = Path("report")
 NAME = "data.json"
@@ -76,7 +76,7 @@ def compare(record: Record, earlier: Record) -> int:
     for (dim, impl), value in found.items():
         ours, theirs = record.speedup(dim, impl), earlier.speedup(dim, impl)
         print(
-            f"dim {dim:<5} {impl:<7} {words.times(ours):>7} {words.times(theirs):>7} "
+            f"dim {dim:<5} {impl:<7} {formats.times(ours):>7} {formats.times(theirs):>7} "
             f"{100 * value:+6.1f} %"
         )
     worst = max(found.values(), key=abs)

@@ -13,7 +13,9 @@ from typing import Any
 from benchmarks.common import IMPLS
 from perf import report
 from perf.peers.results import Results
-from perf.study import words
+from perf.study import formats
+from perf.study.data import Record
+from perf.study.formats import NAMES, SHORT
 from perf.study.picture import (
     COLOURS,
     INCHES,
@@ -25,8 +27,6 @@ from perf.study.picture import (
     ticks,
 )
 from perf.study.published import STUDY
-from perf.study.record import Record
-from perf.study.words import NAMES, SHORT
 from perf.summary import Estimate
 
 
@@ -38,21 +38,21 @@ def figure_1(record: Record) -> list[Chart]:
             "time",
             "Time of a call",
             "Time against dim, both logarithmic. "
-            + _ends(record, lambda d, i: words.seconds(record.seconds(d, i))),
+            + _ends(record, lambda d, i: formats.seconds(record.seconds(d, i))),
             lambda figure: _time(figure, record),
         ),
         Chart(
             "speedup",
             "Speed-up over NumPy",
             "Speed-up over NumPy against dim. "
-            + _ends(record, lambda d, i: words.times(record.speedup(d, i)), IMPLS[1:]),
+            + _ends(record, lambda d, i: formats.times(record.speedup(d, i)), IMPLS[1:]),
             lambda figure: _speedup(figure, record, highest),
         ),
         Chart(
             "variation",
             "Coefficient of variation",
             "Coefficient of variation against dim. "
-            + _ends(record, lambda d, i: words.percent(record.variation(d, i))),
+            + _ends(record, lambda d, i: formats.percent(record.variation(d, i))),
             lambda figure: _variation(figure, record),
         ),
         Chart(
@@ -77,7 +77,7 @@ def _ends(record: Record, read: Callable[[int, str], str], impls: tuple[str, ...
 
 def _printed(dim: int, impl: str) -> str:
     """The study's speed-up in words."""
-    return words.times(STUDY[dim].speedup(impl) if dim in STUDY else None)
+    return formats.times(STUDY[dim].speedup(impl) if dim in STUDY else None)
 
 
 def _time(figure: Any, record: Record) -> None:
@@ -140,8 +140,8 @@ def roofline(record: Record) -> Chart | None:
     medians = {name: statistics.median(values) for name, values in shares.items()}
     low, high = min(medians, key=medians.__getitem__), max(medians, key=medians.__getitem__)
     text = (
-        f"Fraction of peak for {words.plural(len(medians), 'regime')}: from "
-        f"{words.percent(medians[low])} ({low}) to {words.percent(medians[high])} ({high})."
+        f"Fraction of peak for {formats.plural(len(medians), 'regime')}: from "
+        f"{formats.percent(medians[low])} ({low}) to {formats.percent(medians[high])} ({high})."
     )
 
     def draw(figure: Any) -> None:
@@ -180,11 +180,13 @@ def _torch(results: Results, threads: int) -> Chart:
     names = [name for name in ("torch-sdpa", "torch-hand", "torch-mha") if name in results.peers]
     ratios = {(cell, name): results.ratio(cell, threads, name) for cell in cells for name in names}
     known = {key: value for key, value in ratios.items() if value is not None}
-    title = f"Time over Cython’s, {words.plural(threads, 'thread')}"
+    title = f"Time over Cython’s, {formats.plural(threads, 'thread')}"
     sdpa = [value.median for (_, name), value in known.items() if name == "torch-sdpa"]
     text = "Above 1 Cython is faster. "
     if sdpa:
-        text += f"torch SDPA takes {words.times(min(sdpa))} to {words.times(max(sdpa))} its time."
+        text += (
+            f"torch SDPA takes {formats.times(min(sdpa))} to {formats.times(max(sdpa))} its time."
+        )
 
     def draw(figure: Any) -> None:
         axes = figure.subplots()
@@ -219,8 +221,8 @@ def searches(record: Record) -> list[Chart]:
         Chart(
             f"search-{dim}",
             f"dim {dim}",
-            f"Search at dim {dim}: {words.plural(len(_scores(tuning)), 'evaluation')}; the best "
-            f"takes {words.times(min(filter(None, _scores(tuning)), default=None))} the "
+            f"Search at dim {dim}: {formats.plural(len(_scores(tuning)), 'evaluation')}; the best "
+            f"takes {formats.times(min(filter(None, _scores(tuning)), default=None))} the "
             "default’s time.",
             functools.partial(_alone, dim=dim, tuning=tuning),
             PANEL_INCHES,

@@ -15,8 +15,8 @@ from benchmarks.child import ask
 from benchmarks.common import DIMS, IMPLS, MASKED, REGIMES
 from perf import system, threading
 from perf.peers import command
+from perf.study.data import Record, Round
 from perf.study.published import STUDY_DTYPE
-from perf.study.record import Record, Round
 
 BUDGET = 18  # evaluations of the tuner, as the study had
 ROUND_TIMEOUT_SECONDS = 300.0

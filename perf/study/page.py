@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.conditions import LOST_SHARE
 from perf import conditions
-from perf.study import charts, picture, tables, words
+from perf.study import charts, formats, picture, tables
+from perf.study.data import Record
 from perf.study.measure import median_load
 from perf.study.picture import Chart
 from perf.study.published import BLOG_TITLE, STUDY_TITLE
-from perf.study.record import Record
 from perf.study.tables import Table
 
 HERE = Path(__file__).parent
@@ -78,7 +78,7 @@ def _grid(record: Record) -> Section:
         (
             "Q, K and V are dim × dim, one head. Block, threads and data type of Cython are those "
             "that the genetic tuner found in the study’s space; NumPy and Numba compute in the "
-            f"same data type. Each may use the whole machine: {words.plural(cpus, 'CPU')}.",
+            f"same data type. Each may use the whole machine: {formats.plural(cpus, 'CPU')}.",
         ),
         (tables.table_1(record),),
         notes=("Bold: the fastest of the three.",),
@@ -102,7 +102,7 @@ def _study(record: Record) -> Section:
         return Section("study", "Beside the study", ("Not measured.",))
     means = {impl: tables.speedup_means(record, impl) for impl in tables.OTHERS}
     text = " ".join(
-        f"{words.NAMES[impl]}: here {words.times(ours)}, in the study {words.times(study)}."
+        f"{formats.NAMES[impl]}: here {formats.times(ours)}, in the study {formats.times(study)}."
         for impl, (ours, study) in means.items()
     )
     return Section(
@@ -194,7 +194,7 @@ def _tuner(record: Record) -> Section:
 
 def how(record: Record) -> list[str]:
     """How Table 1 was measured."""
-    cpus = words.plural(record.about["cpus"], "CPU")
+    cpus = formats.plural(record.about["cpus"], "CPU")
     return [
         "Agreement first: a result that is further than rounding from a wider type is not timed.",
         "In one process the three take turns in random, balanced order; before a turn every other "
@@ -218,12 +218,14 @@ def machine(record: Record) -> list[tuple[str, str]]:
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     average = about.get("load_average")
     others = (
-        f"others took {words.percent(load['others'])} of the CPUs’ time (median over Table 1’s "
-        f"processes; at most {words.percent(load['most'])}), the hypervisor "
-        f"{words.percent(load['stolen'])}"
+        f"others took {formats.percent(load['others'])} of the CPUs’ time (median over Table 1’s "
+        f"processes; at most {formats.percent(load['most'])}), the hypervisor "
+        f"{formats.percent(load['stolen'])}"
     )
     if record.roofline_load and record.roofline_load["others"] is not None:
-        others += f"; against the peak others took {words.percent(record.roofline_load['others'])}"
+        others += (
+            f"; against the peak others took {formats.percent(record.roofline_load['others'])}"
+        )
     if average is not None:
         others += f"; load average at the start {average:.1f}"
     return [
@@ -242,20 +244,20 @@ def warnings(record: Record) -> list[str]:
     if record.interrupted:
         found.append("The measurement was stopped: something is missing.")
     for (impl, failure), dims in record.failures().items():
-        at = words.listed([str(dim) for dim in dict.fromkeys(dims)])
+        at = formats.listed([str(dim) for dim in dict.fromkeys(dims)])
         found.append(
-            f"{words.NAMES[impl]} failed in {words.plural(len(dims), 'process')} of dim {at}: "
+            f"{formats.NAMES[impl]} failed in {formats.plural(len(dims), 'process')} of dim {at}: "
             f"{failure}"
         )
     for impl, reason in record.reasons().items():
-        found.append(f"{words.NAMES[impl]} was not measured: {reason}.")
+        found.append(f"{formats.NAMES[impl]} was not measured: {reason}.")
     if few := [dim for dim in record.dims() if len(record.kept(dim)) < record.wanted]:
-        counts = words.listed([f"{len(record.kept(dim))} of dim {dim}" for dim in few])
+        counts = formats.listed([f"{len(record.kept(dim))} of dim {dim}" for dim in few])
         found.append(f"Few: of {record.wanted} processes for each dim count {counts}.")
     if contended := record.contended():
         found.append(
             f"Contended: others took more than {100 * LOST_SHARE:.0f} % of the CPUs’ "
-            f"time at {words.plural(len(contended), 'dim')} of {len(record.dims())} ({MARK}). "
+            f"time at {formats.plural(len(contended), 'dim')} of {len(record.dims())} ({MARK}). "
             "Measure again on an idle machine."
         )
     if forced := conditions.forced(record.about["environment"]):

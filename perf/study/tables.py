@@ -11,10 +11,10 @@ from typing import Any
 from benchmarks import conditions
 from benchmarks.common import IMPLS
 from perf.peers.results import Results
-from perf.study import words
+from perf.study import formats
+from perf.study.data import Record
+from perf.study.formats import NAMES, NOTHING
 from perf.study.published import BLOG_SECONDS, BLOG_THREADS, STUDY, STUDY_DTYPE
-from perf.study.record import Record
-from perf.study.words import NAMES, NOTHING
 from perf.summary import Estimate, geometric_mean
 
 OTHERS = IMPLS[1:]  # those with a speed-up
@@ -57,7 +57,7 @@ def answer(record: Record) -> str:
         return "Nothing was measured yet."
     best = [dim for dim in dims if _fastest(record, dim) == "cython"]
     ends = f"{dims[0]} to {dims[-1]}" if len(dims) > 1 else str(dims[0])
-    at = words.listed([str(dim) for dim in best])
+    at = formats.listed([str(dim) for dim in best])
     where = f"at {len(best)} of {len(dims)} dims: {at}" if best else f"nowhere from {ends}"
     if len(best) == len(dims):
         where = f"at every dim from {ends}" if len(dims) > 1 else f"at dim {ends}"
@@ -71,10 +71,10 @@ def facts(record: Record) -> list[Fact]:
         ratios = [record.speedup(dim, "cython", over) for dim in record.dims()]
         known = [ratio.median for ratio in ratios if ratio is not None]
         if known:
-            spread = f"{words.times(min(known))} to {words.times(max(known))}"
+            spread = f"{formats.times(min(known))} to {formats.times(max(known))}"
             found.append(
                 Fact(
-                    words.times(geometric_mean(ratios)),
+                    formats.times(geometric_mean(ratios)),
                     f"{NAMES[over]}’s speed, geometric mean over the dims ({spread})",
                 )
             )
@@ -84,9 +84,9 @@ def facts(record: Record) -> list[Fact]:
             if ratio is not None:
                 meaning = (
                     f"the speed of PyTorch’s SDPA in the blog’s test, "
-                    f"{words.plural(threads, 'thread')}"
+                    f"{formats.plural(threads, 'thread')}"
                 )
-                found.append(Fact(words.times(ratio.median), meaning))
+                found.append(Fact(formats.times(ratio.median), meaning))
     return found
 
 
@@ -99,11 +99,11 @@ def table_1(record: Record) -> Table:
         rows.append(
             (
                 str(dim),
-                words.dtype(tuning.get("dtype", NOTHING)),
+                formats.dtype(tuning.get("dtype", NOTHING)),
                 str(config.get("block_k", NOTHING)),
                 str(config.get("threads", NOTHING)),
-                *(words.seconds(record.seconds(dim, impl)) for impl in IMPLS),
-                *(words.times(record.speedup(dim, impl)) for impl in OTHERS),
+                *(formats.seconds(record.seconds(dim, impl)) for impl in IMPLS),
+                *(formats.times(record.speedup(dim, impl)) for impl in OTHERS),
             )
         )
     columns = (
@@ -122,11 +122,11 @@ def study_1(record: Record) -> Table:
     rows = tuple(
         (
             str(row.dim),
-            words.dtype(STUDY_DTYPE),
+            formats.dtype(STUDY_DTYPE),
             str(row.block),
             str(row.threads),
-            *(words.seconds(_exact(s)) for s in (row.numpy, row.numba, row.cython)),
-            *(words.times(row.speedup(impl)) for impl in OTHERS),
+            *(formats.seconds(_exact(s)) for s in (row.numpy, row.numba, row.cython)),
+            *(formats.times(row.speedup(impl)) for impl in OTHERS),
         )
         for row in STUDY.values()
         if row.dim in record.dims()
@@ -145,12 +145,12 @@ def speedups(record: Record) -> Table:
         for impl in OTHERS:
             ours = record.speedup(dim, impl)
             study = STUDY[dim].speedup(impl) if dim in STUDY else None
-            row += [words.times(ours), words.interval(ours), words.times(study)]
+            row += [formats.times(ours), formats.interval(ours), formats.times(study)]
         rows.append(tuple(row))
     last = ["mean"]
     for impl in OTHERS:
         ours_mean, study_mean = speedup_means(record, impl)
-        last += [words.times(ours_mean), "", words.times(study_mean)]
+        last += [formats.times(ours_mean), "", formats.times(study_mean)]
     caption = "Speed-up over NumPy: ours, and the study’s (mean: geometric)"
     return Table(caption, tuple(columns), (*rows, tuple(last)), _marked(record))
 
@@ -166,7 +166,7 @@ def speedup_means(record: Record, impl: str) -> tuple[float, float]:
 def variations(record: Record) -> Table:
     """Coefficients of variation."""
     rows = tuple(
-        (str(dim), *(words.percent(record.variation(dim, impl)) for impl in IMPLS))
+        (str(dim), *(formats.percent(record.variation(dim, impl)) for impl in IMPLS))
         for dim in record.dims()
     )
     caption = "Coefficient of variation of a call’s time within a process"
@@ -184,14 +184,14 @@ def tunings(record: Record) -> Table:
         rows.append(
             (
                 dim,
-                words.dtype(found["dtype"]),
+                formats.dtype(found["dtype"]),
                 str(config.get("block_k", NOTHING)),
                 str(config.get("threads", NOTHING)),
-                words.times(found["speedup"]),
+                formats.times(found["speedup"]),
                 NOTHING if math.isnan(low) else f"{low:.2f} to {high:.2f}",
                 f"{seen} of {valid}",
-                f"{found['tuning_seconds']:.1f}{words.SPACE}s",
-                words.percent(lost),
+                f"{found['tuning_seconds']:.1f}{formats.SPACE}s",
+                formats.percent(lost),
             )
         )
     columns = (
@@ -212,7 +212,7 @@ def roofline(record: Record) -> Table:
     for name, found in record.roofline.items():
         over = found["time_over_peak"]
         time_ = report_seconds(found["time"])
-        share = words.percent(1 / statistics.median(over)) if over else found["reason"] or NOTHING
+        share = formats.percent(1 / statistics.median(over)) if over else found["reason"] or NOTHING
         rows.append((name, time_, share))
     return Table(
         "Fraction of peak, Cython on one thread", ("regime", "time", "of peak"), tuple(rows)
@@ -225,9 +225,9 @@ def sharing(ratios: Sequence[Mapping[str, Any]]) -> Table:
     for one in ratios:
         ratio = Estimate(**one["openmp_over_pool"])
         cells = rows.setdefault(one["case"], {})
-        cells[f"pool, {one['load']}"] = words.seconds(_exact(one["pool_seconds"]))
+        cells[f"pool, {one['load']}"] = formats.seconds(_exact(one["pool_seconds"]))
         cells[f"OpenMP over pool, {one['load']}"] = (
-            f"{words.times(ratio)} ({words.interval(ratio)})"
+            f"{formats.times(ratio)} ({formats.interval(ratio)})"
         )
     columns = tuple(dict.fromkeys(name for cells in rows.values() for name in cells))
     return Table(
@@ -239,7 +239,7 @@ def sharing(ratios: Sequence[Mapping[str, Any]]) -> Table:
 
 def report_seconds(values: Sequence[float]) -> str:
     """Median of the processes' seconds, as text."""
-    return words.seconds(_exact(statistics.median(values)) if values else None)
+    return formats.seconds(_exact(statistics.median(values)) if values else None)
 
 
 def peers(record: Record) -> list[Table]:
@@ -265,7 +265,7 @@ def peers(record: Record) -> list[Table]:
             )
         found.append(
             Table(
-                f"Time over Cython’s, {words.plural(threads, 'thread')}",
+                f"Time over Cython’s, {formats.plural(threads, 'thread')}",
                 ("cell", "Cython", *(NAMES[name] for name in names)),
                 tuple(rows),
                 frozenset(marked),
@@ -279,15 +279,15 @@ def blog(record: Record) -> Table | None:
     results = record.peer_results()
     if results is None:
         return None
-    columns, rows = ["", f"blog, {words.plural(BLOG_THREADS, 'thread')}"], []
+    columns, rows = ["", f"blog, {formats.plural(BLOG_THREADS, 'thread')}"], []
     threads = [t for t in results.threads() if "blog" in results.cells(t)]
     if not threads:
         return None
-    columns += [f"here, {words.plural(t, 'thread')}" for t in threads]
+    columns += [f"here, {formats.plural(t, 'thread')}" for t in threads]
     for name in ("torch-hand", "torch-sdpa", "numpy", "cython"):
         row = [NAMES[name]]
         printed = BLOG_SECONDS.get(name)
-        row.append(NOTHING if printed is None else words.seconds(_exact(printed)))
+        row.append(NOTHING if printed is None else formats.seconds(_exact(printed)))
         for count in threads:
             entry = results.get("blog", count, name)
             row.append(report_seconds(entry.samples if entry else []))
@@ -299,7 +299,7 @@ def _format_ratio(results: Results, cell: str, threads: int, name: str) -> str:
     value = results.ratio(cell, threads, name)
     if value is None:
         return NOTHING
-    return f"{words.times(value.median)} ({value.low:.2f} to {value.high:.2f})"
+    return f"{formats.times(value.median)} ({value.low:.2f} to {value.high:.2f})"
 
 
 def _exact(value: float) -> Estimate:

@@ -17,7 +17,7 @@ from typing import Any
 from benchmarks import common, oracle, sampling
 from benchmarks.common import IMPLS
 from perf import system
-from perf.study.record import Round
+from perf.study.data import Round
 
 REPETITIONS = 60  # at most
 # Long enough for what interrupts a CPU for some milliseconds, now and then, to average out.

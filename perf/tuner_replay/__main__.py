@@ -1,13 +1,13 @@
 """Record tables, and replay searches of them: ``python -m perf.tuner_replay``.
 
 workloads       what is recorded
-record          tables of this machine; recorder, the processes that measure them
-tables          a table, and its file; synthetic, tables that are hard by design
+record          tables of this machine; record_worker, the processes that measure them
+recorded_table  a table, and its file; synthetic, tables that are hard by design
 replay          one search of a table, judged
 rivals          other libraries' optimisers
 campaign        many replays, at equal evaluations and at equal kernel-seconds
 results, judge  what came of them, and what may be concluded
-report, plots   the same, in words and in pictures
+console, plots  the same, in words and in pictures
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from pathlib import Path
 import fastattn
 from fastattn._errors import FastattnError
 from perf.progress import shares
-from perf.tuner_replay import campaign, plots, report, synthetic
+from perf.tuner_replay import campaign, console, plots, synthetic
 from perf.tuner_replay.campaign import SETTINGS, Setting, load
 from perf.tuner_replay.record import Extent, record
+from perf.tuner_replay.recorded_table import Table
 from perf.tuner_replay.results import Results
 from perf.tuner_replay.rivals import RIVALS, missing
 from perf.tuner_replay.strategies import STRATEGIES
-from perf.tuner_replay.tables import Table
 from perf.tuner_replay.workloads import HELD_OUT, TUNING, WORKLOADS
 
 HERE = Path(__file__).resolve().parent
@@ -234,7 +234,7 @@ def replay_all(known: argparse.Namespace) -> int:
 
 def show(results: Results, plot: Path | None) -> None:
     """Print results, and draw them if matplotlib is installed."""
-    report.render(results)
+    console.render(results)
     if plot is None:
         return
     try:

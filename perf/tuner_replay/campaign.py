@@ -14,11 +14,11 @@ from pathlib import Path
 from benchmarks import common
 from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Point
-from perf.tuner_replay import synthetic, tables
+from perf.tuner_replay import recorded_table, synthetic
+from perf.tuner_replay.recorded_table import LEAST_ROUNDS, Table
 from perf.tuner_replay.replay import Replayed, replay, warm_start
 from perf.tuner_replay.results import EVALUATIONS, SECONDS, Cell, Results
 from perf.tuner_replay.rivals import RIVALS, maker
-from perf.tuner_replay.tables import LEAST_ROUNDS, Table
 
 __all__ = ["OURS", "SETTINGS", "Setting", "load", "run"]
 
@@ -85,7 +85,7 @@ def load(source: str) -> Table:
     """
     if not source.endswith(".json"):
         return synthetic.make(source)
-    table = tables.read(Path(source))
+    table = recorded_table.read(Path(source))
     if len(table.processes) < LEAST_ROUNDS:
         raise ArgumentError(
             format_error(

@@ -24,8 +24,8 @@ from benchmarks import child, common
 from fastattn._errors import ArgumentError, FastattnError, format_error
 from fastattn._wisdom.keys import environment
 from fastattn.tuner.space import Point
-from perf.tuner_replay.recorder import Request, problem
-from perf.tuner_replay.tables import Table, read, write
+from perf.tuner_replay.record_worker import Request, problem
+from perf.tuner_replay.recorded_table import Table, read, write
 
 __all__ = ["Extent", "RecordError", "record"]
 
@@ -176,7 +176,7 @@ def _messages(request: Request) -> Iterator[dict[str, Any]]:
     with (
         tempfile.TemporaryFile("w+") as complaints,
         subprocess.Popen(
-            child.command("perf.tuner_replay.recorder", asdict(request)),
+            child.command("perf.tuner_replay.record_worker", asdict(request)),
             env=child.environment(common.UNTUNED),
             stdout=subprocess.PIPE,
             stderr=complaints,

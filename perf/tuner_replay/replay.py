@@ -20,7 +20,7 @@ from fastattn.tuner.measure import TrialError
 from fastattn.tuner.search import search
 from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies import Strategy, Trial
-from perf.tuner_replay.tables import Table
+from perf.tuner_replay.recorded_table import Table
 
 __all__ = ["BLOCKS", "Make", "Replay", "Replayed", "Watched", "replay", "warm_start"]
 

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 
 from fastattn._errors import ArgumentError, format_error
 from perf.files import write_whole
+from perf.tuner_replay.recorded_table import Table
 from perf.tuner_replay.replay import Replayed
-from perf.tuner_replay.tables import Table
 from perf.tuner_replay.workloads import TUNING
 
 __all__ = ["CLOSE", "EVALUATIONS", "NEAR", "SECONDS", "Cell", "Results"]

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fastattn._errors import ArgumentError, format_error
 from fastattn.tuner.space import Gene, Space
-from perf.tuner_replay.tables import Table
+from perf.tuner_replay.recorded_table import Table
 
 __all__ = ["LANDSCAPES", "make", "space"]
 
