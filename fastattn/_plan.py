@@ -81,8 +81,8 @@ def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
                 f"fields that it has: {sorted(implementation.TUNABLES) or 'none'}",
                 "leave the field out, or choose another implementation"
                 + (
-                    "; NumPy's threads are BLAS's: limit them with the package threadpoolctl"
-                    if implementation.NAME == "numpy" and lacking[0] == "threads"
+                    "; the threads of BLAS can be limited with the package threadpoolctl"
+                    if lacking[0] == "threads"
                     else ""
                 ),
             )
@@ -174,9 +174,9 @@ class Explanation:
     >>> explained.masks
     ('causal', 'kv_lengths')
     >>> print(explained)
-    problem  B=1 Hq=1 Hkv=1 Lq=64 Lk=64 D=64 Dv=64 float32
-    impl     numpy  (requested)
-    masks    causal, kv_lengths
+    problem        B=1 Hq=1 Hkv=1 Lq=64 Lk=64 D=64 Dv=64 float32
+    impl           numpy  (requested)
+    masks          causal, kv_lengths
     """
 
     impl: str
@@ -195,7 +195,7 @@ class Explanation:
         rows += [(name, what, "") for name, what in self.reasons.items() if name not in shown]
         rows.append(("masks", ", ".join(self.masks) or "none", ""))
         return "\n".join(
-            f"{name:<8} {value}" + (f"  ({why})" if why else "") for name, value, why in rows
+            f"{name:<14} {value}" + (f"  ({why})" if why else "") for name, value, why in rows
         )
 
 

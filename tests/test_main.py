@@ -57,7 +57,7 @@ def test_explain(command: Command) -> None:
     assert "B=4 Hq=32 Hkv=8 Lq=1 Lk=4096 D=128 Dv=128 float32" in out
     auto = next(name for name, why in fastattn.implementations().items() if why is None)
     assert auto in out
-    assert "masks    none" in out
+    assert "masks          none" in out
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64", "float16", "bfloat16"])

@@ -149,7 +149,7 @@ def test_explanation(target: Target) -> None:
     assert explained.problem == "B=2 Hq=4 Hkv=2 Lq=6 Lk=6 D=8 Dv=8 float32"
     text = str(explained)
     for name, value in explained.config.explicit().items():
-        assert f"{name:<8} {value}" in text
+        assert f"{name:<14} {value}" in text
         assert explained.reasons[name] in text
     assert explained.problem in text
     assert "dense bool, causal" in text
