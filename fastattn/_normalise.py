@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from numpy import empty, ndarray  # looked up by name alone, for small calls
 
 from fastattn import masks
 from fastattn._arrays import checked_out, fits_scores, plain_array
@@ -71,10 +72,12 @@ def normalise(
     FastattnError
         An argument is refused; the message tells which, and what is accepted.
     """
-    if not type(q) is type(k) is type(v) is np.ndarray:
+    if not type(q) is type(k) is type(v) is ndarray:
         q, k, v = plain_array("q", q), plain_array("k", k), plain_array("v", v)
-    if mask is not None and type(mask) is not np.ndarray:
+    if mask is not None and type(mask) is not ndarray:
         mask = plain_array("mask", mask)
+    if return_lse is not False:
+        return_lse = _flag("return_lse", return_lse)
     spec = SPECS[
         q.shape,
         k.shape,
@@ -90,8 +93,8 @@ def normalise(
         None if mask is None else mask.dtype,
         kv_lengths is not None,
         sinks is not None,
-        return_lse if return_lse is False else _flag("return_lse", return_lse),
-        () if further_masks is None else tuple(further_masks),
+        return_lse,
+        None if further_masks is None else tuple(further_masks),
     ]
     if mask is not None:
         mask = dense.check(mask, spec)
@@ -103,11 +106,11 @@ def normalise(
         positions = offsets(align, key_lengths, spec)
     operands = None if further_masks is None else masks.operands(further_masks, spec)
     if out is None:
-        out = np.empty(spec.out_shape, q.dtype)
+        out = empty(spec.out_shape, q.dtype)
     else:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "sinks": sinks}
         out = checked_out(out, q.dtype, spec, inputs)
-    lse = np.empty(spec.lse_shape, spec.dtype.compute) if spec.returns_lse else None
+    lse = empty(spec.lse_shape, spec.dtype.compute) if return_lse else None
     return Problem(spec, q, k, v, out, lse, mask, positions, key_lengths, sinks, operands)
 
 

@@ -143,7 +143,7 @@ def _spec_of_arrays(
     has_lengths: bool,
     has_sinks: bool,
     returns_lse: bool,
-    further_masks: tuple[str, ...] = (),
+    further_masks: tuple[str, ...] | None,
 ) -> CallSpec:
     """Spec of a call with arrays of these shapes and data types.
 
@@ -165,7 +165,7 @@ def _spec_of_arrays(
         has_lengths=has_lengths,
         has_sinks=has_sinks,
         returns_lse=returns_lse,
-        further_masks=further_masks,
+        further_masks=further_masks or (),
     )
     length_q, length_k = spec.length_q, spec.length_k
     if (causal or window is not None) and length_q != length_k and not aligned:
