@@ -37,7 +37,8 @@ def commits(steps: int, branch: str = "main", folder: Path = run.ROOT) -> list[s
     command = ["git", "rev-list", "--first-parent", f"--max-count={steps}", branch, "--", *run.CODE]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise ValueError(f"{branch!r} is no branch or commit here: try --branch HEAD")
+        reason = done.stderr.strip()
+        raise ValueError(f"{branch!r} is no branch or commit here: try --branch HEAD ({reason})")
     return done.stdout.split()[::-1]
 
 

@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from benchmarks import common
 from benchmarks.conditions import RECORD_VARIABLE
-from perf import conditions, report, vendor
+from perf import conditions, git, report, vendor
 from perf.progress import bar
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,9 +93,8 @@ def affinity() -> list[str]:
 
 def uncommitted() -> list[str]:
     """Changed and new files of the package; asv builds the commit, so it does not see them."""
-    command = ["git", "status", "--porcelain", "--untracked-files=all", "--", *CODE]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [line[3:] for line in done.stdout.splitlines()]
+    found = git.output("status", "--porcelain", "--untracked-files=all", "--", *CODE)
+    return [line[3:] for line in found.splitlines()]
 
 
 def asv(*arguments: str, log: IO[str], environment: Mapping[str, str]) -> Iterator[Line]:
@@ -237,6 +236,7 @@ class Session:
 def session(machine: str | None) -> Iterator[Session]:
     """Prepare for running asv in the project's folder."""
     os.chdir(ROOT)
+    git.forget_environment()
     ensure_home()
     name = register_machine(machine)
     LOG.parent.mkdir(exist_ok=True)

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from perf import git
+
 FLAGS_VARIABLE = "FASTATTN_CXXFLAGS"
 FOLDER = Path(".asv/paired")
 
@@ -56,6 +58,7 @@ class Builder:
         from asv.config import Config
         from asv.repo import get_repo
 
+        git.forget_environment()
         self._say, self._log = say, log
         self._configuration = Config.load("asv.conf.json")
         # asv looks up an interpreter by its version: make it find the one that runs this.

@@ -115,6 +115,8 @@ def ticks(axis: Any, text: Callable[[float], str]) -> None:
 
 
 def legend(axes: Any) -> None:
+    if not axes.get_legend_handles_labels()[0]:
+        return
     box = {"loc": "lower left", "bbox_to_anchor": (-0.02, 0.985), "borderaxespad": 0}
     axes.legend(**box, ncols=3, handlelength=2.2, columnspacing=1.4).set_in_layout(False)
     axes.set_title(axes.get_title(loc="left"), pad=26)
