@@ -1,7 +1,8 @@
-"""The Numba implementation's kernel, entered through `fastattn.implementations.numba_`.
+"""What Numba compiles for `fastattn.implementations.numba_`, which alone imports it.
 
-From there inwards: `pool` (threads) and `places` (where they wake); `shape` (what a call tells
-the kernel); `kernel` (work items); `panels` (a block of rows) and `few` (a block of a few rows);
-`block` (a block of keys); `tiles`, `strips` (for few rows), `rows` and `intrinsics` (what runs
-inside them); `formulas` (of the softmax); `ir` (the notation in which the innermost are written).
+``vectors``  a type that is one SIMD register, and the exponential
+``tile``     the register tile of both matrix products, and the transposition of a tile
+``rows``     rows of the arrays of a call, in and out of the working memory
+``kernel``   the loops: blocks of rows, blocks of keys, online softmax
+``cache``    the compiled kernel on disk
 """

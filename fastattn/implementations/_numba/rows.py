@@ -1,195 +1,114 @@
-"""Numba intrinsics that move one row of numbers: conversion, packing, a look for NaN.
+"""Rows of the call's arrays, read to and written from the working memory.
 
-Purpose: whatever layout and type a caller's row has, make it a row of the compute type
-at unit stride, or the reverse.
-Non-goals: tiles and panels (`tiles`).
-
-kind    what a row in memory holds: one of the numbers `FLOAT32` ... `BOOL`
+The arrays are 4-D (batch, head, position, feature) of any strides; rows are counted through
+all positions of the first head, then of the next.  16-bit numbers come as their
+bits, uint16: `half` tells whether they are float16 (1) or bfloat16 (2).
 """
-
-# mypy: allow-untyped-defs, allow-untyped-calls
-# (Numba infers the types: `like` is of the compute type, all else int64.)
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import numpy as np
+from numba import njit, types
+from numba.extending import overload
 
-from llvmlite import ir
+from fastattn.implementations._numba.tile import TILE_ROWS
 
-from fastattn.implementations._numba import formulas
-from fastattn.implementations._numba.intrinsics import jitted, written_intrinsic
-from fastattn.implementations._numba.ir import LANES_BYTES, Emitter, Num, itemsize, lanes
-from fastattn.implementations._numba.shape import BFLOAT16, BOOL, FLOAT16, FLOAT32, FLOAT64
-
-__all__ = ["find_seen", "pack_row", "read_any", "row_is_finite", "write_any"]
-
-_STORED: dict[int, ir.Type] = {
-    FLOAT32: ir.FloatType(),
-    FLOAT64: ir.DoubleType(),
-    FLOAT16: ir.IntType(16),
-    BFLOAT16: ir.IntType(16),
-    BOOL: ir.IntType(8),
-}
+FLOAT16, BFLOAT16 = 1, 2
 
 
-def _read(stored: Num, kind: int, element: ir.Type) -> Num:
-    if kind == FLOAT16:
-        return formulas.float16_to_float32(stored).extended(element)
-    if kind == BFLOAT16:
-        return formulas.bfloat16_to_float32(stored).extended(element)
-    if kind == BOOL:
-        # True adds nothing to a score, False hides its key.
-        zero = stored.emit.constant(element, 0.0, stored.count)
-        return zero.where(stored > 0, float("-inf"))
-    return stored.extended(element)
+@njit
+def _half_to_float(bits, half):
+    if half == BFLOAT16:
+        return np.uint32(bits << 16).view(np.float32)
+    magnitude = (bits & 0x7FFF) << 13
+    # The product moves the exponent's bias by 127 - 15, and normalises subnormal numbers.
+    finite = np.float32(np.uint32(magnitude).view(np.float32) * np.float32(2.0**112))
+    value = magnitude | 0x7F800000 if magnitude >= 0x0F800000 else np.int64(finite.view(np.uint32))
+    return np.uint32(value | ((bits & 0x8000) << 16)).view(np.float32)
 
 
-def _written(number: Num, kind: int) -> Num:
-    if kind == FLOAT16:
-        return formulas.float32_to_float16(number)
-    if kind == BFLOAT16:
-        return formulas.float32_to_bfloat16(number)
-    return number
+@njit
+def _float_to_half(x, half):
+    """Nearest, ties to even; NaN stays a NaN."""
+    bits = np.int64(np.float32(x).view(np.uint32))
+    if half == BFLOAT16:
+        rounded = (bits + ((bits >> 16) & 1) + 0x7FFF) >> 16
+        return np.uint16(rounded if x == x else (bits >> 16) | 0x40)
+    magnitude = bits & 0x7FFFFFFF
+    # Adding 0.5 rounds what is below 2^-14 to multiples of 2^-24; 65520 rounds to infinity.
+    subnormal = np.float32(np.uint32(magnitude).view(np.float32) + np.float32(0.5))
+    value = (magnitude - 0x38000000 + 0xFFF + ((magnitude >> 13) & 1)) >> 13
+    if magnitude < 0x38800000:
+        value = np.int64(subnormal.view(np.uint32)) - 0x3F000000
+    elif magnitude >= 0x477FF000:
+        value = 0x7C00 if x == x else 0x7E00
+    return np.uint16(value | ((bits >> 16) & 0x8000))
 
 
-def _along(
-    emit: Emitter, count: Num, width: int, dense: Num, body: Callable[[Num, int], None]
-) -> None:
-    """Run ``body(start, lanes)`` over a row: whole registers if it is dense, then singly."""
-    wholes = emit.variable(emit.index(0))
-    with emit.when(dense):
-        wholes.set(count >> (width.bit_length() - 1))
-    with emit.loop(wholes.get()) as i:
-        body(i * width, width)
-    done = wholes.get() * width
-    with emit.loop(count - done) as i:
-        body(done + i, 1)
+def _widen(x, half):
+    """A number of an array in the compute type."""
+    raise NotImplementedError
 
 
-@written_intrinsic("nothing")
-def read_row(
-    emit: Emitter, element: ir.Type, kind: int, row: Num, source: Num, stride: Num, count: Num
-) -> None:
-    """Convert `count` numbers of `kind` at `stride` into a row of the compute type."""
-    stored = _STORED[kind]
-    if kind == FLOAT64 and itemsize(element) == 4:
-        return  # no call holds float64 beside a narrower compute type
-
-    def convert(start: Num, width: int) -> None:
-        number = _read(emit.load(source + start * stride, stored, width), kind, element)
-        emit.store(number, row + start * itemsize(element))
-
-    _along(emit, count, lanes(element), stride.equals(itemsize(stored)), convert)
+@overload(_widen)
+def _typed_widen(x, half):
+    if x == types.uint16:
+        return lambda x, half: _half_to_float(x, half)
+    if x == types.uint8:  # a boolean mask, to be added
+        return lambda x, half: 0.0 if x else -np.inf
+    return lambda x, half: x
 
 
-@written_intrinsic("nothing")
-def write_row(
-    emit: Emitter, element: ir.Type, kind: int, target: Num, stride: Num, row: Num, count: Num
-) -> None:
-    """Round `count` numbers of a row into `kind` at `stride`."""
-    stored = _STORED[kind]
-    if (kind == FLOAT64) != (itemsize(element) == 8):
-        return  # no call computes in another type
-
-    def convert(start: Num, width: int) -> None:
-        number = emit.load(row + start * itemsize(element), element, width)
-        emit.store(_written(number, kind), target + start * stride)
-
-    _along(emit, count, lanes(element), stride.equals(itemsize(stored)), convert)
+def _narrow(x, like, half):
+    """A number of the compute type as one of an array whose element `like` is."""
+    raise NotImplementedError
 
 
-@written_intrinsic("word")
-def row_is_finite(emit: Emitter, element: ir.Type, row: Num, count: Num) -> Num:
-    """1 if no number of a row is NaN or infinite, else 0."""
-    width = lanes(element)
-    poison = {n: emit.variable(emit.constant(element, 0.0, n)) for n in (1, width)}
-
-    def look(start: Num, n: int) -> None:
-        number = emit.load(row + start * itemsize(element), element, n)
-        # x * 0 is 0 if x is finite, else NaN, which stays in the sum.
-        poison[n].set(number.times_plus(0.0, poison[n].get()))
-
-    _along(emit, count, width, count.equals(count), look)
-    total = poison[1].get()
-    for lane in range(width):
-        total = total + poison[width].get().lane(lane)
-    return emit.number(emit.builder.zext(total.equals(total).ir, ir.IntType(64)))
+@overload(_narrow)
+def _typed_narrow(x, like, half):
+    if like == types.uint16:
+        return lambda x, like, half: _float_to_half(x, half)
+    return lambda x, like, half: x
 
 
-@written_intrinsic("nothing")
-def find_seen(
-    emit: Emitter, element: ir.Type, table: Num, rows: Num, offset: Num, keys: Num, found: Num
-) -> None:
-    """Find which of `keys` keys the boolean masks of `rows` rows, at unit stride, leave visible.
+@njit
+def read_row(work, at, array, b, row, first, count, half):
+    """Copy `count` elements of a row, from `first` on."""
+    h, i = row // array.shape[2], row % array.shape[2]
+    if array.strides[3] == array.itemsize:  # LLVM vectorises this one
+        for j in range(count):
+            work[at + j] = _widen(array[b, h, i, first + j], half)
+    else:
+        for j in range(count):
+            work[at + j] = _widen(array[b, h, i, first + j], half)
 
-    `table` holds the rows' addresses, to which `offset` is added.  Writes three words to
-    `found`: the first key that some row sees (`keys` if none), one past the last (0 if none),
-    and whether every row sees every key.
+
+@njit
+def write_row(work, at, array, b, row, count, half):
+    """Write a row of the result."""
+    h, i = row // array.shape[2], row % array.shape[2]
+    if array.strides[3] == array.itemsize:
+        for j in range(count):
+            array[b, h, i, j] = _narrow(work[at + j], array[b, h, i, j], half)
+    else:
+        for j in range(count):
+            array[b, h, i, j] = _narrow(work[at + j], array[b, h, i, j], half)
+
+
+@njit
+def pack_value(work, to, group, at, count):
+    """Copy a row in groups of TILE_ROWS numbers, `group` apart, NaN and infinities as 0.
+
+    Returns whether there were any.
     """
-    byte = ir.IntType(8)
-    first, past = emit.variable(keys), emit.variable(emit.index(0))
-    every = emit.variable(emit.index(1))
-
-    def look(start: Num, width: int) -> None:
-        some = emit.variable(emit.constant(byte, 0, width))
-        each = emit.variable(emit.constant(byte, 255, width))
-        with emit.loop(rows) as r:
-            row = emit.load(emit.load(table + r * 8, ir.IntType(64)) + offset + start, byte, width)
-            some.set(some.get() | row)
-            each.set(each.get() & row)
-        seen = some.get().nonzero_lanes()
-        with emit.when(seen > 0):
-            first.set(first.get().at_most(start + seen.trailing_zeros()))
-            past.set(past.get().at_least(start + seen.significant_bits()))
-        full = emit.index((1 << width) - 1).equals(each.get().nonzero_lanes())
-        every.set(every.get().where(full, 0))
-
-    # At most 32 keys at once, so that their bits are one positive word.
-    _along(emit, keys, min(32, LANES_BYTES), keys.equals(keys), look)
-    for n, variable in enumerate((first, past, every)):
-        emit.store(variable.get(), found + 8 * n)
-
-
-@written_intrinsic("nothing")
-def pack_row(
-    emit: Emitter, element: ir.Type, rows: int, packed: Num, stride: Num, row: Num, count: Num
-) -> None:
-    """Deal a row out to blocks of `rows` numbers, `stride` apart; zeros fill the last one."""
-    size = itemsize(element)
-    wholes = emit.number(emit.builder.sdiv(count.ir, emit.index(rows).ir))
-    with emit.loop(wholes) as i:
-        emit.store(emit.load(row + i * (rows * size), element, rows), packed + i * stride)
-    done = wholes * rows
-    with emit.when(done < count):
-        last = packed + wholes * stride
-        emit.store(emit.constant(element, 0.0, rows), last)
-        with emit.loop(count - done) as i:
-            emit.store(emit.load(row + (done + i) * size, element), last + i * size)
-
-
-@jitted
-def read_any(like, kind, row, source, stride, count):
-    """`read_row` for a kind that is known only at run time."""
-    if kind == FLOAT32:
-        read_row(like, FLOAT32, row, source, stride, count)
-    elif kind == FLOAT64:
-        read_row(like, FLOAT64, row, source, stride, count)
-    elif kind == FLOAT16:
-        read_row(like, FLOAT16, row, source, stride, count)
-    elif kind == BFLOAT16:
-        read_row(like, BFLOAT16, row, source, stride, count)
-    else:
-        read_row(like, BOOL, row, source, stride, count)
-
-
-@jitted
-def write_any(like, kind, target, stride, row, count):
-    """`write_row` for a kind that is known only at run time."""
-    if kind == FLOAT32:
-        write_row(like, FLOAT32, target, stride, row, count)
-    elif kind == FLOAT64:
-        write_row(like, FLOAT64, target, stride, row, count)
-    elif kind == FLOAT16:
-        write_row(like, FLOAT16, target, stride, row, count)
-    else:
-        write_row(like, BFLOAT16, target, stride, row, count)
+    found = False
+    for j in range(count):
+        found |= not np.isfinite(work[at + j])
+    if found:
+        for j in range(count):
+            if not np.isfinite(work[at + j]):
+                work[at + j] = 0.0
+    for j in range(0, count, TILE_ROWS):  # whole tiles: `at` has room for them
+        for r in range(TILE_ROWS):
+            work[to + j // TILE_ROWS * group + r] = work[at + j + r]
+    return found

@@ -1,0 +1,84 @@
+"""The compiled kernel on disk, in the folder that Numba gives it (``NUMBA_CACHE_DIR``).
+
+Numba's own cache finds a data file through an index that several processes may write at once:
+the kernel of one data type can end up under the name of another.  Here a file's name is a digest
+of all that its content depends on, and a second file holds the digest of name and content.  What
+does not agree with it is compiled anew and written again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pickle
+from pathlib import Path
+
+import llvmlite
+import numba
+import numpy as np
+from numba import types
+from numba.core.caching import FunctionCache
+from numba.core.serialize import dumps
+
+from fastattn.implementations._numba.kernel import attend
+
+_SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+
+
+def _digest(*parts):
+    return hashlib.sha256(b"".join(parts)).hexdigest()
+
+
+class CheckedCache(FunctionCache):
+    """A cache that loads a kernel only if it is the one that was saved for the same key."""
+
+    def _paths(self, signature, codegen):
+        versions = numba.__version__, llvmlite.__version__, np.__version__
+        key = _digest(repr((self._index_key(signature, codegen), versions)).encode(), _SOURCES)
+        base = os.path.join(self.cache_path, f"{self._impl.filename_base}-{key}")
+        return key.encode(), Path(base + ".nbc"), Path(base + ".nbi")
+
+    def load_overload(self, sig, target_context):
+        """Compile result for a signature; None if there is none that can be trusted."""
+        target_context.refresh()
+        try:
+            key, data, check = self._paths(sig, target_context.codegen())
+            content = data.read_bytes()
+            if check.read_text() != _digest(key, content):
+                return None
+            return self._impl.rebuild(target_context, pickle.loads(content))
+        except Exception:  # whatever is wrong with it, it can be compiled anew
+            return None
+
+    def save_overload(self, sig, data):
+        """Keep a compile result, if the folder can be written."""
+        key, path, check = self._paths(sig, data.codegen)
+        content = dumps(self._impl.reduce(data))
+        with contextlib.suppress(OSError):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            for target, text in ((path, content), (check, _digest(key, content).encode())):
+                temporary = target.with_name(f"{target.name}.{os.getpid()}")
+                temporary.write_bytes(text)
+                os.replace(temporary, target)  # other processes see whole files only
+
+
+def compiled(dtype):
+    """`attend` for a data type, for arrays of any layout."""
+
+    def array(element, axes, readonly=True):
+        return types.Array(element, axes, "A", readonly=readonly, aligned=False)
+
+    compute = types.float64 if dtype == "float64" else types.float32
+    stored = compute if dtype in ("float32", "float64") else types.uint16
+    masks = types.Tuple([array(kind, 4) for kind in (types.uint8, types.float32, stored)])
+    results = array(stored, 4, readonly=False), array(compute, 3, readonly=False)
+    per_batch, per_head, word = array(types.int64, 1), array(compute, 1), types.intp
+    signature = (*[array(stored, 4)] * 3, *results, masks, word, per_batch, per_batch, per_head)
+    signature += (word, word, compute, compute, *[word] * 5)
+    if signature not in attend.overloads:
+        with contextlib.suppress(RuntimeError):  # Numba knows no folder that can be written
+            attend._cache = CheckedCache(attend.py_func)
+        attend.compile(signature)
+    # Called directly, since Numba's dispatch would compile anew for each layout.
+    return attend.overloads[signature].entry_point
