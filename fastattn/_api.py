@@ -87,10 +87,10 @@ def attention(
         to a key.  A floating mask, of q's data type or float32, is added to the scores: -inf
         masks a key; any finite value, ``finfo.min`` included, is only a number.
     causal : bool, default False
-        Query i sees key j only if ``j <= i + offset``; see `align`.
+        Query i attends to key j only if ``j <= i + offset``; see `align`.
     window : (int or None, int or None), optional
-        (left, right): query i sees keys ``i + offset - left`` to ``i + offset + right``,
-        both included; None for no limit on that side.
+        (left, right): query i attends to keys ``i + offset - left`` to
+        ``i + offset + right``, both included; None for no limit on that side.
     align : {"top_left", "bottom_right"} or int or ndarray of int, optional
         Where a causal mask or window lies if there are not as many keys as queries:
         "top_left" is offset 0, "bottom_right" offset ``Lk - Lq`` (``kv_lengths - Lq``
@@ -139,8 +139,9 @@ def attention(
 
     Notes
     -----
-    A row that sees no key gives zeros, and lse = -inf.  NaN or infinity in a masked key
-    or value never reaches the result; in a visible one it stays in the rows that see it.
+    A row without visible keys gives zeros, and lse = -inf.  NaN or infinity in a masked key
+    or value never reaches the result; in a visible one it affects only the rows that attend
+    to it.
     A row's result does not depend on which other rows or batches are computed with it
     (for a given `config`; with ``impl="numpy"`` only as far as that holds for BLAS).
 

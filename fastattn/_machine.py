@@ -194,9 +194,9 @@ def cgroup_cpus(root: Path) -> float | None:
             base, read = root / "sys/fs/cgroup/cpu", _quota_v1
         else:
             continue
-        parts = [part for part in path.split("/") if part and part != ".."]
-        for depth in range(len(parts) + 1):
-            quotas.append(read(base.joinpath(*parts[:depth])))
+        folders = [name for name in path.split("/") if name and name != ".."]
+        for depth in range(len(folders) + 1):
+            quotas.append(read(base.joinpath(*folders[:depth])))
     return min((quota for quota in quotas if quota is not None), default=None)
 
 

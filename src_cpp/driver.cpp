@@ -194,7 +194,7 @@ public:
                                        : memory + thread_bytes() - partials_bytes();
             for (int64_t split = item.split_begin; split < item.split_end; ++split)
                 run_split(task, split);
-            // The thread that finishes last sees what the others wrote, and merges.
+            // The thread that finishes last reads what the others wrote, and merges.
             if (distributed && reinterpret_cast<Counter*>(shared)[item.block].fetch_sub(
                                    1, std::memory_order_acq_rel) != 1)
                 return;

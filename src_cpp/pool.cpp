@@ -157,7 +157,7 @@ private:
         const int wanted = wanted_.fetch_add(helpers, std::memory_order_relaxed) + helpers;
         cpus_.store(cpus, std::memory_order_relaxed);
         // Sequentially consistent: a helper that parks counts itself first and then looks at
-        // the epoch, so one of the two sees the other.
+        // the epoch, so one of the two reads what the other wrote.
         epoch_.fetch_add(1);
         if (parked_.load() == 0 && started_.load(std::memory_order_relaxed) >= wanted) return;
         int missing = helpers - spinning_.load(std::memory_order_relaxed);

@@ -106,6 +106,8 @@ def glossary() -> list[Word]:
 @cache
 def words_of(name: str) -> str:
     """The words of a name, lower case, each between spaces."""
+    if name.startswith("__"):  # Python's own, as __post_init__
+        return ""
     name = re.sub(r"([a-z0-9])([A-Z])", r"\1_\2", ORDINARY.sub("_", name))
     return f" {' '.join(re.findall('[a-z0-9]+', name.lower()))} "
 

@@ -43,7 +43,7 @@ def with_masks(spec: CallSpec, further: tuple[str, ...] = ()) -> CallSpec:
 
 
 def band(spec: CallSpec) -> Band:
-    """Band that every kind agrees on: no query sees a key outside it."""
+    """Band that every kind agrees on: no key outside it is visible."""
     return functools.reduce(operator.and_, (kind.band(spec) for kind in KINDS), EVERYTHING)
 
 

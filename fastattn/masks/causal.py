@@ -1,4 +1,4 @@
-"""Causal mask: a query sees its own key position and what comes before it."""
+"""Causal mask: a query attends to its own key position and those before it."""
 
 from __future__ import annotations
 

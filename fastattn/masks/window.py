@@ -1,4 +1,4 @@
-"""Sliding window: a query sees `left` keys before its own position and `right` after it."""
+"""Sliding window: a query attends to `left` keys before its own position and `right` after it."""
 
 from __future__ import annotations
 
