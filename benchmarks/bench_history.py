@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from benchmarks import common, controls, sampling
+from benchmarks import baselines, common, sampling
 from benchmarks.common import Case, Profile
 
 PROFILE = common.profile()
@@ -13,7 +13,7 @@ VERSION = "3"  # of the ratios
 
 
 class Ratios:
-    """A few regimes; see `controls` for what they are compared with."""
+    """A few regimes; see `baselines` for what they are compared with."""
 
     param_names = ("regime", "impl")
     params = (PROFILE.history, IMPLS)
@@ -25,10 +25,10 @@ class Ratios:
 
     @common.benchmark(version="1", timeout=3600)
     def setup_cache(self) -> sampling.Cells:
-        """Measure in turns with the control."""
-        return controls.measure(self.cases(PROFILE), IMPLS, PROFILE)
+        """Measure in turns with the baseline."""
+        return baselines.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
     @common.benchmark(version=VERSION, unit="times NumPy's time for like work")
-    def track_time_over_control(self, cells: sampling.Cells, regime: str, impl: str) -> Any:
+    def track_time_over_baseline(self, cells: sampling.Cells, regime: str, impl: str) -> Any:
         """Least time over the least time of like work by NumPy: median over the processes."""
-        return sampling.track(cells[regime, impl], "time_over_control")
+        return sampling.track(cells[regime, impl], "time_over_baseline")

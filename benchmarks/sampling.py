@@ -54,8 +54,8 @@ class Cell:
     time_over_peak, time_over_unmasked : list of float
         Median of a repetition's ratio to the roofline, and to the same call without a mask
         (`roofline.measure` only).
-    time_over_control : list of float
-        Least of the samples over the least of those of like work by NumPy (`controls.measure`
+    time_over_baseline : list of float
+        Least of the samples over the least of those of like work by NumPy (`baselines.measure`
         only).
     skipped, failed : str or None
         Why there are no values.
@@ -68,7 +68,7 @@ class Cell:
     error: list[float] = field(default_factory=list)
     time_over_peak: list[float] = field(default_factory=list)
     time_over_unmasked: list[float] = field(default_factory=list)
-    time_over_control: list[float] = field(default_factory=list)
+    time_over_baseline: list[float] = field(default_factory=list)
     skipped: str | None = None
     failed: str | None = None
 

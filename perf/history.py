@@ -18,7 +18,7 @@ from pathlib import Path
 from benchmarks import common
 from perf import report, run
 
-BENCHMARK = "bench_history.Ratios.track_time_over_control"
+BENCHMARK = "bench_history.Ratios.track_time_over_baseline"
 MARKED = 0.05  # larger changes stand out in the table; the regressions page decides
 
 Series = Mapping[str, Mapping[str, float | None]]  # commit -> regime -> value

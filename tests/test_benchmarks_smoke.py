@@ -193,13 +193,13 @@ def test_numbers_mean_what_they_say(smoke: Path, results: dict[str, Any]) -> Non
             assert over is None or math.isnan(over) or over > 0.5, key  # none beats the peak
     grid = "bench_attention.DimGrid"
     for key, time in found.values[f"{grid}.track_time"].items():
-        control = found.get(f"{grid}.track_time", key[0], "numpy", key[2])
+        baseline = found.get(f"{grid}.track_time", key[0], "numpy", key[2])
         speedup = found.get(f"{grid}.track_speedup", *key)
         if time is None or math.isnan(time):
             continue
         # The median of ratios is not the ratio of medians, least of all beside other tests, but
         # not another thing either.
-        assert 1 / 4 < control / time / speedup < 4, key
+        assert 1 / 4 < baseline / time / speedup < 4, key
     if fastattn.implementations()["numba"] is None:
         first = found.values["bench_overhead.FirstCall.track_time"]
         assert first["empty", "float32"] > 2 * first["filled", "float32"]

@@ -58,7 +58,7 @@ class Clock:
         self.now += self.times[block]
 
 
-def test_points_are_held_against_the_control(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_are_held_against_the_baseline(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock({16: 1e-4, 32: 2e-4, 64: 4e-4})
     monkeypatch.setattr(tuned, "bound", lambda dim, p: lambda: clock.call(p["block"]))
     points = [DEFAULT | {"block": block} for block in (16, 32)]
@@ -104,8 +104,8 @@ def test_the_winner_is_held_against_every_point(monkeypatch: pytest.MonkeyPatch)
         config = fastattn.Config(block_k=16, threads=1)
         return SimpleNamespace(config=config, dtype="float32", evaluations=2, tuning_seconds=1.5)
 
-    def over(dim: int, points: list[dict[str, Any]], control: Any, profile: Any) -> list[float]:
-        assert control == WINNER
+    def over(dim: int, points: list[dict[str, Any]], baseline: Any, profile: Any) -> list[float]:
+        assert baseline == WINNER
         assert len({json.dumps(point) for point in points}) == 32
         return [0.8 if point["block"] == 8 else 1.3 for point in points]
 
@@ -122,7 +122,7 @@ def test_the_winner_is_held_against_every_point(monkeypatch: pytest.MonkeyPatch)
 
 
 def study_default() -> dict[str, Any]:
-    """The control of a search of the study's space, by the tuner's own account."""
+    """The baseline of a search of the study's space, by the tuner's own account."""
     from fastattn._shapes import spec_of
     from fastattn.tuner.space import default_point, study
 

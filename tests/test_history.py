@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 from processes import publish
 
-from benchmarks import bench_history, common, controls, roofline
+from benchmarks import baselines, bench_history, common, roofline
 from benchmarks.common import Case
 from perf import history, report, run
 
@@ -160,11 +160,11 @@ def test_a_control_does_like_work(name: str) -> None:
     case = common.HISTORY[name]
     if case.length_q == 1:
         numbers = roofline.bytes_read(case) // case.itemsize
-        assert controls.control(case)[1] == 1
-        assert controls.control(case)[0]() == pytest.approx(numbers, rel=0.01)
+        assert baselines.baseline(case)[1] == 1
+        assert baselines.baseline(case)[0]() == pytest.approx(numbers, rel=0.01)
     else:
         small = replace(case, batch=1, heads_q=1, heads_kv=1)
-        call, times = controls.control(small)
+        call, times = baselines.baseline(small)
         call()
         rows, keys = min(128, case.length_q), min(512, case.length_k)
         assert times == case.length_q * case.length_k / (rows * keys)
@@ -172,7 +172,7 @@ def test_a_control_does_like_work(name: str) -> None:
 
 def test_a_control_computes_weights() -> None:
     case = Case(1, 1, 1, 8, 8, 4)
-    call, times = controls.control(case)
+    call, times = baselines.baseline(case)
     call()
     q, k, v = (array[0, 0] for array in common.inputs(case))
     result = dict(zip(call.__code__.co_freevars, call.__closure__, strict=True))["result"]
@@ -181,16 +181,18 @@ def test_a_control_computes_weights() -> None:
     assert times == 1
 
 
-def test_a_round_against_the_control(
+def test_a_round_against_the_baseline(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The control itself has the ratio 1."""
+    """The baseline itself has the ratio 1."""
     for name in common.BLAS_VARIABLES:
         monkeypatch.setenv(name, "1")
     case = Case(1, 1, 1, 64, 64, 64)
-    control, times = controls.control(case)
+    baseline, times = baselines.baseline(case)
     monkeypatch.setattr(
-        controls.sampling, "checked", lambda *_: ({"x": control}, {"x": {}, "no": {"skipped": ""}})
+        baselines.sampling,
+        "checked",
+        lambda *_: ({"x": baseline}, {"x": {}, "no": {"skipped": ""}}),
     )
     profile = replace(
         common.PROFILES["smoke"], repetitions=20, budget_seconds=0.2, block_seconds=0.002
@@ -198,10 +200,10 @@ def test_a_round_against_the_control(
     request = {"case": asdict(case), "impls": ["x", "no"], "profile": asdict(profile)}
     ratios = []
     for seed in range(10):  # other load only ever adds time, and not to both sides at once
-        controls.child(json.dumps(request | {"seed": seed, "threads": 1}))
+        baselines.child(json.dumps(request | {"seed": seed, "threads": 1}))
         found = json.loads(capsys.readouterr().out)
         assert found["no"] == {"skipped": ""}
-        ratios.append(found["x"]["time_over_control"])
+        ratios.append(found["x"]["time_over_baseline"])
         if ratios[-1] == pytest.approx(1, rel=0.2):
             return
     raise AssertionError(f"ratios {ratios}")
@@ -209,12 +211,12 @@ def test_a_round_against_the_control(
 
 def test_rounds_are_those_of_history(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    monkeypatch.setattr(controls.sampling, "measure", lambda *arguments: seen.append(arguments))
-    controls.measure({}, ("cython",), common.PROFILES["full"])
+    monkeypatch.setattr(baselines.sampling, "measure", lambda *arguments: seen.append(arguments))
+    baselines.measure({}, ("cython",), common.PROFILES["full"])
     (_, impls, profile, module), = seen  # fmt: skip
-    assert (impls, profile.rounds, module) == (("cython",), 12, "benchmarks.controls")
+    assert (impls, profile.rounds, module) == (("cython",), 12, "benchmarks.baselines")
     smoke = common.PROFILES["smoke"]
-    controls.measure({}, ("cython",), smoke)
+    baselines.measure({}, ("cython",), smoke)
     assert seen[1][2].budget_seconds == smoke.budget_seconds
     assert bench_history.Ratios.cases(common.PROFILES["full"]).keys() == set(common.HISTORY)
 

@@ -332,4 +332,4 @@ def test_a_cell_in_trouble_does_not_stop_the_others(kind: str, status: int, afte
     assert one.status == status
     assert one.verdicts["good"].word == "same"
     assert "bad" not in one.verdicts
-    assert one.troubles["bad"].words == "head: no"
+    assert one.troubles["bad"].text == "head: no"

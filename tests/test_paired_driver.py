@@ -102,7 +102,7 @@ def test_a_slower_head_is_found_and_the_rest_is_told(
     assert found.verdicts["a"].word == "worse"
     assert 2 < found.verdicts["a"].ratio < 6
     assert found.troubles["b"].kind == "wrong"
-    assert found.troubles["b"].words.startswith("head: ArithmeticError: error")
+    assert found.troubles["b"].text.startswith("head: ArithmeticError: error")
     assert asdict(found.troubles["c"]) == {
         "kind": "failed",  # the base can
         "words": "head: NotImplementedError: no twelve",
@@ -166,7 +166,7 @@ def test_a_process_that_ends_costs_its_cell_only(tmp_path: Path) -> None:
     several = source(tmp_path, "", more, "ab")
     assert set(several.round(["a", "b"])) == {"a"}
     assert several.troubles["b"].kind == "failed"
-    assert "head: its process ended with 7" in several.troubles["b"].words
+    assert "head: its process ended with 7" in several.troubles["b"].text
     assert several.round([]) == {}
 
 
@@ -178,7 +178,7 @@ def test_what_the_base_cannot_is_no_failure(tmp_path: Path) -> None:
     several = source(tmp_path, more, "", "ab")
     assert set(several.round(["a", "b"])) == {"a"}
     assert several.troubles["b"].kind == "cannot"
-    assert several.troubles["b"].words.startswith("base: AttributeError")
+    assert several.troubles["b"].text.startswith("base: AttributeError")
 
 
 @pytest.mark.slow

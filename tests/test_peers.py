@@ -356,9 +356,9 @@ def test_one_whole_run(
     assert status == 0, printed
     assert found.cells(1) == ["blog", "dim-64"]
     for cell in ("blog", "dim-64"):
-        ours, control = (found.get(cell, 1, name) for name in ("cython", "numpy"))
-        assert len(ours.samples) == len(control.samples) >= timing.LEAST_REPETITIONS
-        assert control.error is not None
+        ours, baseline = (found.get(cell, 1, name) for name in ("cython", "numpy"))
+        assert len(ours.samples) == len(baseline.samples) >= timing.LEAST_REPETITIONS
+        assert baseline.error is not None
     assert found.get("blog", 1, "numpy").difference <= 1e-6
     assert found.limits["1"]["stream_bytes"] > 0
     assert found.about["versions"]["numpy"] == np.__version__

@@ -1,4 +1,4 @@
-"""Races against a control: turns, ratios, losers, failures, the end of time."""
+"""Races against a baseline: turns, ratios, losers, failures, the end of time."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ def _rng(seed: int = 0) -> np.random.Generator:
     return np.random.default_rng(seed)
 
 
-def test_rounds_are_shared_with_the_control() -> None:
-    """Each round has one block of each point and one of the control, whoever asked for it."""
+def test_rounds_are_shared_with_the_baseline() -> None:
+    """Each round has one block of each point and one of the baseline, whoever asked for it."""
     machine = Machine(dict.fromkeys(POINTS, 1e-3), noise=0.001)
     outcomes = race(machine, _trials(POINTS[:4]))
     assert list(outcomes) == list(POINTS[:4])
@@ -78,7 +78,7 @@ def test_losers_are_left_behind(factor: float, blocks: int) -> None:
     assert machine.taken[POINTS[2]] == 5
 
 
-def test_the_best_may_be_another_than_the_control() -> None:
+def test_the_best_may_be_another_than_the_baseline() -> None:
     """Of this race, or of an earlier one."""
     times = dict.fromkeys(POINTS, 1e-3) | {POINTS[1]: 4e-4}
     machine = Machine(times, noise=0.0)
@@ -127,7 +127,7 @@ def test_a_lone_control_needs_no_block() -> None:
 
 
 def test_the_end_of_time() -> None:
-    """What was measured in the round under way gets its control, and counts."""
+    """What was measured in the round under way gets its baseline, and counts."""
     for blocks in range(1, 9):
         machine = Machine(dict.fromkeys(POINTS, 1e-3))
         race_ = Race(machine, _trials(POINTS[1:4]), BASELINE, _rng(blocks))

@@ -28,7 +28,7 @@ GENES = (
 )
 POINTS = tuple((q, i, t) for q in range(4) for i in range(2) for t in range(2))
 SPACE = Space("small", GENES, POINTS)
-CONTROL, BEST, FAILED = (3, 0, 1), (1, 1, 0), (0, 0, 0)
+BASELINE, BEST, FAILED = (3, 0, 1), (1, 1, 0), (0, 0, 0)
 
 
 def table(name: str = "small", noise: float = 0.0, rounds: int = 8, **workload: Any) -> Table:
@@ -44,7 +44,7 @@ def table(name: str = "small", noise: float = 0.0, rounds: int = 8, **workload: 
     processes = tuple(at // 4 for at in range(rounds))
     metadata = {"workload": said}
     return Table(
-        name, SPACE, CONTROL, seconds, block_seconds, processes, {FAILED: "out of order"}, metadata
+        name, SPACE, BASELINE, seconds, block_seconds, processes, {FAILED: "out of order"}, metadata
     )
 
 
@@ -55,7 +55,7 @@ def test_a_table_survives_its_file(tmp_path: Path) -> None:
     mine = table(noise=0.1)
     write(mine, tmp_path / "small.json")
     again = read(tmp_path / "small.json")
-    assert (again.name, again.space, again.control) == ("small", SPACE, CONTROL)
+    assert (again.name, again.space, again.baseline) == ("small", SPACE, BASELINE)
     assert (again.processes, again.failures) == (mine.processes, mine.failures)
     assert again.metadata == mine.metadata
     assert np.allclose(again.seconds, mine.seconds, rtol=5.1e-4, atol=0, equal_nan=True)
@@ -108,7 +108,7 @@ def _foreign_value(document: dict[str, Any]) -> None:
     document["results"][3]["configuration"]["block_q"] = 17
 
 
-def _no_control(document: dict[str, Any]) -> None:
+def _no_baseline(document: dict[str, Any]) -> None:
     document["metadata"]["control"] = SPACE.values(FAILED)
 
 
@@ -121,7 +121,7 @@ def _no_results(document: dict[str, Any]) -> None:
 
 
 DAMAGES = [
-    *(_cut, _one_for_all, _twice, _negative, _foreign_gene, _foreign_value, _no_control),
+    *(_cut, _one_for_all, _twice, _negative, _foreign_gene, _foreign_value, _no_baseline),
     *(_other_schema, _no_results),
 ]
 
@@ -158,7 +158,7 @@ def test_the_truth_is_the_median_of_ratios_within_rounds() -> None:
     mine = table()
     mine.seconds[SPACE.index(BEST), 0] *= 100
     again = Table(
-        *(mine.name, SPACE, CONTROL, mine.seconds, mine.block_seconds, mine.processes),
+        *(mine.name, SPACE, BASELINE, mine.seconds, mine.block_seconds, mine.processes),
         *(mine.failures, {}),
     )
     assert again.ratios[SPACE.index(BEST)] == pytest.approx(1 / (1.25 + 0.01 * 4))
@@ -177,9 +177,9 @@ def test_points_of_a_round_share_a_recorded_round() -> None:
     rows = []
     for _ in range(40):
         source.start_repetition()
-        rows.append((source.sample(BEST), source.sample(CONTROL), source.sample(BEST)))
+        rows.append((source.sample(BEST), source.sample(BASELINE), source.sample(BEST)))
     recorded = [
-        (r[SPACE.index(BEST)], r[SPACE.index(CONTROL)], r[SPACE.index(BEST)])
+        (r[SPACE.index(BEST)], r[SPACE.index(BASELINE)], r[SPACE.index(BEST)])
         for r in mine.seconds.T
     ]
     assert set(rows) == set(recorded)  # each round comes up, and nothing else
@@ -224,12 +224,12 @@ def test_a_default_that_cannot_be_beaten_costs_nothing() -> None:
 
 def test_the_course_names_the_leader_after_each_evaluation() -> None:
     mine = table()
-    watched = Watched(STRATEGIES["exhaustive"](SPACE, 4, 0, [CONTROL]), Replay(mine, 0), CONTROL)
+    watched = Watched(STRATEGIES["exhaustive"](SPACE, 4, 0, [BASELINE]), Replay(mine, 0), BASELINE)
     points = [trial.point for trial in watched.ask()]
     scores = {points[0]: 0.0, points[1]: None, points[2]: 0.2, points[3]: -0.3}
     for point, score in scores.items():
         watched.tell(point, score)
-    assert watched.leaders == [(1, CONTROL), (2, CONTROL), (3, CONTROL), (4, points[3])]
+    assert watched.leaders == [(1, BASELINE), (2, BASELINE), (3, BASELINE), (4, points[3])]
     assert watched.ask() == []
     assert watched.explored_seconds == 0
     leaders = [(1.0, BEST), (2.4, FAILED), (3.0, BEST)]
@@ -260,7 +260,7 @@ def test_synthetic_tables_are_the_same_every_time(landscape: str) -> None:
     first, again, other = (synthetic.make(f"{landscape}:{seed}") for seed in (1, 1, 2))
     assert np.array_equal(first.seconds, again.seconds)
     assert not np.array_equal(first.seconds, other.seconds)
-    assert first.control in first.space
+    assert first.baseline in first.space
     assert (first.regrets.max() < 0.02) == (landscape == "flat")
 
 
@@ -292,15 +292,15 @@ def test_what_is_no_point_means_the_point_that_it_is() -> None:
 
 
 def test_a_repeated_proposal_costs_another_evaluation() -> None:
-    proposals = [BEST, CONTROL, BEST, BEST]
+    proposals = [BEST, BASELINE, BEST, BEST]
     told: list[tuple[int, float | None]] = []
     queue = list(enumerate(proposals))
     adaptor = rivals.Adaptor(
         *(SPACE, 4, 5, lambda: queue.pop(0), lambda which, score: told.append((which, score)), 3)
     )
-    assert adaptor.ask() == [Trial(BEST, 10), Trial(CONTROL, 5)]
+    assert adaptor.ask() == [Trial(BEST, 10), Trial(BASELINE, 5)]
     adaptor.tell(BEST, -0.2)
-    adaptor.tell(CONTROL, None)
+    adaptor.tell(BASELINE, None)
     assert told == [(0, -0.2), (2, -0.2), (1, None)]
     assert adaptor.ask() == [Trial(BEST, 5)]
     assert adaptor.ask() == []  # the budget is spent

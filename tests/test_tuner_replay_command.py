@@ -176,7 +176,7 @@ def test_replays_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) 
     assert mine.winners == tuple(one.winner for one in again)
     assert mine.regrets == pytest.approx([one.regret for one in again], rel=1e-3)
     local, ours = found[SECONDS, "noisy:1", "local"], found[SECONDS, "noisy:1", "genetic"]
-    assert local.budget < ours.budget == 6  # whose control is measured more often
+    assert local.budget < ours.budget == 6  # whose baseline is measured more often
     if (tmp_path / "r-regret.png").exists():
         assert (tmp_path / "r-course.png").stat().st_size > 10_000
     assert command_line.main(["show", str(kept)]) == 0
@@ -232,4 +232,4 @@ def test_recording_goes_on_where_it_stopped(
     path = tmp_path / "study-64.json"
     path.write_text(path.read_text().replace('"tuning_abi": ', '"tuning_abi": 9'))
     assert command_line.main([*words, "--rounds", "6"]) == 1
-    assert "--fresh" in capsys.readouterr().err
+    assert "--anew" in capsys.readouterr().err

@@ -134,7 +134,7 @@ def test_ties_go_to_the_default_then_to_fewer_threads() -> None:
     ],
 )
 def test_unsteady_machines_are_not_believed(changes: Mapping[str, Any], word: str) -> None:
-    """Drift of the control and doubt about the winner are reasons not to remember."""
+    """Drift of the baseline and doubt about the winner are reasons not to remember."""
     found = _search(Machine(_valley((4, 0), 0.3), **changes))
     assert any(word in reason for reason in found.warnings)
     assert found.winner[0] in (3, 4, 5)

@@ -3,7 +3,7 @@
 Purpose: choose a configuration, bring a call's arrays into the kernel's form, share the work
 among threads.  The computation itself is in the package `_numba`.
 
-The work is cut into units, batch entry x key head x block of `block_q` rows; threads take
+The work is cut into items, batch entry x key head x block of `block_q` rows; threads take
 some of them at a time from one queue.  The GIL is released while they compute.
 """
 
@@ -33,8 +33,8 @@ _BLOCK_Q = 256
 _BLOCK_K = 128
 _PANEL = 32  # rows; a multiple of most panels' width
 _WORK_PER_THREAD = 4_000_000  # multiply-adds that are worth waking a thread
-_WORK_PER_PIECE = 100_000_000  # after so many, a thread returns to Python, which hears Ctrl-C
-_PIECES_PER_THREAD = 8
+_WORK_PER_CALL = 100_000_000  # after so many, a thread returns to Python, which hears Ctrl-C
+_CALLS_PER_THREAD = 8
 _UNLIMITED = 2**52  # a side of a band; positions stay below 2**49
 _HALVES = {"float16": 1, "bfloat16": 2}  # as in `_numba.rows`
 _COMPILING = threading.Lock()
@@ -131,12 +131,12 @@ def _run(config: Config, problem: Problem) -> None:
             q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *limits, spec.scale,
             spec.softcap or 0.0, half, config.block_q, config.block_k,
         )  # fmt: skip
-        units = q.shape[0] * spec.heads_kv * row_blocks
+        items = q.shape[0] * spec.heads_kv * row_blocks
         each = spec.multiply_adds // (spec.batch * spec.heads_kv * row_blocks)
-        piece = max(
-            1, min(units // (_PIECES_PER_THREAD * config.threads), _WORK_PER_PIECE // (each + 1))
+        count = max(
+            1, min(items // (_CALLS_PER_THREAD * config.threads), _WORK_PER_CALL // (each + 1))
         )
-        _share(functools.partial(kernel, *arguments), units, piece, config.threads)
+        _share(functools.partial(kernel, *arguments), items, count, config.threads)
 
 
 @functools.cache
@@ -149,32 +149,32 @@ if hasattr(os, "register_at_fork"):  # a child has no threads but the one that f
     os.register_at_fork(after_in_child=_executor.cache_clear)
 
 
-def _share(work: Callable[[int, int], object], units: int, piece: int, threads: int) -> None:
-    """Call ``work(begin, end)`` for all of `units`, `piece` of them at a time.
+def _share(work: Callable[[int, int], object], items: int, count: int, threads: int) -> None:
+    """Call ``work(begin, end)`` for all of `items`, `count` of them at a time.
 
     The caller takes part; it waits only for helpers that have begun.  Returns when nothing
     is being computed any more, also if `work` or a signal handler raises.
     """
-    pieces = deque((begin, min(units, begin + piece)) for begin in range(0, units, piece))
+    ranges = deque((begin, min(items, begin + count)) for begin in range(0, items, count))
 
     def drain() -> None:
         while True:
             try:
-                begin, end = pieces.popleft()
+                begin, end = ranges.popleft()
             except IndexError:
                 return
             work(begin, end)
 
     helpers: list[Future[None]] = []
     try:
-        for _ in range(min(threads, len(pieces)) - 1):
+        for _ in range(min(threads, len(ranges)) - 1):
             try:
                 helpers.append(_executor().submit(drain))
             except RuntimeError:  # the system allows no more, or Python is shutting down
                 break
         drain()
     finally:
-        pieces.clear()
+        ranges.clear()
         begun = [helper for helper in helpers if not helper.cancel()]
         wait(begun)
     for helper in begun:

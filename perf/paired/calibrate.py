@@ -55,7 +55,7 @@ def line(found: Comparison, about: Mapping[str, Any]) -> dict[str, Any]:
             name: {"word": verdict.word, "discarded": found.discarded(name), **rounds(name)}
             for name, verdict in found.verdicts.items()
         },
-        "troubles": {name: trouble.words for name, trouble in found.troubles.items()},
+        "troubles": {name: trouble.text for name, trouble in found.troubles.items()},
     }
 
 

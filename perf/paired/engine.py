@@ -28,12 +28,12 @@ class Trouble:
         "cannot": the base cannot run it, for example because it is new in the head; "failed": a
         process ended, or the head cannot run what the base can; "wrong": a side disagrees with
         the oracle.
-    words : str
+    text : str
         Which side, and what it said.
     """
 
     kind: str
-    words: str
+    text: str
 
 
 class Source(Protocol):

@@ -38,7 +38,7 @@ def markdown(found: Comparison, about: Mapping[str, Any]) -> str:
     if found.troubles:
         lines += ["", "Not compared:", ""]
         lines += [
-            f"- {name}: {TROUBLES[trouble.kind]}{trouble.words}"
+            f"- {name}: {TROUBLES[trouble.kind]}{trouble.text}"
             for name, trouble in found.troubles.items()
         ]
     lines += [

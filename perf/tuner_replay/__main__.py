@@ -43,7 +43,7 @@ COMPARED = tuple(name for name in STRATEGIES if name not in ("auto", "exhaustive
 QUICK, QUICK_RIVALS = 40, 10
 
 
-def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
+def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m perf.tuner_replay",
@@ -58,7 +58,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
         "--processes", type=int, default=extent.processes, help="fresh ones; default %(default)s"
     )
     recording.add_argument("--seconds", type=float, help="of each table, at most")
-    recording.add_argument("--fresh", action="store_true", help="begin anew")
+    recording.add_argument("--anew", action="store_true", help="begin anew")
 
     replaying = commands.add_parser("replay", help="search the tables many times")
     replaying.add_argument("--settings", help="SPACE[-warm]-BUDGET; default those of the tables")
@@ -85,7 +85,7 @@ def parse(words: Sequence[str] | None = None) -> argparse.Namespace:
             + ("" if command is recording else "; or synthetic, or LANDSCAPE:SEED"),
         )
         command.add_argument("--folder", type=Path, default=FOLDER, help="of the tables")
-    known = parser.parse_args(words)
+    known = parser.parse_args(arguments)
     known.tables = _tables(parser, known.tables, known.command != "record")
     if known.command == "replay":
         known.strategies = _strategies(parser, known.strategies)
@@ -152,11 +152,11 @@ def record_all(known: argparse.Namespace) -> int:
         for number, name in enumerate(known.tables):
             path = known.folder / f"{name}.json"
 
-            def told(share: float, words: str, number: int = number) -> None:
-                tell((number + share) / count, words)
+            def progress(share: float, text: str, number: int = number) -> None:
+                tell((number + share) / count, text)
 
             try:
-                table = record(name, path, extent, told, known.fresh)
+                table = record(name, path, extent, progress, known.anew)
             except KeyboardInterrupt:
                 print("\nComplete rounds are kept; the same command goes on.")
                 return 130
@@ -167,12 +167,12 @@ def record_all(known: argparse.Namespace) -> int:
 def describe(table: Table) -> str:
     """A table in one line."""
     ratio = 1 / table.ratios.min()
-    control = table.seconds[table.space.index(table.control)]
+    baseline = table.seconds[table.space.index(table.baseline)]
     best = " ".join(f"{name}={value}" for name, value in table.space.values(table.best).items())
     return (
         f"{table.name:<20} {len(table.space):4} points, {len(table.processes):2} rounds in "
         f"{len(set(table.processes))} processes, {len(table.failures)} failed; default "
-        f"{1e3 * float(sorted(control)[len(control) // 2]):.3g} ms, best {ratio:.3f} times its "
+        f"{1e3 * float(sorted(baseline)[len(baseline) // 2]):.3g} ms, best {ratio:.3f} times its "
         f"speed: {best}; {(table.regrets <= 0.02).sum()} points within 2 %, "
         f"resolution {100 * table.resolution:.1f} %"
     )
@@ -198,12 +198,12 @@ def replay_all(known: argparse.Namespace) -> int:
     results = Results(about)
     status = 0
     with shares() as tell:
-        part = [0]
+        earlier = [0]
 
-        def told(done: int, total: int, words: str) -> None:
-            share = (part[0] + done / total) / (2 * len(settings))
-            part[0] += done == total
-            tell(share, words)
+        def progress(done: int, total: int, text: str) -> None:
+            share = (earlier[0] + done / total) / (2 * len(settings))
+            earlier[0] += done == total
+            tell(share, text)
 
         try:
             for at, _ in enumerate(
@@ -217,11 +217,11 @@ def replay_all(known: argparse.Namespace) -> int:
                     known=sources(WORKLOADS, known.folder)[0],
                     neighbours=known.neighbours,
                     results=results,
-                    tell=told,
+                    tell=progress,
                 ),
                 start=1,
             ):
-                part[0] = 2 * at
+                earlier[0] = 2 * at
                 results.write(known.json)
         except KeyboardInterrupt:
             print("\nInterrupted: the settings that were complete follow.")
@@ -256,9 +256,9 @@ def _about(known: argparse.Namespace) -> dict[str, object]:
     }
 
 
-def main(words: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
-    known = parse(words)
+    known = parse(arguments)
     try:
         if known.command == "record":
             return record_all(known)

@@ -227,11 +227,11 @@ def bars(results: Results) -> Iterator[str]:
         }
         worst = min(shares, key=shares.__getitem__)
         mean = float(np.mean(list(shares.values())))
-        told = shares[worst] if bar.every_table else mean
+        verdict = shares[worst] if bar.every_table else mean
         where = "every table" if bar.every_table else "all tables together"
         yield (
             f"{bar.setting}, {OURS}, within {_percent(bar.within, 0)} on {where}: bar "
-            f"{_percent(bar.least, 1)}, {'held' if told >= bar.least else 'MISSED'}: "
+            f"{_percent(bar.least, 1)}, {'held' if verdict >= bar.least else 'MISSED'}: "
             f"mean {_percent(mean, 1)}, worst {_percent(shares[worst], 1)} ({worst})"
         )
 
@@ -242,8 +242,8 @@ def table_text(title: str, header: Sequence[str], rows: Sequence[Sequence[str]])
     lines = [title, ""]
     for row in (header, ["-" * width for width in widths], *rows):
         first, *others = zip(row, widths, strict=True)
-        words = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
-        lines.append("  ".join(words).rstrip())
+        cells = [first[0].ljust(first[1]), *(text.rjust(width) for text, width in others)]
+        lines.append("  ".join(cells).rstrip())
     return "\n".join([*lines, ""])
 
 

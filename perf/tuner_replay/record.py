@@ -63,7 +63,7 @@ def record(
     path: Path,
     extent: Extent,
     tell: Tell = lambda share, text: None,
-    fresh: bool = False,
+    anew: bool = False,
 ) -> Table:
     """Record the table of a workload, or what is missing of it.
 
@@ -75,7 +75,7 @@ def record(
         A process failed.
     """
     table = _Growing(name)
-    if path.exists() and not fresh:
+    if path.exists() and not anew:
         table.resume(read(path))
     each = -(-extent.rounds // extent.processes)
     begin, process = time.monotonic(), max(table.processes, default=-1) + 1
@@ -104,7 +104,7 @@ class _Growing:
     """A table that gains rounds."""
 
     def __init__(self, name: str) -> None:
-        workload, _, self.space, self.control = problem(name)
+        workload, _, self.space, self.baseline = problem(name)
         self.processes: list[int] = []
         self._name = name
         self._facts = {
@@ -123,9 +123,9 @@ class _Growing:
         """Go on with a table that was begun here."""
         facts = dict(table.metadata)
         loads = facts.pop("load")
-        same = (table.space, table.control, facts) == (
+        same = (table.space, table.baseline, facts) == (
             self.space,
-            self.control,
+            self.baseline,
             json.loads(json.dumps(self._facts)),
         )
         if not same:
@@ -134,7 +134,7 @@ class _Growing:
                     "table",
                     f"{self._name}, begun on another machine, build or space",
                     "one that was begun here, as things are now",
-                    "`record --fresh` begins anew",
+                    "`record --anew` begins anew",
                 )
             )
         self.processes, self._loads = list(table.processes), loads
@@ -155,14 +155,14 @@ class _Growing:
 
     def table(self) -> Table:
         """The table as it is now; a point that failed once counts as failed."""
-        if self.control in self._failures:
-            raise RecordError(f"{self._name}: the default {self._failures[self.control]}")
+        if self.baseline in self._failures:
+            raise RecordError(f"{self._name}: the default {self._failures[self.baseline]}")
         seconds = np.array(self._rounds).T
         seconds[[self.space.index(point) for point in self._failures]] = np.nan
         return Table(
             name=self._name,
             space=self.space,
-            control=self.control,
+            baseline=self.baseline,
             seconds=seconds,
             block_seconds=np.median(self._spent, axis=0),
             processes=tuple(self.processes),

@@ -39,7 +39,7 @@ class Table:
     ----------
     name : str
     space : Space
-    control : Point
+    baseline : Point
         The default, which a search compares with.
     seconds : ndarray, (points, rounds)
         Seconds of a call, from one block each; NaN for a point that failed.
@@ -52,7 +52,7 @@ class Table:
     metadata : mapping
         Workload, machine, versions and whatever else a reader wants to know.
     ratios : ndarray, (points,)
-        The truth that replays are judged by: time over the control's, from the medians over the
+        The truth that replays are judged by: time over the baseline's, from the medians over the
         rounds, after each round is freed of its effect on the better half of the points;
         infinite for a point that failed.
     regrets : ndarray, (points,)
@@ -61,7 +61,7 @@ class Table:
 
     name: str
     space: Space
-    control: Point
+    baseline: Point
     seconds: Array
     block_seconds: Array
     processes: tuple[int, ...]
@@ -73,7 +73,7 @@ class Table:
     def __post_init__(self) -> None:
         logs = self._freed()
         own = np.median(logs, axis=1)
-        ratios = np.exp(own - own[self.space.index(self.control)])
+        ratios = np.exp(own - own[self.space.index(self.baseline)])
         ratios[np.isnan(ratios)] = np.inf
         object.__setattr__(self, "ratios", ratios)
         object.__setattr__(self, "regrets", ratios / ratios.min() - 1)
@@ -82,7 +82,7 @@ class Table:
         """Logarithms of the seconds, less each round's own effect.
 
         Median polish (Tukey, "Exploratory Data Analysis", 1977) by the better half: what slows
-        the good points of a round slows all, whereas one control's noise would enter every ratio.
+        the good points of a round slows all, whereas one baseline's noise would enter every ratio.
         """
         logs = np.log(self.seconds)
         own = np.median(logs, axis=1)
@@ -113,7 +113,7 @@ class Table:
 
 
 def write(table: Table, path: Path) -> None:
-    """Write a table, one result per line; meanwhile, a reader sees the old file or the new one."""
+    """Write a table, one result per line; meanwhile, a reader gets the old file or the new one."""
     lines = [
         "{",
         f'"schema_version": "{SCHEMA_VERSION}",',
@@ -171,7 +171,7 @@ def _head(table: Table) -> dict[str, Any]:
                 for gene in space.genes
             ],
         },
-        "control": space.values(table.control),
+        "control": space.values(table.baseline),
         "objective": "time",
         "unit": "seconds",
         "processes": list(table.processes),
@@ -209,7 +209,7 @@ def _parsed(document: Mapping[str, Any], name: str) -> Table:
     if document["schema_version"] != SCHEMA_VERSION:
         raise _Damaged(f"schema_version {document['schema_version']!r}, not {SCHEMA_VERSION!r}")
     metadata = dict(document["metadata"])
-    described, control = metadata.pop("space"), metadata.pop("control")
+    described, baseline = metadata.pop("space"), metadata.pop("control")
     processes = tuple(int(number) for number in metadata.pop("processes"))
     for unused in ("objective", "unit"):
         del metadata[unused]
@@ -225,10 +225,10 @@ def _parsed(document: Mapping[str, Any], name: str) -> Table:
         if len(runtimes) != len(processes):
             raise _Damaged(f"result {at} has {len(runtimes)} runtimes of {len(processes)}")
         seconds[at], block_seconds[at] = runtimes, row["times"]["benchmark"]
-    whole = space.point(control)
+    whole = space.point(baseline)
     good = np.isfinite(seconds) & (seconds > 0)
     if whole in failures or not len(processes):
-        raise _Damaged("the control was not measured")
+        raise _Damaged("the baseline was not measured")
     bad = [at for at, point in enumerate(space.points) if point not in failures]
     bad = [at for at in bad if not good[at].all() or not block_seconds[at] > 0]
     if bad:

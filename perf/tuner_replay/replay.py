@@ -86,11 +86,11 @@ class Watched:
     NAME: ClassVar[str] = "watched"
     SUMMARY: ClassVar[str] = "another strategy, and what it led to"
 
-    def __init__(self, strategy: Strategy, source: Replay, control: Point) -> None:
+    def __init__(self, strategy: Strategy, source: Replay, baseline: Point) -> None:
         self.leaders: list[tuple[float, Point]] = []
         self.explored_seconds = 0.0
         self._strategy, self._source = strategy, source
-        self._scores = {control: 0.0}
+        self._scores = {baseline: 0.0}
         self._done, self._weights = 0.0, dict[Point, float]()
 
     def ask(self) -> list[Trial]:
@@ -162,13 +162,13 @@ def replay(
     """
     drawn = zlib.crc32(f"{table.name} {seed}".encode())
     source = Replay(table, drawn)
-    strategy = make(table.space, budget, seed, [table.control, *known], BLOCKS)
-    watched = Watched(strategy, source, table.control)
+    strategy = make(table.space, budget, seed, [table.baseline, *known], BLOCKS)
+    watched = Watched(strategy, source, table.baseline)
     found = search(
         table.space,
         source,
         watched,
-        table.control,
+        table.baseline,
         rng=np.random.default_rng(drawn),
         remembered=known,
     )
@@ -181,7 +181,7 @@ def replay(
         explored_seconds=watched.explored_seconds,
         kernel_seconds=found.kernel_seconds,
         optimiser_seconds=found.optimiser_seconds,
-        course=_course(watched.leaders, budget, index(table.control), index),
+        course=_course(watched.leaders, budget, index(table.baseline), index),
     )
 
 
@@ -213,8 +213,8 @@ def warm_start(table: Table, others: Sequence[Table], count: int) -> tuple[Point
 
 def _carried(source: Table, target: Table) -> Point | None:
     """The best point of one problem, carried over to another."""
-    winner, default = source.space.values(source.best), source.space.values(source.control)
-    here = target.space.values(target.control)
+    winner, default = source.space.values(source.best), source.space.values(source.baseline)
+    here = target.space.values(target.baseline)
     values = {name: here.get(name, v) if v == default[name] else v for name, v in winner.items()}
     return target.space.nearest(values)
 

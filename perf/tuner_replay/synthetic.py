@@ -114,7 +114,7 @@ def make(name: str) -> Table:
     return Table(
         name=name,
         space=target,
-        control=target.points[-1],
+        baseline=target.points[-1],
         seconds=seconds,
         block_seconds=np.full(len(target), BLOCK_SECONDS),
         processes=tuple(i * PROCESSES // ROUNDS for i in range(ROUNDS)),

@@ -26,8 +26,8 @@ from fastattn.implementations._numba.kernel import attend
 _SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
 
 
-def _digest(*parts):
-    return hashlib.sha256(b"".join(parts)).hexdigest()
+def _digest(*contents):
+    return hashlib.sha256(b"".join(contents)).hexdigest()
 
 
 class CheckedCache(FunctionCache):

@@ -8,7 +8,7 @@ does not depend on what the other lanes hold.  For each block of keys ([1]_, alg
     m, l, P^T         = softmax of S^T
     O^T[value, query] = alpha O^T + V^T P^T
 
-Masked keys weigh exactly 0, and adding 0 changes nothing.  The query heads that share a key head
+The weight of a masked key is exactly 0, and adding 0 changes nothing.  The query heads that share a key head
 are rows of one problem: row r is query ``r % Lq`` of head ``r // Lq``.
 
 .. [1] Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018, arXiv:1805.02867.
@@ -67,7 +67,7 @@ def _range_of(low, high, begin, end):
 
 @njit
 def _read_mask(work, at, masks, kind, b, row, first, count, half):
-    """Numbers to add to a row's scores: -inf hides."""
+    """Numbers to add to a row's scores: -inf masks a key."""
     if kind == BOOL:
         read_row(work, at, masks[0], b, row, first, count, half)
     elif kind == SINGLE:
@@ -78,19 +78,19 @@ def _read_mask(work, at, masks, kind, b, row, first, count, half):
 
 @njit
 def _classify(work, at, masks, kind, b, row, rows, first, count, half):
-    """Whether the mask hides all keys from all rows (0), changes nothing (2), or neither (1)."""
-    hidden = plain = 0
+    """Whether the mask excludes all keys for all rows (0), changes nothing (2), or neither (1)."""
+    masked = plain = 0
     for r in range(rows):
         _read_mask(work, at, masks, kind, b, row + r, first, count, half)
         zeros = infinities = 0
         for j in range(count):
             zeros += work[at + j] == 0.0
             infinities += work[at + j] == -np.inf
-        hidden += infinities == count
+        masked += infinities == count
         plain += zeros == count
-        if hidden <= r and plain <= r:
+        if masked <= r and plain <= r:
             return 1
-    return 0 if hidden > 0 else 2
+    return 0 if masked > 0 else 2
 
 
 @njit
@@ -210,10 +210,10 @@ def attend(
     keys = zeros + width
     values = keys + _up(block_k, TILE_ROWS) * key_row
     stage = values + _up(groups * value_group, line)
-    words = stage + width * stage_row
-    memory = np.empty(words + line, lse.dtype)
+    elements = stage + width * stage_row
+    memory = np.empty(elements + line, lse.dtype)
     skipped = -(memory.ctypes.data // lse.itemsize) % line
-    work = memory[skipped : skipped + words]
+    work = memory[skipped : skipped + elements]
     _fill(work, ones, width, 1.0)
     _fill(work, zeros, width, 0.0)
     low, high = np.empty(panel_row, np.int64), np.empty(panel_row, np.int64)
@@ -336,11 +336,11 @@ def attend(
                     lse[b, h, i] = m + math.log(l) if l != 0.0 else -np.inf
                 factor = m - m + 1.0
                 if sinks.size > 0:
-                    top = max(m, sinks[h]) if sinks[h] == sinks[h] else sinks[h]
-                    factor = math.exp(m - top)
-                    l = l * factor + math.exp(sinks[h] - top)
+                    largest = max(m, sinks[h]) if sinks[h] == sinks[h] else sinks[h]
+                    factor = math.exp(m - largest)
+                    l = l * factor + math.exp(sinks[h] - largest)
                 work[factors + r - r0] = factor / l
-                if work[state + panel_row + r] == 0.0:  # it sees nothing
+                if work[state + panel_row + r] == 0.0:  # no key is visible
                     work[factors + r - r0] = 0.0
             _scale_result(work, result + p * result_panel, dim_v, vectors, factors)
             results = result + p * result_panel

@@ -59,13 +59,13 @@ def _typed_widen(x, half):
     return lambda x, half: x
 
 
-def _narrow(x, like, half):
+def _to_storage(x, like, half):
     """A number of the compute type as one of an array whose element `like` is."""
     raise NotImplementedError
 
 
-@overload(_narrow)
-def _typed_narrow(x, like, half):
+@overload(_to_storage)
+def _typed_to_storage(x, like, half):
     if like == types.uint16:
         return lambda x, like, half: _float_to_half(x, half)
     return lambda x, like, half: x
@@ -89,10 +89,10 @@ def write_row(work, at, array, b, row, count, half):
     h, i = row // array.shape[2], row % array.shape[2]
     if array.strides[3] == array.itemsize:
         for j in range(count):
-            array[b, h, i, j] = _narrow(work[at + j], array[b, h, i, j], half)
+            array[b, h, i, j] = _to_storage(work[at + j], array[b, h, i, j], half)
     else:
         for j in range(count):
-            array[b, h, i, j] = _narrow(work[at + j], array[b, h, i, j], half)
+            array[b, h, i, j] = _to_storage(work[at + j], array[b, h, i, j], half)
 
 
 @njit

@@ -117,8 +117,8 @@ def load(typingctx, array, at):
     vector = Vector(array.dtype)
 
     def codegen(context, builder, signature, values):
-        place = pointer(context, builder, array, *values, vector)
-        return builder.load(place, align=vector.align)
+        address = pointer(context, builder, array, *values, vector)
+        return builder.load(address, align=vector.align)
 
     return vector(array, types.intp), codegen
 
@@ -128,8 +128,8 @@ def store(typingctx, array, at, value):
     """Write a vector to the elements from `at` on of a contiguous 1-D array."""
 
     def codegen(context, builder, signature, values):
-        place = pointer(context, builder, array, *values[:2], value)
-        builder.store(values[2], place, align=value.align)
+        address = pointer(context, builder, array, *values[:2], value)
+        builder.store(values[2], address, align=value.align)
         return context.get_dummy_value()
 
     return types.void(array, types.intp, value), codegen
@@ -163,13 +163,13 @@ def _power_of_two(typingctx, shifted):
     return shifted(shifted), codegen
 
 
-def _exp_parts(x):
+def _exp_factors(x):
     """``e^r - 1`` and ``2^n`` with ``x = n ln 2 + r``; ``2^n`` is 0 where e^x is subnormal."""
     raise NotImplementedError
 
 
-@overload(_exp_parts)
-def _typed_exp_parts(x):
+@overload(_exp_factors)
+def _typed_exp_factors(x):
     # ln2_high * n is exact for each exponent n (Cody and Waite, 1980); adding `magic` leaves the
     # nearest whole number in the low bits.  `series` is (e^r - 1 - r) / r^2 on |r| <= ln 2 / 2.
     if x.element.bitwidth == 32:
@@ -185,7 +185,7 @@ def _typed_exp_parts(x):
         series = tuple(1 / math.factorial(k) for k in range(13, 1, -1))
     per_ln2 = 1 / math.log(2)
 
-    def parts(x):
+    def factors(x):
         limited = where_less(x, lowest, lowest, x)
         shifted = fma(limited, per_ln2, magic)
         n = shifted - magic
@@ -193,13 +193,13 @@ def _typed_exp_parts(x):
         power = where_less(x, lowest, 0.0, _power_of_two(shifted))
         return fma(_horner(r, series), r * r, r), power
 
-    return parts
+    return factors
 
 
 @njit
 def exp(x):
     """``e^x`` within 2 ULP for x up to 88, exactly 1 for 0; NaN for NaN."""
-    minus_one, power = _exp_parts(x)
+    minus_one, power = _exp_factors(x)
     return fma(minus_one, power, power)
 
 
@@ -208,6 +208,6 @@ def tanh(x):
     """Hyperbolic tangent, from ``e^2x - 1`` so that small arguments stay accurate."""
     twice = x + x
     twice = where_less(twice, -40.0, -40.0, where_less(40.0, twice, 40.0, twice))
-    minus_one, power = _exp_parts(twice)
+    minus_one, power = _exp_factors(twice)
     numerator = fma(minus_one, power, power - 1.0)
     return numerator / (numerator + 2.0)

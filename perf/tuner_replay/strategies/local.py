@@ -46,10 +46,10 @@ class Local(BaseStrategy):
 
     def _move(self) -> None:
         """Go on from the best of the last batch if it is better than where we stand."""
-        told = [point for point in self._batch if point in self.scores]
-        if not told:
+        measured = [point for point in self._batch if point in self.scores]
+        if not measured:
             return
-        best = min(told, key=self.scores.__getitem__)
+        best = min(measured, key=self.scores.__getitem__)
         if self._here is None:
             genes = list(range(len(self.space.genes)))
             self.random.shuffle(genes)

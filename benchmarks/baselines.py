@@ -1,7 +1,7 @@
 """The same work by NumPy alone, which the history's ratios are relative to.
 
-A kernel's time changes with the machine's clock, and so does that of a control in the same
-process, a moment before or after.  The control's code comes from a pinned wheel, so that over the
+A kernel's time changes with the machine's clock, and so does that of a baseline in the same
+process, a moment before or after.  The baseline's code comes from a pinned wheel, so that over the
 commits only the kernel changes.  A neighbour on the same core slows the two unequally, but only
 ever slows them, so a process gives the ratio of the least of many short samples, which stays
 steady where medians of the same build lie 3 to 8 % apart.  What a process fixes at its start, and
@@ -29,7 +29,7 @@ REPETITIONS = 80
 BUDGET_SECONDS = 0.5
 
 
-def control(case: Case) -> tuple[Callable[[], Any], float]:
+def baseline(case: Case) -> tuple[Callable[[], Any], float]:
     """A call of NumPy, and how many such calls are the work of one call of the case."""
     return _stream(case) if case.length_q == 1 else _compute(case)
 
@@ -60,7 +60,7 @@ def _stream(case: Case) -> tuple[Callable[[], Any], float]:
 def measure(
     cases: Mapping[Any, Case], impls: Sequence[str], profile: Profile
 ) -> dict[tuple[Any, str], sampling.Cell]:
-    """Measure every case in every implementation against its control."""
+    """Measure every case in every implementation against its baseline."""
     profile = replace(
         profile,
         rounds=profile.history_rounds,
@@ -68,7 +68,7 @@ def measure(
         block_seconds=BLOCK_SECONDS,
         budget_seconds=min(BUDGET_SECONDS, profile.budget_seconds),
     )
-    return sampling.measure(cases, impls, profile, "benchmarks.controls")
+    return sampling.measure(cases, impls, profile, "benchmarks.baselines")
 
 
 def child(request_json: str) -> None:
@@ -79,11 +79,11 @@ def child(request_json: str) -> None:
     request = json.loads(request_json)
     case, profile = Case(**request["case"]), Profile(**request["profile"])
     agreed, answer = sampling.checked(case, request["impls"], request["threads"])
-    call, times = control(case)
+    call, times = baseline(case)
     for impl, ours in agreed.items():
         samples = sampling.take_samples(
-            {impl: ours, "control": call}, profile, time.process_time, request["seed"]
+            {impl: ours, "baseline": call}, profile, time.process_time, request["seed"]
         )
-        over = min(samples[impl]) / (times * min(samples["control"]))
-        answer[impl] |= sampling.summary(samples[impl], None) | {"time_over_control": over}
+        over = min(samples[impl]) / (times * min(samples["baseline"]))
+        answer[impl] |= sampling.summary(samples[impl], None) | {"time_over_baseline": over}
     print(json.dumps(answer))
