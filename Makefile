@@ -33,7 +33,7 @@ help:
 	@echo "make tuned      tuned calls against the default, over the workloads"
 	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
 	@echo "make browser    a headless browser for the tests of pages"
-	@echo "make lint       ruff and mypy; lint-ci: actionlint and zizmor"
+	@echo "make lint       ruff, mypy and clang-format; lint-ci: actionlint and zizmor"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
 	@echo "make clean      remove .venv, builds and caches; distclean: also what was measured"
 
@@ -124,6 +124,7 @@ lint: $(VENV)/.installed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	git ls-files -z "*.cpp" "*.hpp" | xargs -0 $(BIN)/clang-format --dry-run --Werror
 
 # The workflows of hosted CI.
 $(VENV)/.lint-ci: $(VENV)/.installed
@@ -159,4 +160,4 @@ clean:
 
 # Measurements cannot be made again in a minute, so `clean` leaves them.
 distclean: clean
-	rm -rf .asv .peers report
+	rm -rf .asv .peers .tuner_replay report

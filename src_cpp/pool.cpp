@@ -212,7 +212,9 @@ private:
             for (Job& job : jobs_)
                 helped |= job.help([this](bool caller_parked) {
                     if (!caller_parked) return;
-                    { std::lock_guard lock(mutex_); }  // it may be about to park
+                    {
+                        std::lock_guard lock(mutex_);
+                    }  // it may be about to park
                     ended_.notify_all();
                 });
             if (!helped && !spin_for_job(seen)) park(seen, self);

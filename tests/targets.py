@@ -55,8 +55,9 @@ class Target:
         self, *arrays: Any, tunables: dict[str, int] | None = None, **arguments: Any
     ) -> Any:
         """`fastattn.attention` on this target; skips the test if it has no such kernel."""
-        if self.isa is not None and isinstance(arrays[0], np.ndarray):
-            name = arrays[0].dtype.name
+        q = arrays[0] if arrays else arguments["q"]
+        if self.isa is not None and isinstance(q, np.ndarray):
+            name = q.dtype.name
             if self.isa not in fastattn.machine().kernels["forward"].get(name, (self.isa,)):
                 pytest.skip(f"{self.name} has no kernel for {name}")
         config = self.config(**(tunables or {}))

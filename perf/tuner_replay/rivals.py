@@ -1,4 +1,4 @@
-"""Other tuners in index of ours: adaptors from their ask and tell to a `Strategy`.
+"""Other tuners in place of ours: adaptors from their ask and tell to a `Strategy`.
 
 The ``shipped`` ones keep their library's own settings.  The others are set up as by a user who
 knows that evaluations are few: the default goes first, and populations can breed within the

@@ -139,10 +139,9 @@ private:
     [[gnu::noinline]] Interval classify_panels(Interval block) {
         Interval some{block.begin, block.begin};
         panels().each([&](auto, Panel& panel, int64_t first, int64_t rows) {
-            static_cast<TileMask&>(panel) =
-                classify<Simd, S, kPanelRows>(task_, first, rows, block, [&](int64_t r) {
-                    return Interval{at_.begin[r], at_.end[r]};
-                });
+            static_cast<TileMask&>(panel) = classify<Simd, S, kPanelRows>(
+                task_, first, rows, block,
+                [&](int64_t r) { return Interval{at_.begin[r], at_.end[r]}; });
             some = hull(some, panel.keys);
         });
         return some;

@@ -40,7 +40,7 @@ struct Probe {
 
     // `rounds` of sum += a * b for each of the accumulators, as the register tile does it.  They
     // grow until a product is rounded away, and so stay finite.  Returns the useful flops, or -1 if
-    // the their total is not positive, so that the compiler must compute them.
+    // their total is not positive, so that the compiler must compute them.
     [[gnu::noinline]] static int64_t fma(int64_t rounds) {
         Vec sum[kAccumulators];
 #pragma GCC unroll 16

@@ -78,10 +78,8 @@ inline typename Simd::Vec load_values(const char* from) {
 // Columns that a lane of a sublane holds.  A lane holds two columns of bfloat16: a shift and a mask
 // separate them after the transposition, which then costs half.  The first must be the low half.
 template <typename S>
-inline constexpr int kColumnsOfLane = __is_same(S, BFloat) && __BYTE_ORDER__
-                                                                  == __ORDER_LITTLE_ENDIAN__
-                                          ? 2
-                                          : 1;
+inline constexpr int kColumnsOfLane =
+    __is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 2 : 1;
 
 // Fills a vector with sublanes from addresses `stride` bytes apart.  A sublane is 16 bytes of the
 // compute type: adjacent values, `kColumnsOfLane` to a lane.

@@ -1,9 +1,10 @@
 // The tile policy of ordinary vectors: both products by multiply-add in the compute type.
 //
-//   queries    packed panel by panel, [column][lane], scaled, when the first key is visible to the
-//   panel keys       read in place, or copied in chunks of kChunk columns values     read in place,
-//   or packed as [key][MR], once per block of keys scores     [key][lane], overwritten by the
-//   weights results    [feature][lane]
+//   queries    packed panel by panel, [column][lane], scaled, before the panel's first visible key
+//   keys       read in place, or copied in chunks of `chunk` columns
+//   values     read in place, or packed as [key][MR], once per block of keys
+//   scores     [key][lane], overwritten by the weights
+//   results    [feature][lane]
 //
 // A score is summed in the order of its columns, in chunks (order.hpp); weighted values in the
 // order of their keys within a block, and blocks one after another.

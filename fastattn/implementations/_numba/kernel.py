@@ -8,8 +8,8 @@ does not depend on what the other lanes hold.  For each block of keys ([1]_, alg
     m, l, P^T         = softmax of S^T
     O^T[value, query] = alpha O^T + V^T P^T
 
-The weight of a masked key is exactly 0, and adding 0 changes nothing.  The query heads that share a key head
-are rows of one problem: row r is query ``r % Lq`` of head ``r // Lq``.
+The weight of a masked key is exactly 0, and adding 0 changes nothing.  The query heads that
+share a key head are rows of one problem: row r is query ``r % Lq`` of head ``r // Lq``.
 
 .. [1] Milakov and Gimelshein, "Online normalizer calculation for softmax", 2018, arXiv:1805.02867.
 """
