@@ -105,7 +105,7 @@ def test_a_slower_head_is_found_and_the_rest_is_told(
     assert found.troubles["b"].text.startswith("head: ArithmeticError: error")
     assert asdict(found.troubles["c"]) == {
         "kind": "failed",  # the base can
-        "words": "head: NotImplementedError: no twelve",
+        "text": "head: NotImplementedError: no twelve",
     }
     assert found.status == 1
 
