@@ -15,7 +15,7 @@ from pathlib import Path
 Command = Callable[..., tuple[int, str, str]]
 
 
-def run_python(code: str, *arguments: str, timeout_seconds: float = 120, **environment: str) -> str:
+def run_python(code: str, *arguments: str, timeout_seconds: float = 600, **environment: str) -> str:
     """Standard output of `code` in a fresh interpreter; its failure, crash or hang is ours."""
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code), *arguments],
