@@ -9,10 +9,10 @@ some of them at a time from one queue.  The GIL is released while they compute.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib.metadata
 import os
-import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -22,7 +22,7 @@ import numpy as np
 from fastattn._config import MOST_THREADS, Config
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
-from fastattn._threads import wanted_threads
+from fastattn._threads import used_threads, wanted_threads
 
 NAME = "numba"
 SUMMARY = "a tiled kernel that Numba compiles for this processor"
@@ -37,7 +37,6 @@ _WORK_PER_CALL = 100_000_000  # after so many, a thread returns to Python, which
 _CALLS_PER_THREAD = 8
 _UNLIMITED = 2**52  # a side of a band; positions stay below 2**49
 _HALVES = {"float16": 1, "bfloat16": 2}  # as in `_numba.rows`
-_COMPILING = threading.Lock()
 
 
 @functools.cache
@@ -59,84 +58,75 @@ def supports(spec: CallSpec) -> str | None:
 
 
 def fingerprint() -> dict[str, str]:
-    """Versions on which the speed of a configuration depends."""
-    found = {}
-    for name in ("numba", "llvmlite"):
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            found[name] = "absent"
-    return found
+    """Versions on which the speed of a configuration depends; none if Numba is absent."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return {name: importlib.metadata.version(name) for name in ("numba", "llvmlite")}
+    return {}
 
 
 def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     """Fill the open fields, and give the reason for each."""
-    reasons = {}
-    threads, block_q, block_k = config.threads, config.block_q, config.block_k
-    if threads is None:
-        threads, reasons["threads"] = wanted_threads(None, spec.multiply_adds, _WORK_PER_THREAD)
+    reasons, block_q, block_k = {}, config.block_q, config.block_k
+    threads, reason = wanted_threads(config.threads, spec.multiply_adds, _WORK_PER_THREAD)
+    heads, rows = spec.batch * spec.heads_kv, max(1, spec.group * spec.length_q)
     if block_q is None:
-        block_q, reasons["block_q"] = _BLOCK_Q, "keeps a block of queries and results in cache"
-        heads, rows = max(1, spec.batch * spec.heads_kv), max(1, spec.group * spec.length_q)
-        blocks = -(-threads // heads)  # of a head's rows: at least one for each thread
-        blocks = -(-max(blocks, -(-rows // _BLOCK_Q)) // blocks) * blocks
-        if -(-rows // blocks) < _BLOCK_Q:
-            block_q = -(-rows // blocks // _PANEL) * _PANEL
-            reasons["block_q"] = "equal blocks of rows, enough for all threads"
+        each = -(-threads // max(1, heads))  # blocks of a head's rows: a multiple of this
+        blocks = -(-rows // (_BLOCK_Q * each)) * each
+        block_q = max(1, -(-rows // (blocks * _PANEL))) * _PANEL
+        reasons["block_q"] = "equal blocks that stay in cache, and some for each thread"
     if block_k is None:
         block_k, reasons["block_k"] = _BLOCK_K, "keeps a block of keys and values in cache"
+    threads, reason = used_threads(threads, reason, heads * -(-rows // block_q))
+    if threads != config.threads:
+        reasons["threads"] = reason
     return Config(block_q=block_q, block_k=block_k, threads=threads), reasons
 
 
 def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
-    """Nothing is compiled before the first call."""
-    return functools.partial(_run, config)
+    """Work out what does not depend on the arrays; nothing is compiled before the first call."""
+    block_q, block_k, threads = config.block_q, config.block_k, config.threads
+    assert block_q and block_k and threads  # filled by configure
+    half, batch, compute = _HALVES.get(spec.dtype.name, 0), spec.batch_shape, spec.dtype.compute
+    absent = [np.empty((0,) * 4, kind) for kind in ("u1", "f4", "u2" if half else compute)]
+    no_lse, no_mask = np.empty((*batch, 0, 0), compute), np.empty((*batch, 0, 0, 0), "u1")
+    no_sinks = np.empty(0, compute)
+    no_offsets, all_keys = np.zeros(batch, np.int64), np.full(batch, spec.length_k)
+    sides = [_UNLIMITED if side is None else side for side in (spec.band.left, spec.band.right)]
+    items = -(-spec.group * spec.length_q // block_q) * spec.heads_kv * (1, *batch)[-1]
+    work = spec.multiply_adds * (1, *batch)[-1] // max(1, spec.batch)
+    at_once = min(items // (_CALLS_PER_THREAD * threads), _WORK_PER_CALL * items // (work + 1))
 
+    def run(problem: Problem) -> None:
+        from fastattn.implementations._numba.cache import compiled  # imports Numba
 
-def _run(config: Config, problem: Problem) -> None:
-    """Compute the call and write `problem.out` and `problem.lse`."""
-    spec, out = problem.spec, problem.out
-    if not out.size:
-        return
-    assert config.block_q and config.block_k and config.threads  # filled by configure
-    kernel, half = _kernel(spec.dtype.name), _HALVES.get(spec.dtype.name, 0)
-    batch, compute = spec.batch_shape, spec.dtype.compute
-    arrays = [problem.full(name) for name in ("q", "k", "v", "out")]
-    if half:
-        arrays = [array.view(np.uint16) for array in arrays]
-    arrays.append(np.empty((*batch, 0, 0), compute) if problem.lse is None else problem.full("lse"))
-    mask, kind = problem.mask, 0
-    if mask is None:
-        mask = np.empty((*batch, 0, 0, 0), np.uint8)
-    elif mask.dtype == np.bool_:
-        mask, kind = mask.view(np.uint8), 1
-    else:
-        kind = 2 if mask.dtype == np.float32 else 3
-        mask = mask.view(np.uint16) if kind == 3 and half else mask
-    for array, default in ((problem.offsets, 0), (problem.lengths, spec.length_k)):
-        arrays.append(np.broadcast_to(np.int64(default), batch) if array is None else array)
-    sinks = np.empty(0, compute) if problem.sinks is None else problem.sinks.astype(compute)
-    band = spec.band
-    limits = [_UNLIMITED if side is None else side for side in (band.left, band.right)]
-    row_blocks = -(-spec.group * spec.length_q // config.block_q)
-    absent = _absent_masks(arrays[0].dtype)
-
-    # The kernel knows one batch axis.
-    for index in np.ndindex(*batch[:-1]):
-        q, k, v, o, lse, m, offsets, lengths = (
-            array[index] if batch else array[None] for array in (*arrays[:5], mask, *arrays[5:])
+        if not problem.out.size:
+            return
+        mask, kind = problem.mask, 0
+        if mask is not None:
+            kind = 1 if mask.dtype == np.bool_ else 2 if mask.dtype == np.float32 else 3
+            mask = mask.view("u1") if kind == 1 else mask.view("u2") if mask.itemsize == 2 else mask
+        arrays = [problem.full(name) for name in ("q", "k", "v", "out")]
+        arrays = [array.view("u2") for array in arrays] if half else arrays
+        arrays += (
+            no_lse if problem.lse is None else problem.full("lse"),
+            no_mask if mask is None else mask,
+            no_offsets if problem.offsets is None else problem.offsets,
+            all_keys if problem.lengths is None else problem.lengths,
         )
-        masks = tuple(m if i + 1 == kind else array for i, array in enumerate(absent))
-        arguments = (
-            q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *limits, spec.scale,
-            spec.softcap or 0.0, half, config.block_q, config.block_k,
-        )  # fmt: skip
-        items = q.shape[0] * spec.heads_kv * row_blocks
-        each = spec.multiply_adds // (spec.batch * spec.heads_kv * row_blocks)
-        count = max(
-            1, min(items // (_CALLS_PER_THREAD * config.threads), _WORK_PER_CALL // (each + 1))
-        )
-        _share(functools.partial(kernel, *arguments), items, count, config.threads)
+        sinks = no_sinks if problem.sinks is None else problem.sinks.astype(compute)
+        kernel = compiled(spec.dtype.name)
+        for index in np.ndindex(batch[:-1]) if len(batch) > 1 else [()]:  # it knows one batch axis
+            q, k, v, out, lse, m, offsets, lengths = (
+                array[index] if batch else array[None] for array in arrays
+            )
+            masks = tuple(m if i + 1 == kind else array for i, array in enumerate(absent))
+            attend = functools.partial(
+                kernel, q, k, v, out, lse, masks, kind, offsets, lengths, sinks, *sides,
+                spec.scale, spec.softcap or 0.0, half, block_q, block_k,
+            )  # fmt: skip
+            _share(attend, items, max(1, at_once), threads)
+
+    return run
 
 
 @functools.cache
@@ -179,19 +169,3 @@ def _share(work: Callable[[int, int], object], items: int, count: int, threads: 
         wait(begun)
     for helper in begun:
         helper.result()
-
-
-@functools.lru_cache(maxsize=8)
-def _absent_masks(dtype: np.dtype) -> tuple[np.ndarray, ...]:
-    """One empty array for each kind of mask, as the kernel's `masks`."""
-    return tuple(np.empty((0, 0, 0, 0), kind) for kind in (np.uint8, np.float32, dtype))
-
-
-@functools.cache
-def _kernel(dtype: str) -> Callable[..., object]:
-    """The kernel for a data type: compiled, or loaded from disk."""
-    from fastattn.implementations._numba.cache import compiled
-
-    with _COMPILING:
-        kernel: Callable[..., object] = compiled(dtype)  # type: ignore[no-untyped-call]
-    return kernel

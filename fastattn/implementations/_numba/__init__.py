@@ -1,7 +1,7 @@
 """What Numba compiles for `fastattn.implementations.numba_`, which alone imports it.
 
-``vectors``  a type that is one SIMD register, and the exponential
 ``tile``     the register tile of both matrix products, and the transposition of a tile
+``softmax``  the online softmax, the exponential, the soft cap
 ``rows``     rows of the arrays of a call, in and out of the working memory
 ``kernel``   the loops: blocks of rows, blocks of keys, online softmax
 ``cache``    the compiled kernel on disk

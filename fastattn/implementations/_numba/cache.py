@@ -9,6 +9,7 @@ does not agree with it is compiled anew and written again.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import os
 import pickle
@@ -63,6 +64,7 @@ class CheckedCache(FunctionCache):
                 os.replace(temporary, target)  # other processes see whole files only
 
 
+@functools.cache
 def compiled(dtype):
     """`attend` for a data type, for arrays of any layout."""
 
@@ -76,9 +78,8 @@ def compiled(dtype):
     per_batch, per_head, word = array(types.int64, 1), array(compute, 1), types.intp
     signature = (*[array(stored, 4)] * 3, *results, masks, word, per_batch, per_batch, per_head)
     signature += (word, word, compute, compute, *[word] * 5)
-    if signature not in attend.overloads:
-        with contextlib.suppress(RuntimeError):  # Numba knows no folder that can be written
-            attend._cache = CheckedCache(attend.py_func)
-        attend.compile(signature)
+    with contextlib.suppress(RuntimeError):  # Numba knows no folder that can be written
+        attend._cache = CheckedCache(attend.py_func)
+    attend.compile(signature)
     # Called directly, since Numba's dispatch would compile anew for each layout.
     return attend.overloads[signature].entry_point

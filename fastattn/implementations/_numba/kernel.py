@@ -21,48 +21,49 @@ import math
 import numpy as np
 from numba import njit
 
-from fastattn.implementations._numba.rows import pack_value, read_row, write_row
+from fastattn.implementations._numba.rows import clear_non_finite, read_row, write_row
+from fastattn.implementations._numba.softmax import cap, softmax
 from fastattn.implementations._numba.tile import (
     PANEL_VECTORS,
+    REGISTER_BYTES,
     TILE_ROWS,
+    item_bytes,
     multiply,
     transpose,
 )
-from fastattn.implementations._numba.vectors import (
-    REGISTER_BYTES,
-    exp,
-    fma,
-    load,
-    store,
-    tanh,
-    where_less,
-)
 
 NO_MASK, BOOL, SINGLE, SAME = range(4)  # kinds of masks; SAME: of the data type of q
-_CHUNK = 256  # features: a panel's rows of so many stay in L1
+_CHUNK = 128  # features: a panel's rows of so many stay in L1
 _LINE_BYTES = 64
 
 
 @njit
-def _up(n, step):
-    return (n + step - 1) // step * step
-
-
-@njit
-def _fill(work, at, count, number):
-    for j in range(at, at + count):
-        work[j] = number
+def _row_step(count, line):
+    """An odd number of cache lines: rows 4 KiB apart would share a set of the L1 cache."""
+    return ((count + line - 1) // line | 1) * line
 
 
 @njit
 def _range_of(low, high, begin, end):
-    """Least and greatest of `low`, then of `high`, for rows `begin` to `end`."""
-    low_min = low_max = low[begin]
-    high_min = high_max = high[begin]
+    """Least `low` and greatest `high` of rows `begin` to `end`."""
+    first, past = low[begin], high[begin]
     for r in range(begin + 1, end):
-        low_min, low_max = min(low_min, low[r]), max(low_max, low[r])
-        high_min, high_max = min(high_min, high[r]), max(high_max, high[r])
-    return low_min, low_max, high_min, high_max
+        first, past = min(first, low[r]), max(past, high[r])
+    return first, past
+
+
+@njit
+def _pack(work, to, step, stage, stage_row, array, b, row, rows, count, scale, half):
+    """Rows of an array, times `scale`, as columns; empty lanes repeat the last one."""
+    lanes = REGISTER_BYTES // item_bytes(work)
+    for r in range(0, rows, lanes):
+        for lane in range(lanes):
+            at = stage + lane * stage_row
+            read_row(work, at, array, b, row + min(r + lane, rows - 1), 0, count, half)
+            line = work[at : at + count]
+            for d in range(count if scale != 1.0 else 0):
+                line[d] *= scale
+        transpose(work, to + r, step, stage, stage_row, lanes, count)
 
 
 @njit
@@ -82,91 +83,15 @@ def _classify(work, at, masks, kind, b, row, rows, first, count, half):
     masked = plain = 0
     for r in range(rows):
         _read_mask(work, at, masks, kind, b, row + r, first, count, half)
-        zeros = infinities = 0
+        zeros, infinities, line = 0, 0, work[at : at + count]
         for j in range(count):
-            zeros += work[at + j] == 0.0
-            infinities += work[at + j] == -np.inf
+            zeros += line[j] == 0.0
+            infinities += line[j] == -np.inf
         masked += infinities == count
         plain += zeros == count
         if masked <= r and plain <= r:
             return 1
     return 0 if masked > 0 else 2
-
-
-@njit
-def _cap(work, scores, keys, vectors, softcap):
-    lanes = REGISTER_BYTES // work.itemsize
-    for j in range(keys):
-        for v in range(vectors):
-            at = scores + (PANEL_VECTORS * j + v) * lanes
-            store(work, at, tanh(load(work, at) / softcap) * softcap)
-
-
-@njit
-def _add_mask(work, scores, keys, vectors, added):
-    """Adding -inf would not hide a score that is NaN or +inf, so -inf replaces it."""
-    lanes = REGISTER_BYTES // work.itemsize
-    for j in range(keys):
-        for v in range(vectors):
-            at = (PANEL_VECTORS * j + v) * lanes
-            number = load(work, added + at)
-            score = load(work, scores + at)
-            store(work, scores + at, where_less(-np.inf, number, score + number, number))
-
-
-@njit
-def _hide_outside(work, scores, keys, vectors, low, high):
-    """Hide keys before `low` and from `high` on, which are numbers of each lane."""
-    lanes = REGISTER_BYTES // work.itemsize
-    for v in range(vectors):
-        first, past = load(work, low + v * lanes), load(work, high + v * lanes)
-        for j in range(keys):
-            at = scores + (PANEL_VECTORS * j + v) * lanes
-            key = float(j)
-            seen = where_less(key, past, load(work, at), -np.inf)
-            store(work, at, where_less(key, first, -np.inf, seen))
-
-
-@njit
-def _softmax(work, scores, keys, vectors, state, panel_row, zeros):
-    """Scores become weights; `state` has the panel's m, l and alpha, `panel_row` apart."""
-    lanes = REGISTER_BYTES // work.itemsize
-    step = PANEL_VECTORS * lanes
-    for v in range(vectors):
-        at, m_at = scores + v * lanes, state + v * lanes
-        before = load(work, m_at)
-        a = b = c = d = before  # four chains, as a maximum does not depend on the order
-        for j in range(0, keys - 3, 4):
-            s = at + j * step
-            w, x = load(work, s), load(work, s + step)
-            y, z = load(work, s + 2 * step), load(work, s + 3 * step)
-            a, b = where_less(a, w, w, a), where_less(b, x, x, b)
-            c, d = where_less(c, y, y, c), where_less(d, z, z, d)
-        for j in range(keys - keys % 4, keys):
-            w = load(work, at + j * step)
-            a = where_less(a, w, w, a)
-        a, c = where_less(a, b, b, a), where_less(c, d, d, c)
-        m = where_less(a, c, c, a)
-        shift = where_less(-np.inf, m, m, 0.0)  # exp(-inf - 0) = 0 where nothing is visible
-        total = load(work, zeros + v * lanes)
-        for j in range(keys):
-            weight = exp(load(work, at + j * step) - shift)
-            store(work, at + j * step, weight)
-            total = total + weight
-        alpha = exp(before - shift)
-        store(work, m_at, m)
-        store(work, m_at + panel_row, fma(load(work, m_at + panel_row), alpha, total))
-        store(work, m_at + 2 * panel_row, alpha)
-
-
-@njit
-def _scale_result(work, result, count, vectors, factor):
-    lanes = REGISTER_BYTES // work.itemsize
-    for f in range(count):
-        for v in range(vectors):
-            at = result + (PANEL_VECTORS * f + v) * lanes
-            # Adding 0 turns the -0 of an underflow into +0, as adding masked keys does elsewhere.
-            store(work, at, fma(load(work, at), load(work, factor + v * lanes), 0.0))
 
 
 @njit(nogil=True, error_model="numpy")
@@ -186,40 +111,35 @@ def attend(
     row_blocks = (all_rows + block_q - 1) // block_q
 
     # The working memory is one array, whose regions begin at cache lines.
-    lanes = REGISTER_BYTES // lse.itemsize
-    width, line = PANEL_VECTORS * lanes, _LINE_BYTES // lse.itemsize
+    lanes = REGISTER_BYTES // item_bytes(lse)
+    width, line = PANEL_VECTORS * lanes, _LINE_BYTES // item_bytes(lse)
     panels = (min(block_q, all_rows) + width - 1) // width
     block_k = max(1, min(block_k, length_k))
-    padded_k = _up(_up(block_k, TILE_ROWS), lanes)
-    padded_v = _up(_up(dim_v, TILE_ROWS), lanes)
-    groups = (dim_v + TILE_ROWS - 1) // TILE_ROWS
-    # Rows that were a multiple of 4 KiB apart would share a set of the L1 cache.
-    key_row = _up(dim, line) + line
-    value_group = block_k * TILE_ROWS
-    stage_row = max(_up(dim, line), padded_v, padded_k) + line
+    key_step = _row_step(block_k + line, line)
+    value_step = 3 * lanes if TILE_ROWS == 6 else max(lanes, TILE_ROWS)  # whole tiles and vectors
+    value_group, groups = block_k * value_step, (dim_v + value_step - 1) // value_step
+    stage_row = _row_step(max(dim, dim_v + 2 * lanes, block_k) + line, line)
     panel_row = panels * width
-    queries_panel, result_panel = _up(dim, lanes) * width, padded_v * width
-    queries = 0
-    result = queries + panels * queries_panel
+    queries_panel, result_panel = (dim + lanes) * width, (dim_v + line) * width
+    result = panels * queries_panel  # after the queries
     scores = result + panels * result_panel
-    added = scores + padded_k * width
-    state = added + padded_k * width
-    bounds = state + 3 * panel_row
-    ones = bounds + 2 * width
-    zeros = ones + width
-    keys = zeros + width
-    values = keys + _up(block_k, TILE_ROWS) * key_row
-    stage = values + _up(groups * value_group, line)
-    elements = stage + width * stage_row
-    memory = np.empty(elements + line, lse.dtype)
-    skipped = -(memory.ctypes.data // lse.itemsize) % line
-    work = memory[skipped : skipped + elements]
-    _fill(work, ones, width, 1.0)
-    _fill(work, zeros, width, 0.0)
+    alphas = scores + (block_k + line) * width
+    ones = alphas + panel_row
+    keys = ones + width
+    values = keys + (dim + lanes) * key_step
+    stage = values + groups * value_group
+    length_work = stage + lanes * stage_row
+    memory = np.empty(length_work + line, lse.dtype)
+    skipped = -(memory.ctypes.data // item_bytes(lse)) % line
+    work = memory[skipped : skipped + length_work]
+    work[ones:keys] = 1.0
     low, high = np.empty(panel_row, np.int64), np.empty(panel_row, np.int64)
     begin, end = np.empty(panels, np.int64), np.empty(panels, np.int64)
-    masked = np.empty(panels, np.bool_)
-    non_finite = np.empty(block_k, np.bool_)
+    packed = work[values:stage].reshape((groups, block_k, value_step))
+    grouped = work[stage : stage + groups * value_step].reshape((groups, value_step))
+    m, l = np.empty(panel_row, lse.dtype), np.empty(panel_row, lse.dtype)
+    shift, total = np.empty(width, lse.dtype), np.empty(width, lse.dtype)
+    masked, non_finite = np.empty(panels, np.bool_), np.empty(block_k, np.bool_)
 
     for unit in range(begin_unit, end_unit):
         first_row = (row_blocks - 1 - unit % row_blocks) * block_q
@@ -227,34 +147,24 @@ def attend(
         first_row += h_kv * all_rows  # rows are counted from the first head's first query
         rows = min(block_q, (h_kv + 1) * all_rows - first_row)
         panels = (rows + width - 1) // width
-        length = lengths[b]
         for r in range(rows):
             position = (first_row + r) % length_q + offsets[b]
-            low[r] = min(max(0, position - left), length)
-            high[r] = max(low[r], min(length, position + right + 1))
-        first_key, _, _, past_key = _range_of(low, high, 0, rows)
-
+            low[r] = min(max(0, position - left), lengths[b])
+            high[r] = max(low[r], min(lengths[b], position + right + 1))
+        first_key, past_key = _range_of(low, high, 0, rows)
         for p in range(panels):
-            for lane in range(width):
-                row, at = first_row + p * width + lane, stage + lane * stage_row
-                if p * width + lane < rows:
-                    read_row(work, at, q, b, row, 0, dim, half)
-                    for d in range(dim):
-                        work[at + d] *= scale
-                else:
-                    _fill(work, at, dim, 0.0)
-            transpose(work, queries + p * queries_panel, width, stage, stage_row, width, dim)
-        _fill(work, result, panels * result_panel, 0.0)
-        _fill(work, state, panel_row, -np.inf)
-        _fill(work, state + panel_row, panel_row, 0.0)
+            to, row, count = p * queries_panel, first_row + p * width, min(width, rows - p * width)
+            _pack(work, to, width, stage, stage_row, q, b, row, count, dim, scale, half)
+        work[result:scores] = 0.0
+        m[:], l[:] = -np.inf, 0.0
 
         for block in range(first_key // block_k, (past_key + block_k - 1) // block_k):
             first, past = length_k, 0
             for p in range(panels):
                 r0, r1 = p * width, min(rows, (p + 1) * width)
-                low_min, _, _, high_max = _range_of(low, high, r0, r1)
-                begin[p] = max(low_min, block * block_k)
-                end[p] = min(high_max, (block + 1) * block_k)
+                from_key, to_key = _range_of(low, high, r0, r1)
+                begin[p] = max(from_key, block * block_k)
+                end[p] = min(to_key, (block + 1) * block_k)
                 masked[p] = False
                 if mask_kind != NO_MASK and begin[p] < end[p]:
                     found = _classify(
@@ -262,89 +172,81 @@ def attend(
                         end[p] - begin[p], half,
                     )  # fmt: skip
                     masked[p] = found == 1
-                    if found == 0:
-                        end[p] = begin[p]
+                    end[p] = begin[p] if found == 0 else end[p]
                 if begin[p] < end[p]:
                     first, past = min(first, begin[p]), max(past, end[p])
-            any_non_finite, row = False, h_kv * length_k + first
-            for j in range(past - first):
-                read_row(work, keys + j * key_row, k, b, row + j, 0, dim, half)
+            row, any_non_finite = h_kv * length_k + first, False
+            _pack(work, keys, key_step, stage, stage_row, k, b, row, past - first, dim, 1.0, half)
             for j in range(past - first):
                 read_row(work, stage, v, b, row + j, 0, dim_v, half)
-                to = values + j * TILE_ROWS
-                non_finite[j] = pack_value(work, to, value_group, stage, dim_v)
+                non_finite[j] = clear_non_finite(work[stage : stage + dim_v])
                 any_non_finite |= non_finite[j]
+                for g in range(groups):
+                    for f in range(value_step):
+                        packed[g, j, f] = grouped[g, f]
 
             for p in range(panels):
-                count = end[p] - begin[p]
+                count, skip, alpha = end[p] - begin[p], begin[p] - first, alphas + p * width
+                r0, r1 = p * width, min(rows, (p + 1) * width)
+                results, vectors = result + p * result_panel, (r1 - r0 + lanes - 1) // lanes
                 if count <= 0:
                     continue
-                r0, r1 = p * width, min(rows, (p + 1) * width)
-                vectors = (r1 - r0 + lanes - 1) // lanes
-                skip = begin[p] - first
                 for d in range(0, dim, _CHUNK):
                     multiply(
-                        work, vectors, scores, count, keys + skip * key_row + d,
-                        TILE_ROWS * key_row, key_row, 1, queries + p * queries_panel + d * width,
-                        min(_CHUNK, dim - d), ones, int(d == 0),
+                        work, vectors, scores, count, keys + d * key_step + skip, key_step, 0,
+                        p * queries_panel + d * width, min(_CHUNK, dim - d), ones, int(d > 0),
                     )  # fmt: skip
+                panel = work[scores : scores + count * width].reshape((count, width))
                 if softcap > 0.0:
-                    _cap(work, scores, count, vectors, softcap)
-                if masked[p]:
-                    for r in range(r0, r1):
-                        at, row = stage + (r - r0) * stage_row, first_row + r
-                        _read_mask(work, at, masks, mask_kind, b, row, begin[p], count, half)
-                    transpose(work, added, width, stage, stage_row, r1 - r0, count)
-                    _add_mask(work, scores, count, vectors, added)
-                _, low_max, high_min, _ = _range_of(low, high, r0, r1)
-                if low_max > begin[p] or high_min < end[p]:
-                    for r in range(r0, r1):
-                        work[bounds + r - r0] = max(0, low[r] - begin[p])
-                        work[bounds + width + r - r0] = min(high[r] - begin[p], count)
-                    _hide_outside(work, scores, count, vectors, bounds, bounds + width)
-                of_panel = state + p * width
-                _softmax(work, scores, count, vectors, of_panel, panel_row, zeros)
-                results = result + p * result_panel
+                    cap(panel, softcap)
+                for r in range(r0, r1):
+                    if not masked[p] and low[r] <= begin[p] and end[p] <= high[r]:
+                        continue
+                    lane = panel[:, r - r0]
+                    if masked[p]:
+                        row = first_row + r
+                        _read_mask(work, stage, masks, mask_kind, b, row, begin[p], count, half)
+                        for j in range(count):
+                            # Adding -inf would not mask a score that is NaN or +inf.
+                            added = work[stage + j]
+                            lane[j] = added if added == -np.inf else lane[j] + added
+                    lane[: max(low[r] - begin[p], 0)] = -np.inf
+                    lane[max(high[r] - begin[p], 0) :] = -np.inf
+                softmax(panel, m[r0:], l[r0:], work[alpha:ones], shift, total)
                 multiply(
-                    work, vectors, results, dim_v, values + skip * TILE_ROWS, value_group, 1,
-                    TILE_ROWS, scores, count, of_panel + 2 * panel_row, 0,
+                    work, vectors, results, dim_v, values + skip * value_step, value_step,
+                    value_group, scores, count, alpha, 1,
                 )  # fmt: skip
                 for j in range(begin[p], end[p] if any_non_finite else begin[p]):
                     if not non_finite[j - first]:
                         continue
-                    # 0 stood for NaN and infinities: add them in the rows that see them.
-                    read_row(work, stage, v, b, h_kv * length_k + j, 0, dim_v, half)
+                    # 0 stood for NaN and infinities: add them where they are visible.
+                    read_row(work, stage + 1, v, b, h_kv * length_k + j, 0, dim_v, half)
                     for r in range(r0, r1):
-                        work[added] = 0.0
+                        work[stage] = 0.0
                         if masked[p]:
-                            _read_mask(work, added, masks, mask_kind, b, first_row + r, j, 1, half)
-                        if not low[r] <= j < high[r] or work[added] == -np.inf:
+                            _read_mask(work, stage, masks, mask_kind, b, first_row + r, j, 1, half)
+                        if not low[r] <= j < high[r] or work[stage] == -np.inf:
                             continue
-                        weight = work[scores + (j - begin[p]) * width + r - r0]
+                        weight = panel[j - begin[p], r - r0]
                         for f in range(dim_v):
-                            if not np.isfinite(work[stage + f]):
-                                work[results + f * width + r - r0] += weight * work[stage + f]
+                            if not np.isfinite(work[stage + 1 + f]):
+                                work[results + f * width + r - r0] += weight * work[stage + 1 + f]
 
-        for p in range(panels):
-            r0, r1 = p * width, min(rows, (p + 1) * width)
-            vectors = (r1 - r0 + lanes - 1) // lanes
-            factors = state + 2 * panel_row + p * width
-            for r in range(r0, r1):
-                m, l = work[state + r], work[state + panel_row + r]
-                h, i = (first_row + r) // length_q, (first_row + r) % length_q
-                if lse.size > 0:
-                    lse[b, h, i] = m + math.log(l) if l != 0.0 else -np.inf
-                factor = m - m + 1.0
-                if sinks.size > 0:
-                    largest = max(m, sinks[h]) if sinks[h] == sinks[h] else sinks[h]
-                    factor = math.exp(m - largest)
-                    l = l * factor + math.exp(sinks[h] - largest)
-                work[factors + r - r0] = factor / l
-                if work[state + panel_row + r] == 0.0:  # no key is visible
-                    work[factors + r - r0] = 0.0
-            _scale_result(work, result + p * result_panel, dim_v, vectors, factors)
-            results = result + p * result_panel
-            transpose(work, stage, stage_row, results, width, dim_v, vectors * lanes)
-            for r in range(r0, r1):
-                at = stage + (r - r0) * stage_row
-                write_row(work, at, out, b, first_row + r, dim_v, half)
+        for r in range(rows):
+            at, of_lanes = stage + r % lanes * stage_row, r // width * result_panel + r % width
+            if r % lanes == 0:
+                transpose(work, stage, stage_row, result + of_lanes, width, dim_v, lanes)
+            h, i = (first_row + r) // length_q, (first_row + r) % length_q
+            factor = 1.0 / l[r] if l[r] != 0.0 else 0.0  # no visible key: zeros
+            if lse.size > 0:
+                lse[b, h, i] = m[r] + math.log(l[r]) if l[r] != 0.0 else -np.inf
+            if sinks.size > 0 and l[r] != 0.0:
+                largest = max(m[r], sinks[h]) if sinks[h] == sinks[h] else sinks[h]
+                alone = math.exp(m[r] - largest)
+                factor = alone / (l[r] * alone + math.exp(sinks[h] - largest))
+            line = work[at : at + dim_v]
+            for f in range(dim_v):
+                # Adding 0 turns the -0 of an underflow into +0, as adding masked keys does.
+                line[f] = line[f] * factor + 0.0
+            write_row(work, at, out, b, first_row + r, dim_v, half)

@@ -11,7 +11,7 @@ import numpy as np
 from numba import njit, types
 from numba.extending import overload
 
-from fastattn.implementations._numba.tile import TILE_ROWS
+from fastattn.implementations._numba.tile import item_bytes
 
 FLOAT16, BFLOAT16 = 1, 2
 
@@ -75,40 +75,35 @@ def _typed_to_storage(x, like, half):
 def read_row(work, at, array, b, row, first, count, half):
     """Copy `count` elements of a row, from `first` on."""
     h, i = row // array.shape[2], row % array.shape[2]
-    if array.strides[3] == array.itemsize:  # LLVM vectorises this one
+    to, source = work[at : at + count], array[b, h, i, first : first + count]
+    if source.strides[0] == item_bytes(source):  # LLVM vectorises this one
         for j in range(count):
-            work[at + j] = _widen(array[b, h, i, first + j], half)
+            to[j] = _widen(source[j], half)
     else:
         for j in range(count):
-            work[at + j] = _widen(array[b, h, i, first + j], half)
+            to[j] = _widen(source[j], half)
 
 
 @njit
 def write_row(work, at, array, b, row, count, half):
     """Write a row of the result."""
     h, i = row // array.shape[2], row % array.shape[2]
-    if array.strides[3] == array.itemsize:
+    source, to = work[at : at + count], array[b, h, i]
+    if to.strides[0] == item_bytes(to):
         for j in range(count):
-            array[b, h, i, j] = _to_storage(work[at + j], array[b, h, i, j], half)
+            to[j] = _to_storage(source[j], to[j], half)
     else:
         for j in range(count):
-            array[b, h, i, j] = _to_storage(work[at + j], array[b, h, i, j], half)
+            to[j] = _to_storage(source[j], to[j], half)
 
 
 @njit
-def pack_value(work, to, group, at, count):
-    """Copy a row in groups of TILE_ROWS numbers, `group` apart, NaN and infinities as 0.
-
-    Returns whether there were any.
-    """
+def clear_non_finite(row):
+    """Replace NaN and infinities by 0; return whether there were any."""
     found = False
-    for j in range(count):
-        found |= not np.isfinite(work[at + j])
+    for j in range(row.size):
+        found |= not np.isfinite(row[j])
     if found:
-        for j in range(count):
-            if not np.isfinite(work[at + j]):
-                work[at + j] = 0.0
-    for j in range(0, count, TILE_ROWS):  # whole tiles: `at` has room for them
-        for r in range(TILE_ROWS):
-            work[to + j // TILE_ROWS * group + r] = work[at + j + r]
+        for j in range(row.size):
+            row[j] = row[j] if np.isfinite(row[j]) else 0.0
     return found
