@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastattn._dtypes import lookup
-from fastattn._errors import DTypeError, OutputError, format_error
+from fastattn._errors import DTypeError, OutputError
 from fastattn._spec import CallSpec
 
 __all__ = ["checked_out", "fits_scores", "plain_array"]
@@ -20,20 +20,16 @@ def plain_array(name: str, value: object) -> np.ndarray:
     if isinstance(value, np.ma.MaskedArray):
         advice = ", and mask keys with `mask` (True = may attend)" if name in "qkv" else ""
         raise DTypeError(
-            format_error(
-                name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{advice}"
-            )
+            name, "a numpy.ma.MaskedArray", "a plain NumPy array", f"pass {name}.data{advice}"
         )
     if isinstance(value, np.ndarray):
         return value.view(np.ndarray)
     kind = type(value)
     raise DTypeError(
-        format_error(
-            name,
-            f"an object of type {kind.__module__}.{kind.__qualname__}",
-            "a NumPy array in this machine's memory",
-            "convert it with numpy.asarray; copy a tensor of another device to the CPU first",
-        )
+        name,
+        f"an object of type {kind.__module__}.{kind.__qualname__}",
+        "a NumPy array in this machine's memory",
+        "convert it with numpy.asarray; copy a tensor of another device to the CPU first",
     )
 
 
@@ -51,12 +47,10 @@ def checked_out(
     received = _unfit(out, dtype, spec, inputs)
     if received is not None:
         raise OutputError(
-            format_error(
-                "out",
-                received,
-                f"a writeable {dtype} array of shape {spec.out_shape}",
-                f"allocate it with numpy.empty({spec.out_shape}, q.dtype)",
-            )
+            "out",
+            received,
+            f"a writeable {dtype} array of shape {spec.out_shape}",
+            f"allocate it with numpy.empty({spec.out_shape}, q.dtype)",
         )
     return out
 

@@ -6,7 +6,7 @@ import operator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from fastattn._errors import ConfigError, format_error
+from fastattn._errors import ConfigError
 
 __all__ = ["MOST_THREADS", "TUNABLES", "Config", "Tunable"]
 
@@ -87,31 +87,25 @@ class Config:
                 number = -1
             if not row.low <= number <= row.high:
                 raise ConfigError(
-                    format_error(
-                        f"Config.{row.name}",
-                        repr(value),
-                        f"None or a whole number from {row.low} to {row.high}",
-                        f"leave it out for the default ({row.meaning})",
-                    )
+                    f"Config.{row.name}",
+                    repr(value),
+                    f"None or a whole number from {row.low} to {row.high}",
+                    f"leave it out for the default ({row.meaning})",
                 )
             object.__setattr__(self, row.name, number)
         if self.isa is not None and not isinstance(self.isa, str):
             raise ConfigError(
-                format_error(
-                    "Config.isa",
-                    repr(self.isa),
-                    "None or a name",
-                    "take one of fastattn.machine().isas",
-                )
+                "Config.isa",
+                repr(self.isa),
+                "None or a name",
+                "take one of fastattn.machine().isas",
             )
         if not isinstance(self.deterministic, bool):
             raise ConfigError(
-                format_error(
-                    "Config.deterministic",
-                    repr(self.deterministic),
-                    "True or False",
-                    "leave it out to let wisdom choose",
-                )
+                "Config.deterministic",
+                repr(self.deterministic),
+                "True or False",
+                "leave it out to let wisdom choose",
             )
 
     def __repr__(self) -> str:

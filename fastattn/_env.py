@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 
 from fastattn._config import MOST_THREADS
-from fastattn._errors import ConfigError, format_error
+from fastattn._errors import ConfigError
 
 __all__ = ["forced_isa", "forced_threading", "forced_threads", "wisdom_folder", "wisdom_is_on"]
 
@@ -49,12 +49,10 @@ def forced_threads() -> int | None:
         count = 0
     if not 1 <= count <= MOST_THREADS:
         raise ConfigError(
-            format_error(
-                "FASTATTN_NUM_THREADS",
-                repr(text),
-                f"a whole number from 1 to {MOST_THREADS}",
-                "correct or unset the environment variable",
-            )
+            "FASTATTN_NUM_THREADS",
+            repr(text),
+            f"a whole number from 1 to {MOST_THREADS}",
+            "correct or unset the environment variable",
         )
     return count
 
@@ -73,7 +71,5 @@ def _choice(name: str, first: str, second: str) -> str | None:
     """Value of a variable that has two; None where it is unset or empty."""
     text = os.environ.get(name) or None
     if text not in (first, second, None):
-        raise ConfigError(
-            format_error(name, repr(text), f"{first!r} or {second!r}", "correct or unset it")
-        )
+        raise ConfigError(name, repr(text), f"{first!r} or {second!r}", "correct or unset it")
     return text

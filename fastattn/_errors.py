@@ -28,12 +28,25 @@ __all__ = [
     "ShapeError",
     "UnavailableError",
     "WisdomError",
-    "format_error",
 ]
 
 
 class FastattnError(Exception):
-    """Base of every error that fastattn raises on purpose."""
+    """Base of every error that fastattn raises on purpose.
+
+    Parameters
+    ----------
+    argument, received, accepted, fix : str
+        The parts of the message: the argument, what was received, what is accepted, and what
+        the caller can do about it.
+    """
+
+    def __init__(self, argument: str, received: str, accepted: str, fix: str) -> None:
+        super().__init__(f"`{argument}`: received {received}; accepted: {accepted}. Fix: {fix}.")
+        self._fields = argument, received, accepted, fix
+
+    def __reduce__(self) -> tuple[type[FastattnError], tuple[str, str, str, str]]:
+        return type(self), self._fields  # the default passes the message alone
 
 
 class ShapeError(FastattnError, ValueError):
@@ -66,8 +79,3 @@ class UnavailableError(FastattnError, RuntimeError):
 
 class WisdomError(FastattnError, OSError):
     """A file or folder of wisdom that cannot be read or written."""
-
-
-def format_error(argument: str, received: object, accepted: str, fix: str) -> str:
-    """Message of a refused call: the argument, what was received, what is accepted, the fix."""
-    return f"`{argument}`: received {received}; accepted: {accepted}. Fix: {fix}."

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import UnavailableError, format_error
+from fastattn._errors import UnavailableError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,9 +133,7 @@ def check_runnable(isa: str, origin: str) -> None:
     if isa not in here.isas:
         reason = here.missing_isas.get(isa, "there is no such instruction set")
         raise UnavailableError(
-            format_error(
-                origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}"
-            )
+            origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}"
         )
 
 

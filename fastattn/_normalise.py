@@ -22,7 +22,6 @@ from fastattn._errors import (
     ArgumentTypeError,
     DTypeError,
     ShapeError,
-    format_error,
 )
 from fastattn._problem import Problem
 from fastattn._shapes import SPECS
@@ -119,25 +118,21 @@ def _flag(name: str, value: object) -> bool:
         return value
     if isinstance(value, np.bool_):
         return bool(value)
-    raise ArgumentTypeError(format_error(name, repr(value), "True or False", "write one of them"))
+    raise ArgumentTypeError(name, repr(value), "True or False", "write one of them")
 
 
 def _real(name: str, value: object) -> float:
     if type(value) is float and math.isfinite(value):
         return value
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, numbers.Real):
-        raise ArgumentTypeError(
-            format_error(name, repr(value), "a finite real number or None", "pass a float")
-        )
+        raise ArgumentTypeError(name, repr(value), "a finite real number or None", "pass a float")
     try:
         number = float(value)
     except OverflowError:
         number = math.inf
     if not math.isfinite(number):
         raise ArgumentError(
-            format_error(
-                name, repr(value), "a finite real number or None", "leave it out for the default"
-            )
+            name, repr(value), "a finite real number or None", "leave it out for the default"
         )
     return number
 
@@ -146,9 +141,7 @@ def _softcap(value: object) -> float:
     number = _real("softcap", value)
     if number <= 0:
         raise ArgumentError(
-            format_error(
-                "softcap", repr(value), "a number above 0, or None", "pass None for no cap"
-            )
+            "softcap", repr(value), "a number above 0, or None", "pass None for no cap"
         )
     return number
 
@@ -157,20 +150,16 @@ def _sinks(value: object, spec: CallSpec) -> np.ndarray:
     sinks = plain_array("sinks", value)
     if not fits_scores(sinks.dtype, spec.dtype.name):
         raise DTypeError(
-            format_error(
-                "sinks",
-                f"data type {sinks.dtype}",
-                f"{spec.dtype.name} or float32",
-                "convert with .astype",
-            )
+            "sinks",
+            f"data type {sinks.dtype}",
+            f"{spec.dtype.name} or float32",
+            "convert with .astype",
         )
     if sinks.shape != (spec.heads_q,):
         raise ShapeError(
-            format_error(
-                "sinks",
-                f"shape {sinks.shape}",
-                f"one logit for each query head, ({spec.heads_q},)",
-                "use numpy.full for one value that all heads share",
-            )
+            "sinks",
+            f"shape {sinks.shape}",
+            f"one logit for each query head, ({spec.heads_q},)",
+            "use numpy.full for one value that all heads share",
         )
     return sinks

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from fastattn import masks
 from fastattn._config import Config
-from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError, format_error
+from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 from fastattn._wisdom import Remembered, lookup
@@ -44,9 +44,7 @@ def plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
     """
     if config is not None and not isinstance(config, Config):
         raise ArgumentTypeError(
-            format_error(
-                "config", repr(config), "a fastattn.Config or None", "write config=Config(...)"
-            )
+            "config", repr(config), "a fastattn.Config or None", "write config=Config(...)"
         )
     if not isinstance(impl, str):
         refuse_name(impl)
@@ -58,12 +56,10 @@ def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
     requested = config or Config()
     if impl != "auto" and (reason := unsupported(load(impl), spec)) is not None:
         raise UnavailableError(
-            format_error(
-                "impl",
-                repr(impl),
-                "an implementation that can compute this call here",
-                f"use impl='auto'; the reason is: {reason}",
-            )
+            "impl",
+            repr(impl),
+            "an implementation that can compute this call here",
+            f"use impl='auto'; the reason is: {reason}",
         )
     found = _remembered(spec, impl, requested)
     if impl != "auto":
@@ -75,17 +71,15 @@ def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
     explicit = requested.explicit()
     if lacking := sorted(set(explicit) - implementation.TUNABLES):
         raise ConfigError(
-            format_error(
-                f"Config.{lacking[0]}",
-                f"{explicit[lacking[0]]!r} for impl={implementation.NAME!r}",
-                f"fields that it has: {sorted(implementation.TUNABLES) or 'none'}",
-                "leave the field out, or choose another implementation"
-                + (
-                    "; the threads of BLAS can be limited with the package threadpoolctl"
-                    if lacking[0] == "threads"
-                    else ""
-                ),
-            )
+            f"Config.{lacking[0]}",
+            f"{explicit[lacking[0]]!r} for impl={implementation.NAME!r}",
+            f"fields that it has: {sorted(implementation.TUNABLES) or 'none'}",
+            "leave the field out, or choose another implementation"
+            + (
+                "; the threads of BLAS can be limited with the package threadpoolctl"
+                if lacking[0] == "threads"
+                else ""
+            ),
         )
     known = dict.fromkeys(explicit, "requested")
     if found is not None:
@@ -126,12 +120,10 @@ def _preferred(spec: CallSpec, config: Config) -> tuple[Implementation, str]:
             why = "; ".join(skipped) or "the first choice"
             return implementation, f"auto: {why}"
     raise ConfigError(
-        format_error(
-            "config",
-            repr(config),
-            f"fields of an implementation that computes this call here: {'; '.join(skipped)}",
-            "leave the field out, or see `fastattn info`",
-        )
+        "config",
+        repr(config),
+        f"fields of an implementation that computes this call here: {'; '.join(skipped)}",
+        "leave the field out, or see `fastattn info`",
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from fastattn._config import MOST_THREADS
 from fastattn._dtypes import DTYPES
 from fastattn._env import forced_isa
-from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError, format_error
+from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError
 from fastattn._machine import check_runnable, machine, native
 from fastattn._threads import threading_backend
 
@@ -141,12 +141,7 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
     )
     if found is None:
         raise UnavailableError(
-            format_error(
-                "threads",
-                str(count),
-                "as many as the system lets this process start",
-                "ask for fewer",
-            )
+            "threads", str(count), "as many as the system lets this process start", "ask for fewer"
         )
     flops32, flops64, stream, cached = found
     by_compute = {np.dtype(np.float32): flops32, np.dtype(np.float64): flops64}
@@ -168,9 +163,7 @@ def _row(isa: str | None) -> tuple[int, str]:
     binding, reason = native()
     if binding is None:
         assert reason is not None
-        raise UnavailableError(
-            format_error("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
-        )
+        raise UnavailableError("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
     name = name or here.isas[0]
     check_runnable(name, origin)
     return [row for row, _ in binding.isas()].index(name), name
@@ -185,7 +178,7 @@ def _threads(threads: object) -> int:
     if isinstance(threads, bool):
         _refuse_type("threads", threads, accepted, remedy)
     if not 1 <= count <= MOST_THREADS:
-        raise ArgumentError(format_error("threads", repr(threads), accepted, remedy))
+        raise ArgumentError("threads", repr(threads), accepted, remedy)
     return count
 
 
@@ -195,9 +188,9 @@ def _seconds(seconds: object) -> float:
         _refuse_type("seconds", seconds, accepted, remedy)
     number = float(seconds)
     if not (math.isfinite(number) and 0 < number <= _LONGEST_SECONDS):
-        raise ArgumentError(format_error("seconds", repr(seconds), accepted, remedy))
+        raise ArgumentError("seconds", repr(seconds), accepted, remedy)
     return number
 
 
 def _refuse_type(argument: str, received: object, accepted: str, remedy: str) -> NoReturn:
-    raise ArgumentTypeError(format_error(argument, repr(received), accepted, remedy))
+    raise ArgumentTypeError(argument, repr(received), accepted, remedy)

@@ -11,7 +11,7 @@ import numpy as np
 
 from fastattn import masks
 from fastattn._dtypes import DTYPES, DType, lookup
-from fastattn._errors import ArgumentError, DTypeError, ShapeError, format_error
+from fastattn._errors import ArgumentError, DTypeError, ShapeError
 from fastattn._spec import CallSpec
 from fastattn.masks import dense
 
@@ -62,12 +62,10 @@ def parse_shape(shape: str | Sequence[int], least: int = 0) -> Shape:
         axes = []
     if len(axes) not in (6, 7) or min(axes) < least:
         raise ArgumentError(
-            format_error(
-                "shape",
-                repr(shape),
-                f"6 or 7 whole numbers from {least} up: {SHAPE}",
-                "write 1,8,8,2048,2048,64 on a command line, (1, 8, 8, 2048, 2048, 64) in Python",
-            )
+            "shape",
+            repr(shape),
+            f"6 or 7 whole numbers from {least} up: {SHAPE}",
+            "write 1,8,8,2048,2048,64 on a command line, (1, 8, 8, 2048, 2048, 64) in Python",
         )
     return Shape(*(*axes, axes[5])[:7])
 
@@ -93,9 +91,7 @@ def spec_of(
         Such a call would be refused.
     """
     if dtype not in DTYPES:
-        raise ArgumentError(
-            format_error("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
-        )
+        raise ArgumentError("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
     return _checked(
         *parse_shape(shape).arrays,
         DTYPES[dtype],
@@ -170,13 +166,11 @@ def _spec_of_arrays(
     length_q, length_k = spec.length_q, spec.length_k
     if (causal or window is not None) and length_q != length_k and not aligned:
         raise ArgumentError(
-            format_error(
-                "align",
-                f"None with a causal or window mask, Lq = {length_q} and Lk = {length_k}",
-                "'top_left', 'bottom_right' or the key position of query 0",
-                "align='bottom_right' lets the last query see the last key (decoding with a "
-                "cache); align='top_left' lets the first query see only the first key",
-            )
+            "align",
+            f"None with a causal or window mask, Lq = {length_q} and Lk = {length_k}",
+            "'top_left', 'bottom_right' or the key position of query 0",
+            "align='bottom_right' lets the last query see the last key (decoding with a "
+            "cache); align='top_left' lets the first query see only the first key",
         )
     return spec
 
@@ -207,12 +201,10 @@ def _checked(
         batch_shape = np.broadcast_shapes(q_shape[:-3], k_shape[:-3], v_shape[:-3])
     except ValueError:
         raise ShapeError(
-            format_error(
-                "q, k, v",
-                f"batch axes {q_shape[:-3]}, {k_shape[:-3]} and {v_shape[:-3]}",
-                "leading axes that broadcast together as NumPy's do",
-                "make them equal, or 1",
-            )
+            "q, k, v",
+            f"batch axes {q_shape[:-3]}, {k_shape[:-3]} and {v_shape[:-3]}",
+            "leading axes that broadcast together as NumPy's do",
+            "make them equal, or 1",
         ) from None
     length_q, dim = q_shape[-2:]
     length_k, dim_v = v_shape[-2:]
@@ -234,12 +226,10 @@ def _checked(
     axes = (*spec.scores_shape, dim + dim_v, dtype.compute.itemsize)
     if math.prod(max(1, extent) for extent in axes) >= _WORK_LIMIT:
         raise ShapeError(
-            format_error(
-                "q, k, v",
-                f"shapes {q_shape}, {k_shape} and {v_shape}",
-                "problems whose B * Hq * Lq * Lk * (D + Dv) takes fewer than 2**62 bytes",
-                "split the problem along a batch axis",
-            )
+            "q, k, v",
+            f"shapes {q_shape}, {k_shape} and {v_shape}",
+            "problems whose B * Hq * Lq * Lk * (D + Dv) takes fewer than 2**62 bytes",
+            "split the problem along a batch axis",
         )
     return masks.with_masks(spec, further_masks)
 
@@ -249,22 +239,18 @@ def _check_numbers(dtype: DType, scale: float | None, softcap: float | None) -> 
     for name, value in (("scale", scale), ("softcap", softcap)):
         if value is not None and abs(value) > largest:
             raise ArgumentError(
-                format_error(
-                    name,
-                    repr(value),
-                    f"a number within the range of {dtype.compute.name} (+-{largest:.3g}), in "
-                    f"which {dtype.name} is computed",
-                    "use float64 arrays",
-                )
+                name,
+                repr(value),
+                f"a number within the range of {dtype.compute.name} (+-{largest:.3g}), in "
+                f"which {dtype.name} is computed",
+                "use float64 arrays",
             )
     if softcap is not None and dtype.compute.type(softcap) == 0:
         raise ArgumentError(
-            format_error(
-                "softcap",
-                repr(softcap),
-                f"a number that does not round to 0 in {dtype.compute.name}",
-                "pass None for no cap",
-            )
+            "softcap",
+            repr(softcap),
+            f"a number that does not round to 0 in {dtype.compute.name}",
+            "pass None for no cap",
         )
 
 
@@ -272,12 +258,10 @@ def _common_dtype(q: np.dtype, k: np.dtype, v: np.dtype) -> DType:
     row = lookup(q)
     if row is None or k != q or v != q:
         raise DTypeError(
-            format_error(
-                "q, k, v",
-                f"data types {q.str if row is None else q}, {k} and {v}",
-                f"one data type for all three, among {', '.join(DTYPES)}, in native byte order",
-                "convert with .astype (bfloat16 comes with the package ml_dtypes)",
-            )
+            "q, k, v",
+            f"data types {q.str if row is None else q}, {k} and {v}",
+            f"one data type for all three, among {', '.join(DTYPES)}, in native byte order",
+            "convert with .astype (bfloat16 comes with the package ml_dtypes)",
         )
     return row
 
@@ -286,12 +270,10 @@ def _check_ranks(*shapes: tuple[int, ...]) -> None:
     ranks = [len(shape) for shape in shapes]
     if min(ranks) < 2 or (min(ranks) == 2 and max(ranks) > 2):
         raise ShapeError(
-            format_error(
-                "q, k, v",
-                f"shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
-                "three arrays (L, D), or arrays of 3 or more axes (..., H, L, D)",
-                "add a head axis with x[None]",
-            )
+            "q, k, v",
+            f"shapes {shapes[0]}, {shapes[1]} and {shapes[2]}",
+            "three arrays (L, D), or arrays of 3 or more axes (..., H, L, D)",
+            "add a head axis with x[None]",
         )
 
 
@@ -300,41 +282,33 @@ def _check_axes(
 ) -> None:
     if q_shape[-1] != k_shape[-1]:
         raise ShapeError(
-            format_error(
-                "q, k",
-                f"{q_shape[-1]} features in q {q_shape} and {k_shape[-1]} in k {k_shape}",
-                "the same last axis D",
-                "check that the arrays are (..., H, L, D) and not (..., L, H, D); "
-                "x.swapaxes(-2, -3) fixes that without a copy",
-            )
+            "q, k",
+            f"{q_shape[-1]} features in q {q_shape} and {k_shape[-1]} in k {k_shape}",
+            "the same last axis D",
+            "check that the arrays are (..., H, L, D) and not (..., L, H, D); "
+            "x.swapaxes(-2, -3) fixes that without a copy",
         )
     if k_shape[-2] != v_shape[-2]:
         raise ShapeError(
-            format_error(
-                "k, v",
-                f"{k_shape[-2]} keys in k {k_shape} and {v_shape[-2]} values in v {v_shape}",
-                "the same number of keys Lk",
-                "give each key its value",
-            )
+            "k, v",
+            f"{k_shape[-2]} keys in k {k_shape} and {v_shape[-2]} values in v {v_shape}",
+            "the same number of keys Lk",
+            "give each key its value",
         )
     if q_shape[-1] < 1 or v_shape[-1] < 1:
         raise ShapeError(
-            format_error(
-                "q, k, v",
-                f"shapes {q_shape}, {k_shape} and {v_shape}",
-                "at least one feature in D and Dv (lengths and batch axes may be 0)",
-                "check the last axis",
-            )
+            "q, k, v",
+            f"shapes {q_shape}, {k_shape} and {v_shape}",
+            "at least one feature in D and Dv (lengths and batch axes may be 0)",
+            "check the last axis",
         )
     if len(q_shape) == 2:
         return
     heads_q, heads_k, heads_v = q_shape[-3], k_shape[-3], v_shape[-3]
     if heads_k != heads_v or min(heads_q, heads_k) < 1 or heads_q % heads_k:
         raise ShapeError(
-            format_error(
-                "q, k, v",
-                f"{heads_q} query heads, {heads_k} key heads and {heads_v} value heads",
-                "as many key as value heads (1 or more), dividing the number of query heads",
-                "check that the head axis is the third from the end: (..., H, L, D)",
-            )
+            "q, k, v",
+            f"{heads_q} query heads, {heads_k} key heads and {heads_v} value heads",
+            "as many key as value heads (1 or more), dividing the number of query heads",
+            "check that the head axis is the third from the end: (..., H, L, D)",
         )

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from fastattn._config import MOST_THREADS
 from fastattn._env import forced_threading, forced_threads
-from fastattn._errors import UnavailableError, format_error
+from fastattn._errors import UnavailableError
 from fastattn._machine import machine, native
 
 __all__ = ["thread_limit", "threading_backend", "used_threads", "wanted_threads"]
@@ -72,11 +72,9 @@ def threading_backend() -> tuple[str, str]:
     binding, _ = native()
     if name == "openmp" and binding is not None and not binding.OPENMP:
         raise UnavailableError(
-            format_error(
-                "FASTATTN_THREADING",
-                repr(name),
-                "'pool': the compiler that built the extension had no OpenMP",
-                "unset it, or rebuild with a compiler that takes -fopenmp",
-            )
+            "FASTATTN_THREADING",
+            repr(name),
+            "'pool': the compiler that built the extension had no OpenMP",
+            "unset it, or rebuild with a compiler that takes -fopenmp",
         )
     return name, "FASTATTN_THREADING"

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, WisdomError, format_error
+from fastattn._errors import ArgumentError, WisdomError
 from fastattn._shapes import parse_shape, spec_of
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document, parse_json
@@ -261,9 +261,7 @@ def forget(
     """
     size = None if shape is None else keys.size_of(spec_of(parse_shape(shape, least=1)))
     if dtype is not None and dtype not in DTYPES:
-        raise ArgumentError(
-            format_error("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
-        )
+        raise ArgumentError("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
 
     def selected(entry: Entry | InvalidEntry) -> bool:
         if isinstance(entry, InvalidEntry) or damaged:
@@ -319,7 +317,5 @@ def _read(file: _File) -> list[Any]:
     except InvalidEntry as error:
         reason = str(error)
     raise WisdomError(
-        format_error(
-            "file", f"{os.fspath(file)}: {reason}", "a file that export wrote", "export it again"
-        )
+        "file", f"{os.fspath(file)}: {reason}", "a file that export wrote", "export it again"
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 import fastattn
@@ -25,8 +27,8 @@ def test_one_base_and_a_builtin(name: str) -> None:
     error = getattr(fastattn, name)
     assert error.__bases__ == (fastattn.FastattnError, BASES[name])
     assert name in (_errors.__doc__ or "")
-    with pytest.raises(BASES[name], match="message"):
-        raise error("message")
+    with pytest.raises(BASES[name], match="accepted: a 4"):
+        raise error("x", "3", "a 4", "add 1")
 
 
 def test_the_table_is_whole() -> None:
@@ -36,8 +38,10 @@ def test_the_table_is_whole() -> None:
     assert errors <= set(fastattn.__all__)
 
 
-def test_teach() -> None:
-    """Argument, what came, what is accepted, how to mend it; in that order."""
-    assert _errors.format_error("x", 3, "a 4", "add 1") == (
-        "`x`: received 3; accepted: a 4. Fix: add 1."
-    )
+@pytest.mark.parametrize("name", BASES)
+def test_message(name: str) -> None:
+    """Argument, what was received, what is accepted, the fix; also in another process."""
+    error = getattr(fastattn, name)("x", "3", "a 4", "add 1")
+    assert str(error) == "`x`: received 3; accepted: a 4. Fix: add 1."
+    again = pickle.loads(pickle.dumps(error))
+    assert (type(again), str(again)) == (type(error), str(error))

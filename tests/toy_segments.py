@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from fastattn._errors import ShapeError, format_error
+from fastattn._errors import ShapeError
 from fastattn._problem import Problem
 from fastattn._spec import EVERYTHING, Band, CallSpec
 
@@ -28,7 +28,7 @@ def check(value: Any, spec: CallSpec) -> tuple[np.ndarray, np.ndarray]:
         )
     except ValueError:
         raise ShapeError(
-            format_error(NAME, f"shapes {ids_q.shape}, {ids_k.shape}", "one each", "count them")
+            NAME, f"shapes {ids_q.shape}, {ids_k.shape}", "one each", "count them"
         ) from None
 
 

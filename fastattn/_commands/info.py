@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn._machine import machine
 from fastattn._roofline import roofline
 from fastattn._threads import threading_backend
@@ -30,9 +30,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
     """Version, machine, implementations and instruction sets; on request the roofline."""
     if options.isa is not None and not options.roofline:
         raise ArgumentError(
-            format_error(
-                "--isa", options.isa, "it with --roofline", "add --roofline or leave it out"
-            )
+            "--isa", options.isa, "it with --roofline", "add --roofline or leave it out"
         )
     measured = ["", *_roofline(options.isa, progress)] if options.roofline else []
     here = machine()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn._machine import machine
 from fastattn._shapes import SHAPE, parse_shape, spec_of
 from fastattn._version import __version__
@@ -127,15 +127,13 @@ def _reporter(title: str, progress: Callable[[str], None]) -> Callable[[Event], 
 
 
 def _unwritable(option: str, received: str, fix: str) -> ArgumentError:
-    return ArgumentError(format_error(option, received, "a file that can be written", fix))
+    return ArgumentError(option, received, "a file that can be written", fix)
 
 
 def _spaces(options: argparse.Namespace) -> str:
     """Genes and values of the spaces, for the first shape or an example."""
     if options.space is None:
-        raise ArgumentError(
-            format_error("--shape", "none", f"at least one {SHAPE}", f"write --shape {_EXAMPLE}")
-        )
+        raise ArgumentError("--shape", "none", f"at least one {SHAPE}", f"write --shape {_EXAMPLE}")
     text = options.shape[0] if options.shape else _EXAMPLE
     spec = spec_of(parse_shape(text), options.dtype, causal=options.causal)
     lines = [f"for {describe(spec)} on this machine:"]

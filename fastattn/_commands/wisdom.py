@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from fastattn import wisdom
 from fastattn._dtypes import DTYPES
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn._shapes import SHAPE, parse_shape
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
@@ -53,7 +53,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
 def _forget(options: argparse.Namespace) -> int:
     if options.damaged and options.dtype is not None:
         raise ArgumentError(
-            format_error("--dtype", options.dtype, "it without --damaged", "leave one of them out")
+            "--dtype", options.dtype, "it without --damaged", "leave one of them out"
         )
     shape = None if options.shape is None else parse_shape(options.shape)
     return wisdom.forget(shape, options.dtype, everywhere=options.all, damaged=options.damaged)

@@ -16,7 +16,7 @@ from typing import Any
 
 from fastattn import _env
 from fastattn._config import TUNABLES, Config
-from fastattn._errors import ConfigError, FastattnError, format_error
+from fastattn._errors import ConfigError, FastattnError
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document
@@ -137,12 +137,10 @@ def remember(
         reason = str(error)
     if reason is not None:
         raise ConfigError(
-            format_error(
-                "config",
-                f"{config} of {impl} for {describe(spec)}: {reason}",
-                "a winner that can be looked up here again",
-                "tune this problem on this machine",
-            )
+            "config",
+            f"{config} of {impl} for {describe(spec)}: {reason}",
+            "a winner that can be looked up here again",
+            "tune this problem on this machine",
         )
     return Path(store.write(entry))
 

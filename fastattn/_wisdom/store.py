@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from fastattn import _env
-from fastattn._errors import WisdomError, format_error
+from fastattn._errors import WisdomError
 from fastattn._wisdom import keys
 from fastattn._wisdom.entry import Entry, InvalidEntry, from_document, parse_json
 
@@ -219,10 +219,8 @@ def _explained(path: str, argument: str = _VARIABLE) -> Iterator[None]:
         yield
     except OSError as error:
         raise WisdomError(
-            format_error(
-                argument,
-                f"{path}: {error.strerror}",
-                "a path that can be read and written",
-                "check its permissions, or name another",
-            )
+            argument,
+            f"{path}: {error.strerror}",
+            "a path that can be read and written",
+            "check its permissions, or name another",
         ) from error

@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol, cast
 
 from fastattn import masks
 from fastattn._config import Config
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 
@@ -79,7 +79,7 @@ def unsupported(implementation: Implementation, spec: CallSpec) -> str | None:
 def refuse_name(name: object) -> NoReturn:
     """Refuse a name that is not an implementation's."""
     raise ArgumentError(
-        format_error("impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name")
+        "impl", repr(name), f"'auto' or one of {list(REGISTRY)}", "correct the name"
     )
 
 

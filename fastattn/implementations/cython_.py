@@ -14,7 +14,7 @@ import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._errors import UnavailableError, format_error
+from fastattn._errors import UnavailableError
 from fastattn._machine import check_runnable, machine, native
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
@@ -202,12 +202,10 @@ def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:
     serving = machine().kernels[spec.operation][spec.dtype.name]
     if isa not in serving:
         raise UnavailableError(
-            format_error(
-                origin,
-                repr(isa),
-                f"one of {list(serving)} for {spec.dtype.name}",
-                "choose another, or none: the best that has a kernel is then taken",
-            )
+            origin,
+            repr(isa),
+            f"one of {list(serving)} for {spec.dtype.name}",
+            "choose another, or none: the best that has a kernel is then taken",
         )
 
 

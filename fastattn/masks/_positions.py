@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from fastattn._arrays import plain_array
-from fastattn._errors import ArgumentError, ArgumentTypeError, ShapeError, format_error
+from fastattn._errors import ArgumentError, ArgumentTypeError, ShapeError
 from fastattn._spec import CallSpec
 
 __all__ = ["POSITION_LIMIT", "constant", "integers", "offsets"]
@@ -22,13 +22,11 @@ def offsets(align: object, lengths: np.ndarray | None, spec: CallSpec) -> np.nda
     if align is None or isinstance(align, str):
         if align is not None and align not in _ALIGNMENTS:
             raise ArgumentError(
-                format_error(
-                    "align",
-                    repr(align),
-                    "'top_left', 'bottom_right', or the key position of query 0",
-                    "top_left lets the first query see only the first key; bottom_right lets "
-                    "the last query see the last key",
-                )
+                "align",
+                repr(align),
+                "'top_left', 'bottom_right', or the key position of query 0",
+                "top_left lets the first query see only the first key; bottom_right lets "
+                "the last query see the last key",
             )
         if align != "bottom_right":
             found = constant(0, shape)
@@ -44,7 +42,7 @@ def offsets(align: object, lengths: np.ndarray | None, spec: CallSpec) -> np.nda
         found = integers("align", align, spec, accepted)
         if found.size and max(-int(found.min()), int(found.max())) >= POSITION_LIMIT:
             raise ArgumentError(
-                format_error("align", repr(align), accepted, "count positions from the first key")
+                "align", repr(align), accepted, "count positions from the first key"
             )
         found = found.astype(np.int64)
     return found if spec.band.limited else None
@@ -59,19 +57,15 @@ def integers(name: str, value: object, spec: CallSpec, accepted: str) -> np.ndar
     except ValueError:  # a ragged list
         array = np.empty(0, dtype=object)
     if array.dtype.kind not in "iu":
-        raise ArgumentTypeError(
-            format_error(name, repr(value), accepted, "pass an int or an integer array")
-        )
+        raise ArgumentTypeError(name, repr(value), accepted, "pass an int or an integer array")
     try:
         return np.broadcast_to(array, spec.batch_shape)
     except ValueError:
         raise ShapeError(
-            format_error(
-                name,
-                f"shape {array.shape}",
-                f"a shape that broadcasts to the batch axes {spec.batch_shape}",
-                "give one number for each batch entry, or one for all",
-            )
+            name,
+            f"shape {array.shape}",
+            f"a shape that broadcasts to the batch axes {spec.batch_shape}",
+            "give one number for each batch entry, or one for all",
         ) from None
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from fastattn._arrays import fits_scores, plain_array
-from fastattn._errors import DTypeError, ShapeError, format_error
+from fastattn._errors import DTypeError, ShapeError
 from fastattn._problem import Problem
 from fastattn._spec import EVERYTHING, Band, CallSpec
 
@@ -25,12 +25,10 @@ def check_dtype(dtype: np.dtype, call: str) -> str:
     """Name of a mask's data type, for a call of the data type `call`."""
     if dtype.kind != "b" and not fits_scores(dtype, call):
         raise DTypeError(
-            format_error(
-                "mask",
-                f"data type {dtype}",
-                f"bool (True = may attend), {call} or float32 (added to scores)",
-                "convert with .astype; an integer 0/1 mask with .astype(bool)",
-            )
+            "mask",
+            f"data type {dtype}",
+            f"bool (True = may attend), {call} or float32 (added to scores)",
+            "convert with .astype; an integer 0/1 mask with .astype(bool)",
         )
     return dtype.name
 
@@ -46,12 +44,10 @@ def check(value: object, spec: CallSpec) -> np.ndarray:
         return np.broadcast_to(mask, scores if mask.ndim <= len(expected) else expected)
     except ValueError:
         raise ShapeError(
-            format_error(
-                "mask",
-                f"shape {mask.shape}",
-                f"a shape that broadcasts to the scores' {expected}",
-                "insert axes of length 1 where it is the same for all, as in mask[:, None]",
-            )
+            "mask",
+            f"shape {mask.shape}",
+            f"a shape that broadcasts to the scores' {expected}",
+            "insert axes of length 1 where it is the same for all, as in mask[:, None]",
         ) from None
 
 

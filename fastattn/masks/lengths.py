@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn._problem import Problem
 from fastattn._spec import EVERYTHING, Band, CallSpec
 from fastattn.masks._positions import constant, integers
@@ -25,12 +25,10 @@ def check(value: object, spec: CallSpec) -> np.ndarray:
     lengths = integers("kv_lengths", value, spec, accepted)
     if lengths.size and (lengths.min() < 0 or lengths.max() > spec.length_k):
         raise ArgumentError(
-            format_error(
-                "kv_lengths",
-                f"values from {lengths.min()} to {lengths.max()}",
-                accepted,
-                "count the keys that are there",
-            )
+            "kv_lengths",
+            f"values from {lengths.min()} to {lengths.max()}",
+            accepted,
+            "count the keys that are there",
         )
     return lengths.astype(np.int64)
 

@@ -6,7 +6,7 @@ import operator
 
 import numpy as np
 
-from fastattn._errors import ArgumentError, ArgumentTypeError, format_error
+from fastattn._errors import ArgumentError, ArgumentTypeError
 from fastattn._problem import Problem
 from fastattn._spec import EVERYTHING, Band, CallSpec
 from fastattn.masks._positions import POSITION_LIMIT
@@ -23,12 +23,10 @@ def sides(value: object) -> tuple[int | None, int | None]:
     """The argument `window` as whole numbers, or None for no limit on that side."""
     if not isinstance(value, (tuple, list)) or len(value) != 2:
         raise ArgumentTypeError(
-            format_error(
-                "window",
-                repr(value),
-                "a pair (left, right), either None for no limit on that side",
-                "write window=(left, right)",
-            )
+            "window",
+            repr(value),
+            "a pair (left, right), either None for no limit on that side",
+            "write window=(left, right)",
         )
     left, right = (_side(side, value) for side in value)
     return left, right
@@ -43,12 +41,10 @@ def _side(side: object, window: object) -> int | None:
         number = -1
     if number < 0:
         raise ArgumentError(
-            format_error(
-                "window",
-                repr(window),
-                "a pair of whole numbers from 0 up, or None for no limit",
-                "count the keys before and after a query's own position",
-            )
+            "window",
+            repr(window),
+            "a pair of whole numbers from 0 up, or None for no limit",
+            "count the keys before and after a query's own position",
         )
     # Positions are below 2 * POSITION_LIMIT: a wider window limits nothing.
     return number if number < 4 * POSITION_LIMIT else None

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._api import attention
-from fastattn._errors import UnavailableError, format_error
+from fastattn._errors import UnavailableError
 from fastattn._spec import CallSpec
 from fastattn.tuner.check import Expected, find_error, reference_rows
 from fastattn.tuner.space import Candidate, Point, Space, candidate
@@ -251,7 +251,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
         import ml_dtypes
     except ImportError:
         raise UnavailableError(
-            format_error("dtype", name, "types of installed packages", "pip install ml_dtypes")
+            "dtype", name, "types of installed packages", "pip install ml_dtypes"
         ) from None
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return dtype

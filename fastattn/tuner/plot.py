@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastattn._errors import ArgumentError, UnavailableError, format_error
+from fastattn._errors import ArgumentError, UnavailableError
 from fastattn.tuner.result import TuningResult
 
 __all__ = ["check_plot", "draw"]
@@ -31,14 +31,12 @@ def check_plot(path: Path) -> None:
     """
     if path.suffix not in _SUFFIXES:
         accepted = f"a file ending in {' or '.join(_SUFFIXES)}"
-        raise ArgumentError(format_error("--plot", repr(str(path)), accepted, "rename it"))
+        raise ArgumentError("--plot", repr(str(path)), accepted, "rename it")
     try:
         import matplotlib  # noqa: F401
     except ImportError:
         raise UnavailableError(
-            format_error(
-                "--plot", str(path), "the package matplotlib", "pip install 'fastattn[tuner]'"
-            )
+            "--plot", str(path), "the package matplotlib", "pip install 'fastattn[tuner]'"
         ) from None
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from fastattn import _wisdom
-from fastattn._errors import ArgumentError, FastattnError, UnavailableError, format_error
+from fastattn._errors import ArgumentError, FastattnError, UnavailableError
 from fastattn._shapes import spec_of
 from fastattn._spec import CallSpec
 from fastattn._wisdom.entry import describe
@@ -132,12 +132,10 @@ def tune(
         )
     except TrialError as error:
         raise UnavailableError(
-            format_error(
-                "impl",
-                f"{impl!r}, of which the default fails: {error}",
-                "one whose default can be measured",
-                "choose another implementation",
-            )
+            "impl",
+            f"{impl!r}, of which the default fails: {error}",
+            "one whose default can be measured",
+            "choose another implementation",
         ) from error
     system = monitor.load()
     reasons = _reasons(found, system, space, remember)
@@ -188,22 +186,16 @@ def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
     """
     if spec.multiply_adds == 0:
         raise ArgumentError(
-            format_error(
-                "shape", str(spec), "axes above 0", "there is nothing to compute or to tune"
-            )
+            "shape", str(spec), "axes above 0", "there is nothing to compute or to tune"
         )
     if name not in SPACES:
-        raise ArgumentError(
-            format_error("space", repr(name), f"one of {list(SPACES)}", "correct the name")
-        )
+        raise ArgumentError("space", repr(name), f"one of {list(SPACES)}", "correct the name")
     if impl == "auto":
         impls = None
     elif (reason := load(impl).missing()) is not None:
         received = f"{impl!r}, which cannot run here: {reason}"
         raise UnavailableError(
-            format_error(
-                "impl", received, "one that can", "see `fastattn info`, or write impl='auto'"
-            )
+            "impl", received, "one that can", "see `fastattn info`, or write impl='auto'"
         )
     else:
         impls = [impl]
@@ -211,7 +203,7 @@ def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
         return kernel(spec, impls)
     if impl not in ("auto", STUDIED):
         accepted = f"{STUDIED!r} in the space {name!r}"
-        raise ArgumentError(format_error("impl", repr(impl), accepted, "take the space 'kernel'"))
+        raise ArgumentError("impl", repr(impl), accepted, "take the space 'kernel'")
     return SPACES[name](spec)
 
 
@@ -219,11 +211,9 @@ def _check_numbers(budget: int, seconds: float, seed: int) -> None:
     for name, value, least, default in (("budget", budget, 1, 18), ("seed", seed, 0, 0)):
         if not isinstance(value, (int, np.integer)) or value < least:
             accepted = f"a whole number from {least} up"
-            raise ArgumentError(
-                format_error(name, repr(value), accepted, f"the default is {default}")
-            )
+            raise ArgumentError(name, repr(value), accepted, f"the default is {default}")
     if not seconds > 0:
-        raise ArgumentError(format_error("seconds", repr(seconds), "above 0", "the default is 30"))
+        raise ArgumentError("seconds", repr(seconds), "above 0", "the default is 30")
 
 
 def _remembered(space: Space, spec: CallSpec, impl: str) -> list[Point]:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fastattn._config import TUNABLES, Config
-from fastattn._errors import ConfigError, format_error
+from fastattn._errors import ConfigError
 from fastattn._machine import machine
 from fastattn._spec import CallSpec
 from fastattn._wisdom.keys import limits
@@ -141,13 +141,11 @@ class Space:
             if point in self:
                 return point
         raise ConfigError(
-            format_error(
-                "values",
-                repr(dict(values)),
-                f"a point of the space {self.name!r}, whose genes are "
-                + "; ".join(f"{gene.name} {list(gene.values)}" for gene in self.genes),
-                "see `fastattn tune --space`, or take Space.nearest",
-            )
+            "values",
+            repr(dict(values)),
+            f"a point of the space {self.name!r}, whose genes are "
+            + "; ".join(f"{gene.name} {list(gene.values)}" for gene in self.genes),
+            "see `fastattn tune --space`, or take Space.nearest",
         )
 
     def nearest(self, values: Mapping[str, Value]) -> Point | None:
@@ -232,13 +230,11 @@ def kernel(spec: CallSpec, impls: Sequence[str] | None = None) -> Space:
     ]
     if not names:
         raise ConfigError(
-            format_error(
-                "impl",
-                repr(list(REGISTRY if impls is None else impls)),
-                f"names among {list(REGISTRY)} that support the call; those without blocks of "
-                f"keys only while the scores take less than {_MAX_SCORES_BYTES // 2**20} MiB",
-                "leave it out",
-            )
+            "impl",
+            repr(list(REGISTRY if impls is None else impls)),
+            f"names among {list(REGISTRY)} that support the call; those without blocks of "
+            f"keys only while the scores take less than {_MAX_SCORES_BYTES // 2**20} MiB",
+            "leave it out",
         )
     default = _default(names[0], spec)
     genes = [_gene("impl", names)]

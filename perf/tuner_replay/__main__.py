@@ -25,7 +25,7 @@ from fastattn._errors import FastattnError
 from perf.progress import shares
 from perf.tuner_replay import campaign, console, plots, synthetic
 from perf.tuner_replay.campaign import SETTINGS, Setting, load
-from perf.tuner_replay.record import Extent, record
+from perf.tuner_replay.record import Extent, RecordError, record
 from perf.tuner_replay.recorded_table import Table
 from perf.tuner_replay.results import Results
 from perf.tuner_replay.rivals import RIVALS, missing
@@ -272,7 +272,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(describe(load(source)))
         if absent:
             print(f"Not recorded: {', '.join(absent)}")
-    except FastattnError as error:
+    except (FastattnError, RecordError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks import common
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn.tuner.space import Point
 from perf.tuner_replay import recorded_table, synthetic
 from perf.tuner_replay.recorded_table import LEAST_ROUNDS, Table
@@ -51,9 +51,7 @@ class Setting:
         number = options[warm:]
         if len(number) != 1 or not number[0].isdecimal() or int(number[0]) < 1:
             raise ArgumentError(
-                format_error(
-                    "settings", repr(name), "SPACE-BUDGET or SPACE-warm-BUDGET", "see kernel-50"
-                )
+                "settings", repr(name), "SPACE-BUDGET or SPACE-warm-BUDGET", "see kernel-50"
             )
         return cls(space, int(number[0]), warm)
 
@@ -88,12 +86,10 @@ def load(source: str) -> Table:
     table = recorded_table.read(Path(source))
     if len(table.processes) < LEAST_ROUNDS:
         raise ArgumentError(
-            format_error(
-                "table",
-                f"{table.name} with {len(table.processes)} rounds",
-                f"{LEAST_ROUNDS} or more",
-                f"go on recording: `record --tables {table.name}`",
-            )
+            "table",
+            f"{table.name} with {len(table.processes)} rounds",
+            f"{LEAST_ROUNDS} or more",
+            f"go on recording: `record --tables {table.name}`",
         )
     return table
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import fastattn
 from benchmarks import child, common
-from fastattn._errors import ArgumentError, FastattnError, format_error
+from fastattn._errors import ArgumentError
 from fastattn._wisdom.keys import environment
 from fastattn.tuner.space import Point
 from perf.tuner_replay.record_worker import Request, problem
@@ -34,7 +34,7 @@ ROOT = Path(__file__).resolve().parents[2]
 Tell = Callable[[float, str], None]  # share that is done, what is being done
 
 
-class RecordError(FastattnError, RuntimeError):
+class RecordError(RuntimeError):
     """Recording a table failed."""
 
 
@@ -130,12 +130,10 @@ class _Growing:
         )
         if not same:
             raise ArgumentError(
-                format_error(
-                    "table",
-                    f"{self._name}, begun on another machine, build or space",
-                    "one that was begun here, as things are now",
-                    "`record --anew` begins anew",
-                )
+                "table",
+                f"{self._name}, begun on another machine, build or space",
+                "one that was begun here, as things are now",
+                "`record --anew` begins anew",
             )
         self.processes, self._loads = list(table.processes), loads
         self._rounds = list(table.seconds.T)

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastattn._errors import ArgumentError, ConfigError, format_error
+from fastattn._errors import ArgumentError, ConfigError
 from fastattn.tuner.space import Gene, Point, Space, Value
 from perf.files import write_whole
 
@@ -143,12 +143,10 @@ def read(path: Path) -> Table:
     except (ValueError, TypeError, KeyError, AttributeError, ConfigError) as error:
         reason = f"{type(error).__name__}: {error}"
     raise ArgumentError(
-        format_error(
-            "table",
-            f"{str(path)!r} ({reason})",
-            "a file that `record` wrote",
-            "restore it, or remove it and record it again",
-        )
+        "table",
+        f"{str(path)!r} ({reason})",
+        "a file that `record` wrote",
+        "restore it, or remove it and record it again",
     )
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from perf.files import write_whole
 from perf.tuner_replay.recorded_table import Table
 from perf.tuner_replay.replay import Replayed
@@ -145,12 +145,10 @@ class Results:
             return cls(dict(document["about"]), [_cell(row) for row in document["cells"]])
         except (OSError, ValueError, TypeError, KeyError) as error:
             raise ArgumentError(
-                format_error(
-                    "results",
-                    f"{str(path)!r} ({type(error).__name__}: {error})",
-                    "a file that `replay` wrote",
-                    "replay again",
-                )
+                "results",
+                f"{str(path)!r} ({type(error).__name__}: {error})",
+                "a file that `replay` wrote",
+                "replay again",
             ) from error
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import NDArray
 
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn.tuner.space import Gene, Space
 from perf.tuner_replay.recorded_table import Table
 
@@ -99,7 +99,7 @@ def make(name: str) -> Table:
     landscape, _, seed = name.partition(":")
     if landscape not in LANDSCAPES or not seed.isdecimal():
         accepted = ", ".join(f"{known}:SEED" for known in LANDSCAPES)
-        raise ArgumentError(format_error("table", repr(name), accepted, "write 'flat:1'"))
+        raise ArgumentError("table", repr(name), accepted, "write 'flat:1'")
     heights, noise = LANDSCAPES[landscape]
     rng = np.random.default_rng([zlib.crc32(landscape.encode()), int(seed)])
     target = space()

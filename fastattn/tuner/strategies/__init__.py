@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies._base import BaseStrategy, Strategy, Trial
 from fastattn.tuner.strategies.exhaustive import Exhaustive
@@ -38,5 +38,5 @@ def make(
         name = Exhaustive.NAME if len(space) <= budget else Genetic.NAME
     if name not in STRATEGIES:
         accepted = f"one of {['auto', *STRATEGIES]}"
-        raise ArgumentError(format_error("strategy", repr(name), accepted, "correct the name"))
+        raise ArgumentError("strategy", repr(name), accepted, "correct the name")
     return STRATEGIES[name](space, budget, seed, start, samples)

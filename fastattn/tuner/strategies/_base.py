@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from fastattn._errors import ArgumentError, format_error
+from fastattn._errors import ArgumentError
 from fastattn.tuner.space import Point, Space
 
 __all__ = ["BaseStrategy", "Strategy", "Trial"]
@@ -72,9 +72,7 @@ class BaseStrategy:
     ) -> None:
         for name, number in (("budget", budget), ("samples", samples)):
             if number < 1:
-                raise ArgumentError(
-                    format_error(name, repr(number), "a whole number from 1 up", "ask for more")
-                )
+                raise ArgumentError(name, repr(number), "a whole number from 1 up", "ask for more")
         self.space, self.budget, self.samples = space, budget, samples
         self.start = [point for point in dict.fromkeys(start) if point in space]
         self.random = random.Random(seed)
@@ -97,9 +95,7 @@ class BaseStrategy:
     def tell(self, point: Point, score: float | None) -> None:
         if point not in self.seen:
             raise ArgumentError(
-                format_error(
-                    "point", repr(point), "a point that was proposed", "report what ask() gave"
-                )
+                "point", repr(point), "a point that was proposed", "report what ask() gave"
             )
         if score is None or not math.isfinite(score):
             self.scores.pop(point, None)
