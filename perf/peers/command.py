@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import os
 import platform
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks import child
 from benchmarks.conditions import FORCING
-from perf import system
+from perf import children, system
 from perf.peers import timing
 from perf.peers.results import Entry, Results
 
@@ -121,27 +117,11 @@ def _messages(
 ) -> Iterator[dict[str, Any]]:
     """What a process says, and how it ended if it failed."""
     request = {"cells": cells, "threads": threads, "seconds": seconds}
-    with (
-        tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as errors,
-        subprocess.Popen(
-            child.command("perf.peers.timing", request),
-            env=child.environment(system.environment(threads)),
-            stdout=subprocess.PIPE,
-            stderr=errors,
-            text=True,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                yield json.loads(line)
-        finally:
-            if process.poll() is None and sys.exc_info()[0] is not None:
-                process.kill()
-        if process.wait() != 0:
-            errors.seek(0)
-            last = (errors.read().strip().splitlines() or [""])[-1]
-            yield {"ended": f"the process ended with {process.returncode}: {last}"[:300]}
+    try:
+        yield from children.messages("perf.peers.timing", request, system.environment(threads))
+    except children.ChildError as error:
+        last = (error.output.splitlines() or [""])[-1]
+        yield {"ended": f"the process ended with {error.status}: {last}"[:300]}
 
 
 def usable_cpus() -> int:

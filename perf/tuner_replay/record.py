@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 import platform
-import subprocess
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -20,16 +18,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 import fastattn
-from benchmarks import child, common
+from benchmarks import common
 from fastattn._errors import ArgumentError
 from fastattn._wisdom.keys import environment
 from fastattn.tuner.space import Point
+from perf import children
 from perf.tuner_replay.record_worker import Request, problem
 from perf.tuner_replay.recorded_table import Table, read, write
 
 __all__ = ["Extent", "RecordError", "record"]
 
-ROOT = Path(__file__).resolve().parents[2]
+WORKER = "perf.tuner_replay.record_worker"
 
 Tell = Callable[[float, str], None]  # share that is done, what is being done
 
@@ -87,13 +86,16 @@ def record(
             if seconds <= 0 and table.processes:
                 break
         request = Request(name, process, min(each, lacking), seconds)
-        for message in _messages(request):
-            table.add(process, message)
-            if "part" not in message:
-                write(table.table(), path)
-            done = len(table.processes) + message.get("part", 0.0)
-            text = f"{name}: {len(table.processes)} rounds of {extent.rounds}"
-            tell(min(1.0, done / extent.rounds), f"{text}, process {process + 1}")
+        try:
+            for message in children.messages(WORKER, asdict(request), common.UNTUNED):
+                table.add(process, message)
+                if "part" not in message:
+                    write(table.table(), path)
+                done = len(table.processes) + message.get("part", 0.0)
+                text = f"{name}: {len(table.processes)} rounds of {extent.rounds}"
+                tell(min(1.0, done / extent.rounds), f"{text}, process {process + 1}")
+        except children.ChildError as error:
+            raise RecordError(f"{name}: {error}") from error
         if process not in table.processes:
             raise RecordError(f"{name}: a process measured no round")
         process += 1
@@ -167,27 +169,3 @@ class _Growing:
             failures=self._failures,
             metadata=self._facts | {"load": self._loads},
         )
-
-
-def _messages(request: Request) -> Iterator[dict[str, Any]]:
-    """What a fresh process says; it is killed when nobody listens any more."""
-    with (
-        tempfile.TemporaryFile("w+") as complaints,
-        subprocess.Popen(
-            child.command("perf.tuner_replay.record_worker", asdict(request)),
-            env=child.environment(common.UNTUNED),
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-        ) as process,
-    ):
-        assert process.stdout is not None
-        try:
-            for line in process.stdout:
-                yield json.loads(line)
-        except BaseException:
-            process.kill()
-            raise
-        if process.wait() != 0:
-            complaints.seek(0)
-            raise RecordError(f"{request.name}: a process failed\n{complaints.read()[-2000:]}")
