@@ -46,7 +46,6 @@ NUMBAS = {"numba", "llvmlite"}
 OPTIONAL = {
     "_wisdom.store": {"platformdirs"},
     "tuner.measure": {"ml_dtypes"},  # arrays of bfloat16
-    "tuner.plot": {"matplotlib"},
 }
 
 

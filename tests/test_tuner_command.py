@@ -14,6 +14,7 @@ import fastattn
 from fastattn.tuner import run
 from fastattn.tuner.strategies import STRATEGIES
 from fastattn.tuner.system import SystemMonitor
+from perf import tuning_chart
 
 SHAPE = "1,2,2,64,64,16"
 
@@ -107,37 +108,32 @@ def test_spaces(command: Command, shape: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".svg", ".png"])
-def test_plot(
+def test_chart(
     command: Command, tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A picture of every search; one that was interrupted, too."""
-    file = tmp_path / f"found{suffix}"
-    status, _, err = command("tune", "--shape", SHAPE, "--plot", str(file))
-    assert status == 0, err
+    """`perf.tuning_chart` draws every search, interrupted ones and failures too."""
+    pytest.importorskip("matplotlib")
+    found, file = tmp_path / "found.json", tmp_path / f"found{suffix}"
+    shape = ("--shape", SHAPE, "--json", str(found))
+    assert command("tune", *shape)[0] == 0
+    assert tuning_chart.main([str(found), str(file)]) == 0
     data = file.read_bytes()
     if suffix == ".svg":
-        text = data.decode()
-        assert "best so far" in text
-        assert "Lq=64" in text
-        assert "(winner)" in text
+        assert all(text in data.decode() for text in ("best so far", "Lq=64", "(winner)"))
     else:
         assert data.startswith(b"\x89PNG")
     monkeypatch.setattr(Idle, "interrupt", 25)
-    assert command("tune", "--shape", SHAPE, "--plot", str(file))[0] == 130
+    assert command("tune", *shape)[0] == 130
+    assert tuning_chart.main([str(found), str(file)]) == 0
     assert file.read_bytes() != data
-
-
-def test_plot_of_failures(
-    command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What cannot be measured is drawn, and told of in the table."""
+    monkeypatch.setattr(Idle, "interrupt", None)
     monkeypatch.setattr(Idle, "only_default", True)
-    file = tmp_path / "found.svg"
-    status, out, _ = command("tune", "--shape", SHAPE, "--plot", str(file))
+    status, out, _ = command("tune", *shape)
     assert status == 0
     assert "out of order" in out
     assert "nothing was compared" in out
-    assert "failed" in file.read_text()
+    assert tuning_chart.main([str(found), str(file)]) == 0
+    assert suffix == ".png" or "failed" in file.read_text()
 
 
 @pytest.mark.parametrize(
@@ -153,8 +149,6 @@ def test_plot_of_failures(
         (("--shape", SHAPE, "--impl", "cuda"), "impl"),
         (("--shape", SHAPE, "--budget", "0"), "budget"),
         (("--shape", SHAPE, "--seconds", "-1"), "seconds"),
-        (("--shape", SHAPE, "--plot", "found.gif"), "--plot"),
-        (("--shape", SHAPE, "--plot", "nowhere/found.svg"), "make the folder nowhere"),
         (("--shape", SHAPE, "--json", "nowhere/found.json"), "make the folder nowhere"),
         (("--shape", SHAPE, "--seed", "-1"), "seed"),
         (("--shape", SHAPE, "--shape", "1,3,2,4,4,4"), "3 query heads"),
@@ -184,22 +178,6 @@ def test_help(command: Command) -> None:
     status, out, _ = command("tune", "--help")
     assert status == 0
     assert all(name in out for name in STRATEGIES)
-
-
-def _without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
-    for name in list(sys.modules):
-        if name.split(".")[0] == package:
-            monkeypatch.delitem(sys.modules, name)
-    monkeypatch.setitem(sys.modules, package, None)  # type: ignore[arg-type]
-
-
-def test_without_matplotlib(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A picture is refused before anything is measured; the rest needs none."""
-    _without(monkeypatch, "matplotlib")
-    status, out, err = command("tune", "--shape", SHAPE, "--plot", "found.svg")
-    assert (status, out) == (2, "")
-    assert "fastattn[tuner]" in err
-    assert command("tune", "--shape", SHAPE)[0] == 0
 
 
 @pytest.mark.parametrize("terminal", [False, True])

@@ -18,7 +18,6 @@ from fastattn._wisdom.entry import describe
 from fastattn._wisdom.store import replace_file
 from fastattn.implementations import REGISTRY
 from fastattn.tuner import TuningResult, tune
-from fastattn.tuner.plot import check_plot, draw
 from fastattn.tuner.run import space_of
 from fastattn.tuner.search import Event
 from fastattn.tuner.space import SPACES
@@ -56,7 +55,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="default 0")
     add("--seconds", type=float, default=30.0, metavar="S", help="limit of a search, default 30")
     add("--json", type=Path, metavar="FILE", help="write every measurement")
-    add("--plot", type=Path, metavar="FILE", help="draw the searches: .svg or .png")
     add("--no-remember", action="store_true", help="leave what is remembered as it is")
 
 
@@ -75,11 +73,13 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
     space = options.space or "kernel"
     for axes in problems:
         space_of(space, spec_of(axes, options.dtype, causal=options.causal), options.impl)
-    if options.plot is not None:
-        check_plot(options.plot)
-    for option, path in (("--json", options.json), ("--plot", options.plot)):
-        if path is not None and not path.parent.is_dir():
-            raise _unwritable(option, repr(str(path)), f"make the folder {path.parent}")
+    if options.json is not None and not options.json.parent.is_dir():
+        raise ArgumentError(
+            "--json",
+            repr(str(options.json)),
+            "a file that can be written",
+            f"make the folder {options.json.parent}",
+        )
     results: list[TuningResult] = []
     for text, axes in zip(options.shape, problems, strict=True):
         progress(f"{text}: preparing")
@@ -101,12 +101,6 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
         yield f"{result}\n\n{_table(result)}\n"
         if options.json is not None:
             _write(options.json, results)
-        if options.plot is not None:
-            try:
-                draw(results, options.plot)
-            except OSError as error:
-                received = f"{options.plot}: {error.strerror}"
-                raise _unwritable("--plot", received, "name another file") from error
         if result.interrupted:
             raise KeyboardInterrupt
 
@@ -124,10 +118,6 @@ def _reporter(title: str, progress: Callable[[str], None]) -> Callable[[Event], 
             progress(f"{title}: {event.phase}: {event.done} {unit}, best {event.ratio:.3f}")
 
     return report
-
-
-def _unwritable(option: str, received: str, fix: str) -> ArgumentError:
-    return ArgumentError(option, received, "a file that can be written", fix)
 
 
 def _spaces(options: argparse.Namespace) -> str:
