@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fastattn import masks
+from fastattn._arithmetic import in_default_arithmetic
 from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError
 from fastattn._problem import Problem
@@ -53,6 +54,10 @@ def plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
 
 @functools.lru_cache(maxsize=4096)
 def _plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
+    return in_default_arithmetic(_decide, spec, impl, config)
+
+
+def _decide(spec: CallSpec, impl: str, config: Config | None) -> Plan:
     requested = config or Config()
     if impl != "auto" and (reason := unsupported(load(impl), spec)) is not None:
         raise UnavailableError(

@@ -36,7 +36,7 @@ class Problem:
     lengths : ndarray of int64 or None
         (*batch): keys at or past the length are masked.
     sinks : ndarray or None
-        (Hq,), in the storage type or float32.
+        (Hq,), contiguous float64.
     operands : dict or None
         Operands of further mask kinds, by the kind's name.
     """

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from fastattn import masks
+from fastattn._arithmetic import in_default_arithmetic
 from fastattn._dtypes import DTYPES, DType, lookup
 from fastattn._errors import ArgumentError, DTypeError, ShapeError
 from fastattn._spec import CallSpec
@@ -113,7 +114,7 @@ class _Specs(dict[tuple[Any, ...], CallSpec]):
     """
 
     def __missing__(self, key: tuple[Any, ...]) -> CallSpec:
-        spec = _spec_of_arrays(*key)
+        spec = in_default_arithmetic(_spec_of_arrays, *key)
         if len(self) >= _REMEMBERED:
             self.clear()
         return self.setdefault(key, spec)  # another thread may have been faster

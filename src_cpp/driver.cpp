@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cfenv>
 #include <cmath>
 #include <cstdlib>
 #include <limits>
@@ -120,6 +121,32 @@ Extent extent_of(const Call& call) {
             .threads = call.threads.count};
 }
 
+// The floating-point environment that the kernels are written for: round to nearest, subnormal
+// numbers kept, no traps.  The thread's own comes back at the end: other libraries change it in
+// some threads of a process and not in others.
+class DefaultArithmetic {
+public:
+#if defined(__x86_64__)
+    DefaultArithmetic() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(0x1f80); }
+    ~DefaultArithmetic() { __builtin_ia32_ldmxcsr(before_); }
+
+private:
+    const uint32_t before_;
+#else
+    DefaultArithmetic() {
+        std::fegetenv(&before_);
+        std::fesetenv(FE_DFL_ENV);
+    }
+    ~DefaultArithmetic() { std::fesetenv(&before_); }
+
+private:
+    std::fenv_t before_;
+#endif
+public:
+    DefaultArithmetic(const DefaultArithmetic&) = delete;
+    DefaultArithmetic& operator=(const DefaultArithmetic&) = delete;
+};
+
 // Processor state that a set's kernels need, for the length of a work item.
 class Region {
 public:
@@ -132,6 +159,7 @@ public:
     Region& operator=(const Region&) = delete;
 
 private:
+    const DefaultArithmetic arithmetic_;
     const KernelSet& kernels_;
     const uint64_t entered_;
 };

@@ -163,7 +163,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     )
 
     def run(problem: Problem) -> None:
-        p, sinks = problem, problem.sinks
+        p = problem
         runner.run(
             p.q,
             p.k,
@@ -173,8 +173,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             p.mask,
             None if p.offsets is None else np.ascontiguousarray(p.offsets),
             None if p.lengths is None else np.ascontiguousarray(p.lengths),
-            # a copy: contiguous and aligned
-            None if sinks is None else np.array(sinks, dtype=np.float64),
+            p.sinks,
         )
 
     return run

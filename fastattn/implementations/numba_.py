@@ -19,6 +19,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import numpy as np
 
+from fastattn._arithmetic import in_default_arithmetic
 from fastattn._config import MOST_THREADS, Config
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
@@ -126,7 +127,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             )  # fmt: skip
             _share(attend, items, max(1, at_once), threads)
 
-    return run
+    return lambda problem: in_default_arithmetic(run, problem)
 
 
 @functools.cache

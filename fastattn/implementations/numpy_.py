@@ -16,6 +16,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fastattn import masks
+from fastattn._arithmetic import in_default_arithmetic
 from fastattn._config import Config
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
@@ -55,7 +56,7 @@ def run(problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
     # NaN and infinity are data here, not errors: they stay in the rows that attend to them.
     with np.errstate(all="ignore"):
-        _run(problem)
+        in_default_arithmetic(_run, problem)
 
 
 def _run(problem: Problem) -> None:
