@@ -288,7 +288,7 @@ def missing(case: Case, impl: str) -> str | None:
 
 def _free_bytes(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     try:
-        lines = meminfo.read_text().splitlines()
+        lines = meminfo.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return None
     return next((int(s.split()[1]) * 1024 for s in lines if s.startswith("MemAvailable")), None)

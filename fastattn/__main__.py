@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -17,28 +19,38 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit status.
 
-    0 on success; 2 if the call is refused or memory does not suffice; 130 after Ctrl-C; 141 if
-    nobody reads the output any more, as with `| head`.
+    0 on success; 2 if the call is refused, memory does not suffice or the output cannot be
+    written; 130 after Ctrl-C; 141 if nobody reads the output any more, as with `| head`.
     """
-    options = _parser().parse_args(arguments)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal may lack a sign
     try:
-        found = REGISTRY[options.command].run(options, _progress)
-        for text in [found] if isinstance(found, str) else found:
-            print(text, flush=True)
+        try:
+            options = _parser().parse_args(arguments)
+            found = REGISTRY[options.command].run(options, _progress)
+            for text in [found] if isinstance(found, str) else found:
+                print(text, flush=True)
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except FastattnError as error:
-        print(f"fastattn: {error}", file=sys.stderr)
-        return 2
+        status, message = 2, str(error)
     except MemoryError as error:
-        print(f"fastattn: not enough memory: {error}", file=sys.stderr)
-        return 2
+        status, message = 2, f"not enough memory: {error}"
     except KeyboardInterrupt:
-        print("fastattn: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
+        status, message = 130, "interrupted"
+    except OSError as error:
+        broken = isinstance(error, BrokenPipeError)
+        status, message = (141, "") if broken else (2, f"the output is lost: {error}")
         # Python flushes its buffer at exit: redirect it to where that succeeds.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141
-    return 0
+    else:
+        return 0
+    with contextlib.suppress(OSError):
+        if message:
+            print(f"fastattn: {message}", file=sys.stderr)
+    return status
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -56,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _progress(text: str) -> None:
     """Replace the progress line; only if stderr is a terminal."""
-    if sys.stderr.isatty():
+    if sys.stderr is not None and sys.stderr.isatty():
         print(f"\r{text:40}\r", end="", file=sys.stderr, flush=True)
 
 

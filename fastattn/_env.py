@@ -58,8 +58,12 @@ def forced_threads() -> int | None:
 
 
 def wisdom_folder() -> str | None:
-    """Folder in ``FASTATTN_WISDOM_DIR``, or None where it is unset or empty."""
-    return os.environ.get("FASTATTN_WISDOM_DIR") or None
+    """Folder in ``FASTATTN_WISDOM_DIR``, or None where it is unset or empty.
+
+    What a shell would make of ``~`` is done here: not everything that sets variables is one.
+    """
+    name = os.environ.get("FASTATTN_WISDOM_DIR")
+    return os.path.expanduser(name) if name else None
 
 
 def wisdom_is_on() -> bool:

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 import functools
 import os
+import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fastattn._dtypes import DTYPES
 from fastattn._errors import UnavailableError
+from fastattn._optional import import_failure
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
 
-__all__ = ["Machine", "cgroup_cpus", "check_runnable", "cpu_fields", "machine", "native"]
+__all__ = [
+    "Machine",
+    "cgroup_cpus",
+    "check_runnable",
+    "cpu_fields",
+    "machine",
+    "native",
+    "system_text",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,11 +73,10 @@ class Machine:
 
 def native() -> tuple[ModuleType | None, str | None]:
     """Compiled binding, or None and the reason why it cannot be imported."""
-    try:
-        from fastattn.implementations import _native
-    except ImportError as error:
-        return None, f"the compiled extension cannot be imported: {error}"
-    return _native, None
+    name = "fastattn.implementations._native"
+    if (reason := import_failure(name)) is not None:
+        return None, f"the compiled extension cannot be imported: {reason}"
+    return sys.modules[name], None
 
 
 @functools.cache
@@ -141,13 +150,18 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=machine.cache_clear)
 
 
-def cpu_fields(cpuinfo: str | Path = "/proc/cpuinfo") -> dict[str, str]:
-    """Fields of the first CPU, as the system names them; none if it does not tell."""
+def system_text(path: str | os.PathLike[str], errors: str = "replace") -> str:
+    """What the system tells in a file, in whatever encoding; "" if it does not."""
     try:
-        with open(cpuinfo) as file:
-            first, _, _ = file.read().partition("\n\n")
+        with open(path, encoding="utf-8", errors=errors) as file:
+            return file.read()
     except OSError:
-        return {}
+        return ""
+
+
+def cpu_fields(cpuinfo: str | os.PathLike[str] = "/proc/cpuinfo") -> dict[str, str]:
+    """Fields of the first CPU, as the system names them; none if it does not tell."""
+    first, _, _ = system_text(cpuinfo).partition("\n\n")
     lines = (line.partition(":") for line in first.splitlines())
     return {name.strip(): value.strip() for name, _, value in lines}
 
@@ -179,13 +193,12 @@ def cgroup_cpus(root: Path) -> float | None:
     root : Path
         Root of the file system that holds ``proc`` and ``sys``.
     """
-    try:
-        lines = (root / "proc/self/cgroup").read_text().splitlines()
-    except OSError:
-        return None
     quotas = []
-    for line in lines:
-        _, controllers, path = line.split(":", 2)
+    # The path of a group is bytes, like any other.
+    for line in system_text(root / "proc/self/cgroup", "surrogateescape").split("\n"):
+        _, controllers, path = [*line.split(":", 2), "", ""][:3]
+        if not path:
+            continue
         if controllers == "":
             base, read = root / "sys/fs/cgroup", _quota_v2
         elif "cpu" in controllers.split(","):
@@ -200,17 +213,17 @@ def cgroup_cpus(root: Path) -> float | None:
 
 def _quota_v2(folder: Path) -> float | None:
     try:
-        quota, period = (folder / "cpu.max").read_text().split()
+        quota, period = system_text(folder / "cpu.max").split()
         return None if quota == "max" else int(quota) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
+    except (ValueError, ZeroDivisionError):
         return None
 
 
 def _quota_v1(folder: Path) -> float | None:
     try:
-        quota = int((folder / "cpu.cfs_quota_us").read_text())
-        period = int((folder / "cpu.cfs_period_us").read_text())
-    except (OSError, ValueError):
+        quota = int(system_text(folder / "cpu.cfs_quota_us"))
+        period = int(system_text(folder / "cpu.cfs_period_us"))
+    except ValueError:
         return None
     return quota / period if quota > 0 and period > 0 else None
 
@@ -218,12 +231,9 @@ def _quota_v1(folder: Path) -> float | None:
 def _caches(folder: Path) -> dict[str, int]:
     sizes = {}
     for index in sorted(folder.glob("index*")):
-        try:
-            kind = (index / "type").read_text().strip()
-            level = (index / "level").read_text().strip()
-            size = (index / "size").read_text().strip()
-        except OSError:
-            continue
-        if kind in ("Data", "Unified") and size.endswith("K"):
+        kind, level, size = (
+            system_text(index / name).strip() for name in ("type", "level", "size")
+        )
+        if kind in ("Data", "Unified") and size.endswith("K") and size[:-1].isdecimal():
             sizes[f"L{level}d" if kind == "Data" else f"L{level}"] = int(size[:-1]) * 1024
     return sizes

@@ -10,6 +10,7 @@ from fastattn import masks
 from fastattn._arithmetic import in_default_arithmetic
 from fastattn._config import Config
 from fastattn._errors import ArgumentTypeError, ConfigError, UnavailableError
+from fastattn._log import warn_once
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 from fastattn._wisdom import Remembered, lookup
@@ -115,7 +116,7 @@ def _preferred(spec: CallSpec, config: Config) -> tuple[Implementation, str]:
     for name in REGISTRY:
         implementation = load(name)
         if (reason := implementation.missing()) is not None:
-            _report_fallback(name, reason)
+            warn_once(f"impl='auto' skips {name}: {reason}")
             skipped.append(f"{name} cannot run here ({reason})")
         elif (reason := unsupported(implementation, spec)) is not None:
             skipped.append(f"{name} does not compute this call ({reason})")
@@ -130,16 +131,6 @@ def _preferred(spec: CallSpec, config: Config) -> tuple[Implementation, str]:
         f"fields of an implementation that computes this call here: {'; '.join(skipped)}",
         "leave the field out, or see `fastattn info`",
     )
-
-
-@functools.cache
-def _report_fallback(name: str, reason: str) -> None:
-    """Log, once per process, that a preferred implementation is skipped."""
-    import logging  # `import fastattn` does not need it
-
-    log = logging.getLogger("fastattn")
-    log.addHandler(logging.NullHandler())
-    log.warning("impl='auto' skips %s: %s", name, reason)
 
 
 @dataclass(frozen=True, slots=True)

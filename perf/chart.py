@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import sys
 from pathlib import Path
 
 from benchmarks.common import DIMS, IMPLS
-from perf import report
+from perf import entry, git, report
 
 DTYPE = "float32"
 # Okabe and Ito's colours, which colour-blind readers can tell apart; the markers differ too.
@@ -53,7 +52,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m perf.chart", description=__doc__)
     parser.add_argument("file", type=Path, help="where to write it: .svg, .png, ...")
     file = parser.parse_args().file
-    results = report.load(report.RESULTS, report.head("HEAD"))
+    results = report.load(report.RESULTS, git.commit("HEAD"))
     if results is None:
         print("No results are stored for this commit: run `make bench` first.")
         return 1
@@ -63,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

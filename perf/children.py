@@ -48,7 +48,8 @@ def messages(
             env=child.environment(environment),
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
+            encoding="utf-8",
+            errors="replace",
         ) as process,
     ):
         assert process.stdout is not None

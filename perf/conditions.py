@@ -10,7 +10,7 @@ from typing import Any
 
 from benchmarks.conditions import FORCING, Contention
 from benchmarks.conditions import read_text as _read
-from perf.files import write_whole
+from perf.files import Reading, write_whole
 
 CONTENDED_SHARE = 0.1  # of a run's measurements: beyond it the run is contended
 
@@ -73,8 +73,10 @@ def store(found: dict[str, Any], results: Path, machine: str, commit: str) -> Pa
 
 def load(results: Path, machine: str, commit: str) -> list[dict[str, Any]]:
     """Conditions of the runs that a commit's results come from; [] if none were recorded."""
-    text = _read(str(path_of(results, machine, commit)))
-    runs: list[dict[str, Any]] = json.loads(text)["runs"] if text else []
+    path = path_of(results, machine, commit)
+    text = _read(str(path))
+    with Reading(path):
+        runs: list[dict[str, Any]] = json.loads(text)["runs"] if text else []
     return runs
 
 

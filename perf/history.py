@@ -10,13 +10,11 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from benchmarks import common
-from perf import report, run
+from perf import entry, git, report, run
 
 BENCHMARK = "bench_history.Ratios.track_time_over_baseline"
 MARKED = 0.05  # larger changes stand out in the table; the regressions page decides
@@ -34,18 +32,18 @@ def commits(steps: int, branch: str = "main", folder: Path = run.ROOT) -> list[s
     ValueError
         There is no such branch.
     """
-    command = ["git", "rev-list", "--first-parent", f"--max-count={steps}", branch, "--", *run.CODE]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        reason = done.stderr.strip()
-        raise ValueError(f"{branch!r} is no branch or commit here: try --branch HEAD ({reason})")
-    return done.stdout.split()[::-1]
+    command = ["rev-list", "--first-parent", f"--max-count={steps}", "--end-of-options", branch]
+    try:
+        return git.output(*command, "--", *run.CODE, folder=folder).split()[::-1]
+    except git.GitError as error:
+        raise ValueError(
+            f"{branch!r} is no branch or commit here: try --branch HEAD ({error})"
+        ) from None
 
 
 def subject(commit: str) -> str:
     """First line of a commit's message."""
-    command = ["git", "show", "--no-patch", "--format=%s", commit]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return git.output("show", "--no-patch", "--format=%s", commit).strip()
 
 
 def values(commit: str, machine: str, results: Path = report.RESULTS) -> dict[str, float | None]:
@@ -146,4 +144,4 @@ def _measure(chosen: Sequence[str], machine: str | None, again: bool) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

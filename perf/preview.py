@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+from perf import entry
 from perf.run import ROOT
 
 ADDRESS, PORT = "127.0.0.1", 8080
@@ -54,4 +54,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -106,9 +106,10 @@ def bar(description: str = "{task.description}", **options: Any) -> Any:
 
 
 def _bar_or_none(description: str = "{task.description}", **options: Any) -> Any:
-    """A bar on standard error; None if rich is not installed."""
+    """A bar on standard error; None if rich is not installed, or broken."""
     try:
         from rich.console import Console
-    except ImportError:
+
+        return bar(description, console=Console(stderr=True), **options)
+    except Exception:
         return None
-    return bar(description, console=Console(stderr=True), **options)

@@ -12,7 +12,6 @@ import io
 import itertools
 import json
 import math
-import subprocess
 import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -20,7 +19,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.common import IMPLS
-from perf import conditions
+from perf import conditions, entry, git
+from perf.files import Reading
 from perf.summary import geometric_mean
 
 if TYPE_CHECKING:
@@ -70,18 +70,19 @@ def load(results: Path, commit: str, machine: str | None = None) -> Report | Non
     """Read the newest results of a commit; None if there are none."""
     paths = results.glob(f"{machine or '*'}/{commit[:8]}-*.json")
     for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True):
-        file = json.loads(path.read_text())
-        if file["commit_hash"] != commit:
-            continue
-        values, versions = {}, {}
-        for name, row in file["results"].items():
-            columns = dict(zip(file["result_columns"], row, strict=False))
-            values[name] = _cells(columns["result"], columns["params"])
-            versions[name] = columns.get("version")
-        name = file["params"]["machine"]
+        with Reading(path):
+            file = json.loads(path.read_text(encoding="utf-8"))
+            if file["commit_hash"] != commit:
+                continue
+            values, versions = {}, {}
+            for name, row in file["results"].items():
+                columns = dict(zip(file["result_columns"], row, strict=False))
+                values[name] = _cells(columns["result"], columns["params"])
+                versions[name] = columns.get("version")
+            name, python = file["params"]["machine"], file["python"]
         runs = conditions.load(results, name, commit)
         warning = conditions.warning(runs[-1]) if runs else None
-        return Report(commit, name, file["python"], values, versions, warning)
+        return Report(commit, name, python, values, versions, warning)
     return None
 
 
@@ -301,21 +302,6 @@ def _console() -> Any:
     return console if console.is_terminal else Console(highlight=False, width=WIDTH)
 
 
-def head(revision: str = "HEAD") -> str:
-    """Full hash of a revision.
-
-    Raises
-    ------
-    SystemExit
-        There is no such commit, or no repository.
-    """
-    command = ["git", "rev-parse", "--verify", f"{revision}^{{commit}}"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
-        sys.exit(f"no commit {revision!r} here: {done.stderr.strip()}")
-    return done.stdout.strip()
-
-
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m perf.report", description=__doc__)
@@ -323,7 +309,7 @@ def main() -> int:
     parser.add_argument("--machine", help="name of a machine, default the newest results")
     parser.add_argument("--results", type=Path, default=RESULTS, help="default %(default)s")
     arguments = parser.parse_args()
-    commit = head(arguments.revision)
+    commit = git.commit(arguments.revision)
     report = load(arguments.results, commit, arguments.machine)
     if report is None:
         print(f"no results of {commit[:8]} in {arguments.results}: `make bench` measures it")
@@ -332,4 +318,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

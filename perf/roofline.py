@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
-import sys
 from dataclasses import replace
 
 from benchmarks import common, sampling
 from benchmarks.common import Case
 from benchmarks.roofline import bytes_read, measure, work
+from perf import entry
 
 
 def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:
@@ -62,4 +62,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

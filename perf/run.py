@@ -26,7 +26,7 @@ from typing import IO, Any
 
 from benchmarks import common
 from benchmarks.conditions import RECORD_VARIABLE
-from perf import conditions, git, report, vendor
+from perf import conditions, entry, git, report, vendor
 from perf.progress import bar
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -236,7 +236,6 @@ class Session:
 def session(machine: str | None) -> Iterator[Session]:
     """Prepare for running asv in the project's folder."""
     os.chdir(ROOT)
-    git.forget_environment()
     ensure_home()
     name = register_machine(machine)
     LOG.parent.mkdir(exist_ok=True)
@@ -273,7 +272,7 @@ def main() -> int:
     except ValueError as error:
         parser.error(str(error))
     with session(known.machine) as here:
-        commit = report.head(known.revision)
+        commit = git.commit(known.revision)
         changed = uncommitted() if known.revision == "HEAD" else []
         name = os.environ.get(common.PROFILE_VARIABLE) or "standard"
         print(f"Measuring {commit[:8]} on {here.machine}, profile {name}; asv's words: {LOG}")
@@ -299,8 +298,4 @@ def _conclude(commit: str, machine: str) -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except KeyboardInterrupt:
-        print("\nInterrupted; results of earlier runs are as they were.")
-        sys.exit(130)
+    entry.run(main)

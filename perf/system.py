@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import common
+from benchmarks.conditions import read_text
 
 # An idle CPU runs up to 1.7 times slower for the first 4 to 8 ms.
 WAKE_SECONDS = 0.008
@@ -67,11 +68,8 @@ def _running_threads(tasks: Path = Path("/proc/self/task")) -> int:
     for task in tasks.iterdir():
         if task.name == me:
             continue
-        try:
-            state = (task / "stat").read_text().rpartition(")")[2].split()[0]
-        except OSError:  # it has ended
-            continue
-        found += state == "R"
+        fields = (read_text(str(task / "stat")) or "").rpartition(")")[2].split()
+        found += fields[:1] == ["R"]  # none if it has ended
     return found
 
 
@@ -102,9 +100,8 @@ class Others:
     @staticmethod
     def _read_counters(stat: Path) -> tuple[float, float, float, float] | None:
         """Seconds in which the CPUs were busy, worked for us, and were stolen; and all seconds."""
-        try:
-            lines = [line.split() for line in stat.read_text().splitlines()]
-        except OSError:
+        lines = [line.split() for line in (read_text(str(stat)) or "").splitlines()]
+        if not lines:
             return None
         names = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         tick = os.sysconf("SC_CLK_TCK")

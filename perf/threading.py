@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from benchmarks import common
 from benchmarks.child import command
 from benchmarks.child import environment as child_environment
+from perf import entry
 from perf.answering import own_output
 from perf.summary import Estimate, estimate
 from perf.system import environment
@@ -89,7 +90,8 @@ def _worker(way: str, threads: int) -> Iterator[subprocess.Popen[str]]:
         command("perf.threading", {"threads": threads}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         env=child_environment(environment(common.THREADS) | {"FASTATTN_THREADING": way}),
     )
     with process:
@@ -162,4 +164,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -17,7 +17,6 @@ import argparse
 import functools
 import json
 import statistics
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -26,6 +25,7 @@ from typing import Any
 from benchmarks import common, oracle, sampling
 from benchmarks.child import ask
 from benchmarks.common import Case, Profile
+from perf import entry
 from perf.summary import geometric_mean
 
 CASES = {
@@ -157,4 +157,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -12,10 +12,12 @@ import itertools
 import json
 import math
 import statistics
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from perf import entry
+from perf.files import Reading
 
 # Okabe and Ito's colours, which colour-blind readers can distinguish, as they can the markers.
 MEASURED, DROPPED, WINNER = "#0072B2", "#999999", "#D55E00"
@@ -108,10 +110,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("found", type=Path, help="what `fastattn tune --json` wrote")
     parser.add_argument("file", type=Path, help="where to write the picture: .svg, .png, ...")
     options = parser.parse_args(arguments)
-    draw(json.loads(options.found.read_text(encoding="utf-8"))["results"], options.file)
+    with Reading(options.found):
+        results = json.loads(options.found.read_text(encoding="utf-8"))["results"]
+    draw(results, options.file)
     print(f"Wrote {options.file}")
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

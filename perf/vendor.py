@@ -15,12 +15,13 @@ import io
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from perf import entry
 
 CACHE = Path(".asv/vendor")
 PAGES = Path(".asv/html")
@@ -133,7 +134,8 @@ def pack(package: Package) -> bytes:
             done = subprocess.run(
                 command,
                 capture_output=True,
-                text=True,
+                encoding="utf-8",
+                errors="replace",
                 cwd=folder,
                 timeout=TIMEOUT_SECONDS,
                 check=False,
@@ -249,4 +251,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

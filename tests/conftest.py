@@ -22,6 +22,7 @@ from hypothesis import HealthCheck, settings
 from processes import Command
 from targets import TARGETS
 
+from fastattn._log import warn_once
 from fastattn._wisdom import store
 
 _COMMON = {
@@ -48,7 +49,7 @@ def wisdom_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[P
     """A folder of wisdom for one test, not made yet; nothing is known from other tests."""
     monkeypatch.setenv("FASTATTN_WISDOM_DIR", str(tmp_path / "wisdom"))
     store.changed()
-    store.report.cache_clear()
+    warn_once.cache_clear()
     yield tmp_path / "wisdom"
     store.changed()
 

@@ -31,7 +31,7 @@ PACKAGE = Path(inspect.getfile(fastattn)).parent
 ROOT = Path(__file__).resolve().parent.parent
 
 ROWS = (
-    ("_version", "_arithmetic", "_errors", "_dtypes", "_config", "_env"),
+    ("_version", "_arithmetic", "_optional", "_log", "_errors", "_dtypes", "_config", "_env"),
     ("implementations._native", "_machine"),
     ("_threads", "_roofline"),
     ("_spec", "_problem", "_arrays"),

@@ -13,6 +13,9 @@ from targets import KNOWN_ISAS
 
 import fastattn
 from fastattn import _machine
+from fastattn._wisdom import keys
+from fastattn.tuner import system
+from perf import system as perf_system
 
 
 def _tree(root: Path, files: dict[str, str]) -> Path:
@@ -94,6 +97,28 @@ def test_cgroup_cpus(tmp_path: Path, files: dict[str, str], expected: float | No
     assert _machine.cgroup_cpus(_tree(tmp_path, files)) == expected
 
 
+def test_cgroup_with_a_name_in_bytes(tmp_path: Path) -> None:
+    """Names of groups are bytes, and a line that means nothing is passed over."""
+    _tree(tmp_path, {"proc/self/cgroup": ""}).joinpath("proc/self/cgroup").write_bytes(
+        b"garbage\n\xff\n0::/caf\xe9.service\n"
+    )
+    folder = os.fsencode(tmp_path / V2) + b"/caf\xe9.service"
+    os.makedirs(folder)
+    with open(folder + b"/cpu.max", "wb") as file:
+        file.write(b"150000 100000\n")
+    assert _machine.cgroup_cpus(tmp_path) == 1.5
+
+
+def test_state_of_a_thread_with_a_name_in_bytes(tmp_path: Path) -> None:
+    """Threads name themselves; the tuner waits for those that run."""
+    for tid, text in (("1", b"1 (\xff) R) R 0"), ("2", b"2 (x) S 0"), ("3", b"")):
+        (tmp_path / tid).mkdir()
+        (tmp_path / tid / "stat").write_bytes(text)
+    found = [system._state(tmp_path / tid) for tid in ("1", "2", "3", "4")]
+    assert found == ["R", "S", "", ""]
+    assert perf_system._running_threads(tmp_path) == 1
+
+
 @pytest.mark.parametrize(
     ("quota", "affinity", "expected"),
     [(None, 4, 4), (0.25, 4, 1), (1.0, 4, 1), (1.01, 4, 2), (3.5, 4, 4), (9.0, 4, 4), (3.5, 1, 1)],
@@ -143,12 +168,15 @@ def test_processor(tmp_path: Path) -> None:
     info.write_text("Hardware : unknown\n")
     assert _machine._processor(info) == fallback
     assert _machine._processor(tmp_path / "missing") == fallback
+    info.write_bytes(b"vendor_id: x\nmodel name: Made of \xa1\xff bytes\n")
+    assert _machine._processor(info) == "Made of \ufffd\ufffd bytes"
+    assert keys.cpu(info) == "x"
 
 
 def test_caches(tmp_path: Path) -> None:
     """Data and unified caches by level; what cannot be read is left out."""
     rows = [("Data", "1", "32K"), ("Instruction", "1", "32K"), ("Unified", "2", "512K")]
-    rows += [("Unified", "3", "32768K"), ("Unified", "4", "?")]
+    rows += [("Unified", "3", "32768K"), ("Unified", "4", "?"), ("Data", "5", "manyK")]
     for number, (kind, level, size) in enumerate(rows):
         folder = f"index{number}"
         _tree(tmp_path, {f"{folder}/type": kind, f"{folder}/level": level, f"{folder}/size": size})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from processes import Command
@@ -121,14 +122,45 @@ def test_as_a_process() -> None:
 @pytest.mark.skipif(os.name != "posix", reason="pipes as POSIX has them")
 def test_nobody_reads_on() -> None:
     """``fastattn info | head -1`` ends without a word, and with the status of a broken pipe."""
-    nobody, output = os.pipe()
-    os.close(nobody)
+    for arguments in (["info"], ["--help"], ["tune", "--help"]):
+        nobody, output = os.pipe()
+        os.close(nobody)
+        assert _written_to(output, *arguments) == (141, "")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_full_disk() -> None:
+    """A message and a status, whoever prints: a command, or the parser."""
+    for arguments in (["info"], ["--help"]):
+        status, error = _written_to(os.open("/dev/full", os.O_WRONLY), *arguments)
+        assert status == 2
+        assert error.startswith("fastattn: the output is lost")
+        assert "No space" in error
+        assert "Traceback" not in error
+
+
+def test_a_terminal_without_a_sign(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """What it cannot show is escaped: also names of files that are no text."""
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    (tmp_path / "\u00b5\udcff").write_text("")
     done = subprocess.run(
-        [sys.executable, "-m", "fastattn", "info"],
+        [sys.executable, "-m", "fastattn", "wisdom", "import", str(tmp_path / "\u00b5\udcff")],
+        capture_output=True,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert b"\\xb5\\udcff: not JSON" in done.stderr
+
+
+def _written_to(output: int, *arguments: str) -> tuple[int, str]:
+    """Status and standard error of the command whose standard output is that file, now closed."""
+    done = subprocess.run(
+        [sys.executable, "-m", "fastattn", *arguments],
         stdout=output,
         stderr=subprocess.PIPE,
         text=True,
         timeout=60,
+        env=os.environ | {"PYTHONUNBUFFERED": ""},  # argparse passes over what it cannot write
     )
     os.close(output)
-    assert (done.returncode, done.stderr) == (141, "")
+    return done.returncode, done.stderr

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from processes import run_python
 
 import fastattn
 from fastattn import Config
+from fastattn._log import warn_once
 from fastattn.implementations import load
 
 numba_ = load("numba")
@@ -39,35 +41,6 @@ def _call(*arrays: np.ndarray, config: Config | None = None, **arguments: Any) -
 
 def _normal(*shape: int, dtype: str = "float32", seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).standard_normal(shape).astype(dtype)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("error", ["ImportError", "SystemError", "AttributeError"])
-def test_a_numba_that_does_not_fit_is_told(error: str) -> None:
-    """Installed, but its import fails, as beside a NumPy that is too new for it."""
-    run_python(
-        f"""
-import sys
-
-class Unfit:
-    def find_spec(self, name, path=None, target=None):
-        if name.partition(".")[0] == "numba":
-            raise {error}("Numba needs NumPy 2.3 or less")
-
-sys.meta_path.insert(0, Unfit())
-import numpy as np
-import fastattn
-
-assert "Numba needs NumPy" in fastattn.implementations()["numba"]
-q, k, v = np.ones((3, 4, 4))
-try:
-    fastattn.attention(q, k, v, impl="numba")
-except fastattn.UnavailableError as error:
-    assert "Numba needs NumPy" in str(error), error
-else:
-    raise AssertionError("computed")
-"""
-    )
 
 
 @pytest.mark.slow
@@ -101,6 +74,26 @@ def test_damaged_caches_are_never_trusted(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     assert hits("float32", "float64") == ["0", "0"]
     assert hits("float32", "float64") == ["1", "2"]
+
+
+def test_a_folder_of_others_is_no_cache(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What is read from a cache is run, so nobody else may write there; one warning says so."""
+    from fastattn.implementations._numba import cache
+
+    warn_once.cache_clear()
+    for mode, private in ((0o700, True), (0o755, True), (0o757, False), (0o1777, False)):
+        tmp_path.chmod(mode)
+        assert cache._is_private(tmp_path) == private, oct(mode)
+    link = tmp_path / "link"
+    link.symlink_to(tmp_path)
+    assert not cache._is_private(link)
+    if os.geteuid() == 0:
+        tmp_path.chmod(0o755)
+        os.chown(tmp_path, 12345, -1)
+        assert not cache._is_private(tmp_path)
+    assert len([r for r in caplog.records if str(tmp_path) in r.getMessage()]) == 2
+    kept = cache.CheckedCache(cache.attend.py_func)
+    assert kept.load_overload("unlike any", SimpleNamespace(refresh=lambda: None)) is None
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from targets import Target
 
 import fastattn
 from fastattn import Config, ConfigError, _plan, masks
+from fastattn._log import warn_once
 from fastattn.implementations import REGISTRY, load
 
 
@@ -49,10 +50,10 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> object:
     }
     monkeypatch.setattr(_plan, "REGISTRY", dict.fromkeys(modules, ""))
     monkeypatch.setattr(_plan, "load", modules.__getitem__)
-    for cached in (_plan._plan, _plan._report_fallback):
+    for cached in (_plan._plan, warn_once):
         cached.cache_clear()
     yield modules
-    for cached in (_plan._plan, _plan._report_fallback):
+    for cached in (_plan._plan, warn_once):
         cached.cache_clear()
 
 

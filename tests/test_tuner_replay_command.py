@@ -11,6 +11,7 @@ import pytest
 
 import fastattn
 from fastattn._errors import ArgumentError
+from perf.files import FileError
 from perf.tuner_replay.strategies import STRATEGIES
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -123,7 +124,7 @@ def test_results_survive_their_file(tmp_path: Path) -> None:
     results.write(tmp_path / "r.json")
     assert Results.read(tmp_path / "r.json") == results
     (tmp_path / "r.json").write_text("{}")
-    with pytest.raises(ArgumentError, match="replay again"):
+    with pytest.raises(FileError, match="measure again"):
         Results.read(tmp_path / "r.json")
 
 

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_python
 
-from fastattn import WisdomError
+from fastattn import WisdomError, _wisdom
+from fastattn._shapes import spec_of
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document, parse_json
 
@@ -360,14 +361,60 @@ def test_replace_file(tmp_path: Path) -> None:
     assert (tmp_path / "file").read_text() == "new"
     store.replace_file(os.devnull, "gone")
     assert not os.path.isfile(os.devnull)
+    reader, writer = os.pipe()  # it has no path but this one
+    store.replace_file(f"/dev/fd/{writer}", "through")
+    os.close(writer)
+    with open(reader) as pipe:
+        assert pipe.read() == "through"
+    store.replace_file(str(tmp_path / ("x" * 255)), "longest")
+    (tmp_path / ("x" * 255)).unlink()
+    for name, word in (("x" * 256, "too long"), ("a\0b", "null")):
+        with pytest.raises(WisdomError, match=word):
+            store.replace_file(str(tmp_path / name), "new")
+    if os.path.exists("/dev/full"):
+        with pytest.raises(WisdomError, match="No space"):
+            store.replace_file("/dev/full", "new")
     with pytest.raises(WisdomError, match="`file`.*No such file"):
         store.replace_file(str(tmp_path / "no" / "file"), "new", "file")
     with pytest.raises(WisdomError, match="directory"):
         store.replace_file(str(tmp_path), "new")
-    with pytest.raises(UnicodeEncodeError):
+    with pytest.raises(WisdomError, match="surrogates"):
         store.replace_file(str(tmp_path / "file"), "\ud800")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["file", "link"]
     assert (tmp_path / "file").read_text() == "new"
+
+
+@pytest.mark.parametrize("version", ["raises", "gives it back"])
+def test_no_home(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    """No folder is called ~: lookup goes on without wisdom, the rest is refused."""
+
+    def user_cache_dir(name: str) -> str:
+        if version == "raises":
+            raise RuntimeError("could not determine the home directory")
+        return f"~/.cache/{name}"
+
+    monkeypatch.setattr("platformdirs.user_cache_dir", user_cache_dir)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    for variable in ("", "~nobody/wisdom"):
+        monkeypatch.setenv("FASTATTN_WISDOM_DIR", variable)
+        store.changed()
+        store._user_folder.cache_clear()
+        try:
+            assert _wisdom.lookup(spec_of((1, 1, 1, 8, 8, 8)), "auto") is None
+            with pytest.raises(WisdomError, match="without a home folder"):
+                store.folder()
+        finally:
+            store._user_folder.cache_clear()
+
+
+def test_a_literal_tilde_is_the_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """As from a file of variables that no shell reads; and a relative folder has one place."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("FASTATTN_WISDOM_DIR", "~/wisdom")
+    assert store.folder() == str(tmp_path / "wisdom/v2")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FASTATTN_WISDOM_DIR", "here")
+    assert store.folder() == str(tmp_path / "here/v2")
 
 
 def test_users_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from typing import Any
 
 from fastattn import _env
 from fastattn._config import TUNABLES, Config
-from fastattn._errors import ConfigError, FastattnError
+from fastattn._errors import ConfigError, FastattnError, WisdomError
+from fastattn._log import warn_once
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document
@@ -64,7 +65,11 @@ def lookup(spec: CallSpec, impl: str) -> Remembered | None:
     """
     if not _env.wisdom_is_on() or not spec.multiply_adds:
         return None
-    folder = store.folder()
+    try:
+        folder = store.folder()
+    except WisdomError as error:
+        warn_once(str(error))
+        return None
     if not os.path.isdir(folder):
         return None
     found = _nearest(folder, keys.key_of(spec, impl, *keys.limits()))

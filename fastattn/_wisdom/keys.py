@@ -172,11 +172,11 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=here.cache_clear)
 
 
-def cpu() -> str:
+def cpu(cpuinfo: str | os.PathLike[str] = "/proc/cpuinfo") -> str:
     """Vendor, family, model and stepping; or what Python knows, if the system does not tell."""
     import platform
 
-    fields = cpu_fields()
+    fields = cpu_fields(cpuinfo)
     found = [fields[name] for name in _CPU_FIELDS if fields.get(name)]
     return "-".join(found) or platform.processor() or platform.machine()
 

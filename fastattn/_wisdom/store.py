@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 
 from fastattn import _env
 from fastattn._errors import WisdomError
+from fastattn._log import warn_once
 from fastattn._wisdom import keys
 from fastattn._wisdom.entry import Entry, InvalidEntry, from_document, parse_json
 
@@ -57,15 +58,32 @@ if hasattr(os, "register_at_fork"):
 
 
 def folder() -> str:
-    """Folder of this layout, whether it exists or not."""
-    return os.path.join(_env.wisdom_folder() or _user_folder(), _LAYOUT)
+    """Folder of this layout, whether it exists or not.
+
+    Raises
+    ------
+    WisdomError
+        It lies in a home folder that nobody knows.
+    """
+    name = _env.wisdom_folder() or _user_folder()
+    if name.startswith("~"):
+        raise WisdomError(
+            _VARIABLE, f"{name!r} without a home folder", "a path", "set it, or HOME, to a folder"
+        )
+    with _explained(name):
+        return os.path.abspath(os.path.join(name, _LAYOUT))
+    raise AssertionError
 
 
 @functools.cache
 def _user_folder() -> str:
-    from platformdirs import user_cache_dir  # here and below: imports that may never be needed
+    from platformdirs import user_cache_dir  # an import that may never be needed
 
-    return os.path.join(user_cache_dir("fastattn"), "tuning")
+    try:
+        name = user_cache_dir("fastattn")
+    except RuntimeError:  # no HOME, and no entry for the user
+        name = ""
+    return os.path.join(name, "tuning") if os.path.isabs(name) else "~"
 
 
 def names(path: str) -> frozenset[str]:
@@ -153,14 +171,13 @@ def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
     WisdomError
         It cannot be written; the message names `argument`.
     """
-    path = os.path.realpath(path)
-    parent, name = os.path.split(path)
-    temporary = os.path.join(parent, f".{name}.{os.urandom(8).hex()}{_LEFTOVER}")
     with _explained(path, argument):
-        if os.path.exists(path) and not os.path.isfile(path):  # a device, not to be replaced
+        if os.path.exists(path) and not os.path.isfile(path):  # a pipe or device, to be kept
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             return
+        path = os.path.realpath(path)  # a link stays, its target is replaced
+        temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}{_LEFTOVER}")
         try:
             with open(temporary, "x", encoding="utf-8") as file:
                 file.write(text)
@@ -197,14 +214,9 @@ def remove_leftovers() -> None:
                     os.unlink(path)
 
 
-@functools.cache
 def report(path: str, reason: str, fix: str) -> None:
     """Log, once per process, that a file or folder is ignored."""
-    import logging
-
-    log = logging.getLogger("fastattn")
-    log.addHandler(logging.NullHandler())
-    log.warning("ignoring wisdom file %s: %s.  Fix: %s", path, reason, fix)
+    warn_once(f"ignoring wisdom file {path}: {reason}.  Fix: {fix}")
 
 
 def _listed(path: str) -> list[str]:
@@ -217,10 +229,10 @@ def _explained(path: str, argument: str = _VARIABLE) -> Iterator[None]:
     """Turn the system's errors into ours."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null byte
         raise WisdomError(
             argument,
-            f"{path}: {error.strerror}",
+            f"{path}: {getattr(error, 'strerror', error)}",
             "a path that can be read and written",
             "check its permissions, or name another",
         ) from error

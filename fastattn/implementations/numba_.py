@@ -21,6 +21,7 @@ import numpy as np
 
 from fastattn._arithmetic import in_default_arithmetic
 from fastattn._config import MOST_THREADS, Config
+from fastattn._optional import import_failure
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 from fastattn._threads import used_threads, wanted_threads
@@ -43,13 +44,14 @@ _HALVES = {"float16": 1, "bfloat16": 2}  # as in `_numba.rows`
 @functools.cache
 def missing() -> str | None:
     """Why this implementation cannot run here; None if it can.  Imports Numba."""
-    try:
-        import numba
-        import numba.extending
-    except Exception as error:  # absent, or not made for this NumPy or Python
-        return f"the package numba cannot be imported: {type(error).__name__}: {error}"
-    if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    if (reason := import_failure("numba", "numba.extending")) is not None:
+        return f"the package numba cannot be imported: {reason}"
+    from numba.core import config
+
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]
         return "NUMBA_DISABLE_JIT is set"
+    if (reason := import_failure("fastattn.implementations._numba.cache")) is not None:
+        return f"this version of numba does not fit: {reason}"
     return None
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from fastattn._api import attention
 from fastattn._errors import UnavailableError
+from fastattn._optional import import_failure
 from fastattn._spec import CallSpec
 from fastattn.tuner.check import Expected, find_error, reference_rows
 from fastattn.tuner.space import Candidate, Point, Space, candidate
@@ -247,11 +248,11 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     """
     if name != "bfloat16":
         return np.dtype(name)
-    try:
-        import ml_dtypes
-    except ImportError:
+    if (reason := import_failure("ml_dtypes")) is not None:
         raise UnavailableError(
-            "dtype", name, "types of installed packages", "pip install ml_dtypes"
-        ) from None
+            "dtype", f"{name}: {reason}", "types of installed packages", "pip install ml_dtypes"
+        )
+    import ml_dtypes
+
     dtype: np.dtype[Any] = np.dtype(ml_dtypes.bfloat16)
     return dtype

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from fastattn._machine import machine
+from fastattn._machine import machine, system_text
 
 __all__ = ["SystemLoad", "SystemMonitor", "wait_until_idle"]
 
@@ -89,7 +89,7 @@ class SystemMonitor:
 def _times(stat: Path) -> _Times | None:
     """Times of the CPUs that this process may run on, and its own; None if unknown."""
     try:
-        rows = [line.split() for line in stat.read_text().splitlines() if line.startswith("cpu")]
+        rows = [line.split() for line in system_text(stat).splitlines() if line.startswith("cpu")]
         allowed = {f"cpu{number}" for number in os.sched_getaffinity(0)}
         ticks = [[int(word) for word in row[1:]] for row in rows if row[0] in allowed]
         busy = sum(row[column] for row in ticks for column in _BUSY)
@@ -134,7 +134,5 @@ def _other_threads_compute() -> bool:
 
 
 def _state(task: Path) -> str:
-    try:
-        return (task / "stat").read_text().rpartition(")")[2].split()[0]
-    except (OSError, IndexError):  # the thread has ended
-        return ""
+    fields = system_text(task / "stat").rpartition(")")[2].split()
+    return fields[0] if fields else ""  # the thread has ended

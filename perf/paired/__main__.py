@@ -11,14 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from benchmarks import common
-from perf import conditions
+from perf import conditions, entry
 from perf.files import write_whole
 from perf.paired import table
 from perf.paired.builds import FOLDER, Build, Builder, BuildError
@@ -112,4 +111,4 @@ def conclude(found: Comparison, about: Mapping[str, Any], stem: Path) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -13,7 +13,6 @@ import contextlib
 import io
 import os
 import shutil
-import subprocess
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -76,11 +75,10 @@ class Builder:
         BuildError
             There is no such commit.
         """
-        command = ["git", "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}"]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode != 0:
-            raise BuildError(f"{revision!r} is no commit of this repository")
-        return done.stdout.strip()
+        try:
+            return git.commit(revision)
+        except git.GitError as error:
+            raise BuildError(str(error)) from None
 
     def install(self, commit: str, name: str) -> Build:
         """Build a commit, unless it is built already, and put the package into its own folder.

@@ -19,8 +19,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from perf import conditions
-from perf.files import write_whole
+from perf import conditions, entry
+from perf.files import Reading, write_whole
 from perf.paired.builds import FOLDER, Builder, BuildError
 from perf.paired.cells import SUITES, cells
 from perf.paired.engine import INTERRUPTED, Comparison
@@ -63,8 +63,9 @@ def lines(path: Path, suite: str, threads: int) -> list[dict[str, Any]]:
     """Finished comparisons of a suite."""
     if not path.exists():
         return []
-    every = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
-    return [one for one in every if (one["suite"], one["threads"]) == (suite, threads)]
+    with Reading(path):
+        every = [json.loads(text) for text in path.read_text(encoding="utf-8").splitlines()]
+        return [one for one in every if (one["suite"], one["threads"]) == (suite, threads)]
 
 
 def _run(options: argparse.Namespace, progress: Progress) -> None:
@@ -149,4 +150,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

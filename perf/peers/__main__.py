@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import sys
 import time
 from pathlib import Path
 
+from perf import entry
 from perf.peers import OURS, chart, command, console, registry
 from perf.peers.cells import BLOG, CELLS
 from perf.peers.results import Results
@@ -141,4 +141,4 @@ def _short(path: Path) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
-import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from benchmarks.conditions import FORCING
-from perf import children, system
+from perf import children, git, system
 from perf.peers import timing
 from perf.peers.results import Entry, Results
 
@@ -55,9 +54,10 @@ def about(seconds: float) -> dict[str, Any]:
 
 def _commit() -> str:
     """Commit of the working tree, marked if the tree has changes."""
-    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty", "--abbrev=8"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    return done.stdout.strip() or "unknown"
+    try:
+        return git.output("describe", "--always", "--dirty", "--abbrev=8", folder=ROOT).strip()
+    except git.GitError:
+        return "unknown"
 
 
 def run(

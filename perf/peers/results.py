@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perf.files import write_whole
+from perf.files import Reading, write_whole
 from perf.peers import OURS
 from perf.summary import Estimate, spread
 
@@ -120,11 +120,18 @@ class Results:
 
     @classmethod
     def read(cls, path: Path) -> Results:
-        """Read what `write` kept."""
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored.pop("format") != FORMAT:
-            raise ValueError(f"{path} is of another format: measure again")
-        return cls.of(stored)
+        """Read what `write` kept.
+
+        Raises
+        ------
+        FileError
+            The file is cut, or of another format.
+        """
+        with Reading(path):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.pop("format") != FORMAT:
+                raise ValueError("it is of another format")
+            return cls.of(stored)
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Results:

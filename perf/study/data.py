@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import conditions
-from perf.files import write_whole
+from perf.files import Reading, write_whole
 from perf.peers.results import Results
 from perf.summary import Estimate, estimate
 
@@ -160,13 +160,14 @@ class Record:
 
         Raises
         ------
-        ValueError
-            The file is of another format.
+        FileError
+            The file is cut, or of another format.
         """
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(stored, dict) or stored.pop("format", None) != FORMAT:
-            raise ValueError(f"{path} is no record of this format: measure again")
-        rounds = {
-            dim: [Round(**one) for one in found] for dim, found in stored.pop("rounds").items()
-        }
-        return cls(rounds=rounds, **stored)
+        with Reading(path):
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored.pop("format") != FORMAT:
+                raise ValueError("it is no record of this format")
+            rounds = {
+                dim: [Round(**one) for one in found] for dim, found in stored.pop("rounds").items()
+            }
+            return cls(rounds=rounds, **stored)

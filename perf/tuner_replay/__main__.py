@@ -22,6 +22,7 @@ from pathlib import Path
 
 import fastattn
 from fastattn._errors import FastattnError
+from perf import entry
 from perf.progress import shares
 from perf.tuner_replay import campaign, console, plots, synthetic
 from perf.tuner_replay.campaign import SETTINGS, Setting, load
@@ -279,4 +280,4 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    entry.run(main)

@@ -12,8 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fastattn._errors import ArgumentError
-from perf.files import write_whole
+from perf.files import Reading, write_whole
 from perf.tuner_replay.recorded_table import Table
 from perf.tuner_replay.replay import Replayed
 from perf.tuner_replay.workloads import TUNING
@@ -137,19 +136,12 @@ class Results:
 
         Raises
         ------
-        ArgumentError
+        FileError
             The file is something else.
         """
-        try:
-            document = json.loads(path.read_text())
+        with Reading(path):
+            document = json.loads(path.read_text(encoding="utf-8"))
             return cls(dict(document["about"]), [_cell(row) for row in document["cells"]])
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise ArgumentError(
-                "results",
-                f"{str(path)!r} ({type(error).__name__}: {error})",
-                "a file that `replay` wrote",
-                "replay again",
-            ) from error
 
 
 def _cell(row: Mapping[str, Any]) -> Cell:

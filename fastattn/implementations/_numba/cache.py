@@ -22,6 +22,7 @@ from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
+from fastattn._log import warn_once
 from fastattn.implementations._numba.kernel import attend
 
 _SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
@@ -29,6 +30,16 @@ _SOURCES = b"".join(path.read_bytes() for path in sorted(Path(__file__).parent.g
 
 def _digest(*contents):
     return hashlib.sha256(b"".join(contents)).hexdigest()
+
+
+def _is_private(folder):
+    """Whether nobody else can write to a folder: what is read from there is run."""
+    state = os.stat(folder)
+    others = 0o002 if state.st_gid == os.getegid() else 0o022
+    private = state.st_uid in (0, os.geteuid()) and not state.st_mode & others
+    if not private:
+        warn_once(f"the cache of compiled kernels in {folder} is not used: others can write to it")
+    return private
 
 
 class CheckedCache(FunctionCache):
@@ -44,6 +55,8 @@ class CheckedCache(FunctionCache):
         """Compile result for a signature; None if there is none that can be trusted."""
         target_context.refresh()
         try:
+            if not _is_private(self.cache_path):
+                return None
             key, data, check = self._paths(sig, target_context.codegen())
             content = data.read_bytes()
             if check.read_text() != _digest(key, content):
@@ -58,6 +71,8 @@ class CheckedCache(FunctionCache):
         content = dumps(self._impl.reduce(data))
         with contextlib.suppress(OSError):
             path.parent.mkdir(parents=True, exist_ok=True)
+            if not _is_private(self.cache_path):
+                return
             for target, text in ((path, content), (check, _digest(key, content).encode())):
                 temporary = target.with_name(f"{target.name}.{os.getpid()}")
                 temporary.write_bytes(text)
