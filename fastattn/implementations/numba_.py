@@ -31,14 +31,13 @@ SUMMARY = "a tiled kernel that Numba compiles for this processor"
 TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
 MASKS: frozenset[str] = frozenset({"dense", "causal", "window", "lengths"})
 
-_BLOCK_Q = 256
-_BLOCK_K = 128
+_BLOCK_Q, _QUERY_BYTES = 256, 2**20  # rows at most, and bytes of queries and results
+_BLOCK_K, _KEY_BYTES = 128, 2**19
 _PANEL = 32  # rows; a multiple of most panels' width
 _WORK_PER_THREAD = 4_000_000  # multiply-adds that are worth waking a thread
 _WORK_PER_CALL = 100_000_000  # after so many, a thread returns to Python, which hears Ctrl-C
 _CALLS_PER_THREAD = 8
 _UNLIMITED = 2**52  # a side of a band; positions stay below 2**49
-_HALVES = {"float16": 1, "bfloat16": 2}  # as in `_numba.rows`
 
 
 @functools.cache
@@ -72,13 +71,17 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     reasons, block_q, block_k = {}, config.block_q, config.block_k
     threads, reason = wanted_threads(config.threads, spec.multiply_adds, _WORK_PER_THREAD)
     heads, rows = spec.batch * spec.heads_kv, max(1, spec.group * spec.length_q)
+    row_bytes = max(1, (spec.dim + spec.dim_v) * spec.dtype.compute.itemsize)
     if block_q is None:
-        each = -(-threads // max(1, heads))  # blocks of a head's rows: a multiple of this
-        blocks = -(-rows // (_BLOCK_Q * each)) * each
+        paid = min(threads, max(1, spec.multiply_adds // _WORK_PER_THREAD))
+        each = -(-paid // max(1, heads))  # blocks of a head's rows: a multiple of this
+        most = max(_PANEL, min(_BLOCK_Q, _QUERY_BYTES // row_bytes))
+        blocks = -(-rows // (most * each)) * each
         block_q = max(1, -(-rows // (blocks * _PANEL))) * _PANEL
-        reasons["block_q"] = "equal blocks that stay in cache, and some for each thread"
+        reasons["block_q"] = "equal blocks that stay in cache; some for each thread that pays"
     if block_k is None:
-        block_k, reasons["block_k"] = _BLOCK_K, "keeps a block of keys and values in cache"
+        block_k = max(16, min(_BLOCK_K, _KEY_BYTES // row_bytes))
+        reasons["block_k"] = "keeps a block of keys and values in cache"
     threads, reason = used_threads(threads, reason, heads * -(-rows // block_q))
     if threads != config.threads:
         reasons["threads"] = reason
@@ -89,8 +92,8 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """Work out what does not depend on the arrays; nothing is compiled before the first call."""
     block_q, block_k, threads = config.block_q, config.block_k, config.threads
     assert block_q and block_k and threads  # filled by configure
-    half, batch, compute = _HALVES.get(spec.dtype.name, 0), spec.batch_shape, spec.dtype.compute
-    absent = [np.empty((0,) * 4, kind) for kind in ("u1", "f4", "u2" if half else compute)]
+    batch, compute = spec.batch_shape, spec.dtype.compute
+    absent = [np.empty((0,) * 4, kind) for kind in ("u1", compute)]
     no_lse, no_mask = np.empty((*batch, 0, 0), compute), np.empty((*batch, 0, 0, 0), "u1")
     no_sinks = np.empty(0, compute)
     no_offsets, all_keys = np.zeros(batch, np.int64), np.full(batch, spec.length_k)
@@ -106,30 +109,43 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             return
         mask, kind = problem.mask, 0
         if mask is not None:
-            kind = 1 if mask.dtype == np.bool_ else 2 if mask.dtype == np.float32 else 3
-            mask = mask.view("u1") if kind == 1 else mask.view("u2") if mask.itemsize == 2 else mask
-        arrays = [problem.full(name) for name in ("q", "k", "v", "out")]
-        arrays = [array.view("u2") for array in arrays] if half else arrays
+            kind = 1 if mask.dtype == np.bool_ else 2
+            mask = mask.view("u1") if kind == 1 else _converted(mask, compute)
+        out = problem.full("out")
+        result = out if out.dtype == compute else np.empty(out.shape, compute)
+        arrays = [_converted(problem.full(name), compute) for name in ("q", "k", "v")]
         arrays += (
+            result,
             no_lse if problem.lse is None else problem.full("lse"),
             no_mask if mask is None else mask,
             no_offsets if problem.offsets is None else problem.offsets,
             all_keys if problem.lengths is None else problem.lengths,
         )
         sinks = no_sinks if problem.sinks is None else problem.sinks.astype(compute)
-        kernel = compiled(spec.dtype.name)
+        kernel = compiled(compute.name)
         for index in np.ndindex(batch[:-1]) if len(batch) > 1 else [()]:  # it knows one batch axis
-            q, k, v, out, lse, m, offsets, lengths = (
+            q, k, v, o, lse, m, offsets, lengths = (
                 array[index] if batch else array[None] for array in arrays
             )
             masks = tuple(m if i + 1 == kind else array for i, array in enumerate(absent))
             attend = functools.partial(
-                kernel, q, k, v, out, lse, masks, kind, offsets, lengths, sinks, *sides,
-                spec.scale, spec.softcap or 0.0, half, block_q, block_k,
+                kernel, q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *sides,
+                spec.scale, spec.softcap or 0.0, block_q, block_k,
             )  # fmt: skip
             _share(attend, items, max(1, at_once), threads)
+        if result is not out:
+            with np.errstate(all="ignore"):
+                np.copyto(out, result, casting="unsafe")
 
     return lambda problem: in_default_arithmetic(run, problem)
+
+
+def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The array in another data type; it repeats along the same axes, which takes no memory."""
+    if array.dtype == dtype:
+        return array
+    once = array[tuple(slice(None if step else 1) for step in array.strides)]
+    return np.broadcast_to(once.astype(dtype), array.shape)
 
 
 @functools.cache

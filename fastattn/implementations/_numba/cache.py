@@ -81,18 +81,17 @@ class CheckedCache(FunctionCache):
 
 @functools.cache
 def compiled(dtype):
-    """`attend` for a data type, for arrays of any layout."""
+    """`attend` for float32 or float64, for arrays of any layout."""
 
     def array(element, axes, readonly=True):
         return types.Array(element, axes, "A", readonly=readonly, aligned=False)
 
-    compute = types.float64 if dtype == "float64" else types.float32
-    stored = compute if dtype in ("float32", "float64") else types.uint16
-    masks = types.Tuple([array(kind, 4) for kind in (types.uint8, types.float32, stored)])
-    results = array(stored, 4, readonly=False), array(compute, 3, readonly=False)
-    per_batch, per_head, word = array(types.int64, 1), array(compute, 1), types.intp
-    signature = (*[array(stored, 4)] * 3, *results, masks, word, per_batch, per_batch, per_head)
-    signature += (word, word, compute, compute, *[word] * 5)
+    number = types.float64 if dtype == "float64" else types.float32
+    masks = types.Tuple([array(kind, 4) for kind in (types.uint8, number)])
+    results = array(number, 4, readonly=False), array(number, 3, readonly=False)
+    per_batch, per_head, word = array(types.int64, 1), array(number, 1), types.intp
+    signature = (*[array(number, 4)] * 3, *results, masks, word, per_batch, per_batch, per_head)
+    signature += (word, word, number, number, *[word] * 4)
     with contextlib.suppress(RuntimeError):  # Numba knows no folder that can be written
         attend._cache = CheckedCache(attend.py_func)
     attend.compile(signature)

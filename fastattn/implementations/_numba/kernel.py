@@ -21,29 +21,30 @@ import math
 import numpy as np
 from numba import njit
 
-from fastattn.implementations._numba.rows import clear_non_finite, read_row, write_row
+from fastattn.implementations._numba.rows import all_finite, clear_non_finite, prefetch, read_row
 from fastattn.implementations._numba.softmax import cap, softmax
 from fastattn.implementations._numba.tile import (
     PANEL_VECTORS,
     REGISTER_BYTES,
-    TILE_ROWS,
+    helper,
     item_bytes,
     multiply,
     transpose,
 )
 
-NO_MASK, BOOL, SINGLE, SAME = range(4)  # kinds of masks; SAME: of the data type of q
+NO_MASK, BOOL, ADDED = range(3)  # kinds of masks
 _CHUNK = 128  # features: a panel's rows of so many stay in L1
 _LINE_BYTES = 64
+_ZERO, _ONE = np.intp(0), np.intp(1)  # for a literal, Numba compiles a function anew
 
 
-@njit
+@helper
 def _row_step(count, line):
     """An odd number of cache lines: rows 4 KiB apart would share a set of the L1 cache."""
     return ((count + line - 1) // line | 1) * line
 
 
-@njit
+@helper
 def _range_of(low, high, begin, end):
     """Least `low` and greatest `high` of rows `begin` to `end`."""
     first, past = low[begin], high[begin]
@@ -52,37 +53,36 @@ def _range_of(low, high, begin, end):
     return first, past
 
 
-@njit
-def _pack(work, to, step, stage, stage_row, array, b, row, rows, count, scale, half):
-    """Rows of an array, times `scale`, as columns; empty lanes repeat the last one."""
+@helper
+def _pack(work, to, stage, stage_row, q, b, row, rows, dim, scale):
+    """Rows of queries, times `scale`, as columns of a panel; empty lanes repeat the last one."""
     lanes = REGISTER_BYTES // item_bytes(work)
     for r in range(0, rows, lanes):
         for lane in range(lanes):
             at = stage + lane * stage_row
-            read_row(work, at, array, b, row + min(r + lane, rows - 1), 0, count, half)
-            line = work[at : at + count]
-            for d in range(count if scale != 1.0 else 0):
+            read_row(work, at, q, b, row + min(r + lane, rows - 1), _ZERO, dim)
+            line = work[at : at + dim]
+            for d in range(dim):
                 line[d] *= scale
-        transpose(work, to + r, step, stage, stage_row, lanes, count)
+        width = PANEL_VECTORS * lanes
+        transpose(work, to + r, width, width, stage, stage_row, _ONE, dim)
 
 
-@njit
-def _read_mask(work, at, masks, kind, b, row, first, count, half):
+@helper
+def _read_mask(work, at, masks, kind, b, row, first, count):
     """Numbers to add to a row's scores: -inf masks a key."""
     if kind == BOOL:
-        read_row(work, at, masks[0], b, row, first, count, half)
-    elif kind == SINGLE:
-        read_row(work, at, masks[1], b, row, first, count, half)
+        read_row(work, at, masks[0], b, row, first, count)
     else:
-        read_row(work, at, masks[2], b, row, first, count, half)
+        read_row(work, at, masks[1], b, row, first, count)
 
 
-@njit
-def _classify(work, at, masks, kind, b, row, rows, first, count, half):
+@helper
+def _classify(work, at, masks, kind, b, row, rows, first, count):
     """Whether the mask excludes all keys for all rows (0), changes nothing (2), or neither (1)."""
     masked = plain = 0
     for r in range(rows):
-        _read_mask(work, at, masks, kind, b, row + r, first, count, half)
+        _read_mask(work, at, masks, kind, b, row + r, first, count)
         zeros, infinities, line = 0, 0, work[at : at + count]
         for j in range(count):
             zeros += line[j] == 0.0
@@ -94,10 +94,10 @@ def _classify(work, at, masks, kind, b, row, rows, first, count, half):
     return 0 if masked > 0 else 2
 
 
-@njit(nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def attend(
     q, k, v, out, lse, masks, mask_kind, offsets, lengths, sinks, left, right, scale, softcap,
-    half, block_q, block_k, begin_unit, end_unit,
+    block_q, block_k, begin_unit, end_unit,
 ):  # fmt: skip
     """Compute units, each a batch entry, a key head and a block of rows: the last block first.
 
@@ -115,28 +115,24 @@ def attend(
     width, line = PANEL_VECTORS * lanes, _LINE_BYTES // item_bytes(lse)
     panels = (min(block_q, all_rows) + width - 1) // width
     block_k = max(1, min(block_k, length_k))
-    key_step = _row_step(block_k + line, line)
-    value_step = 3 * lanes if TILE_ROWS == 6 else max(lanes, TILE_ROWS)  # whole tiles and vectors
-    value_group, groups = block_k * value_step, (dim_v + value_step - 1) // value_step
-    stage_row = _row_step(max(dim, dim_v + 2 * lanes, block_k) + line, line)
+    value_step = _row_step(dim_v, line)
     panel_row = panels * width
     queries_panel, result_panel = (dim + lanes) * width, (dim_v + line) * width
     result = panels * queries_panel  # after the queries
     scores = result + panels * result_panel
     alphas = scores + (block_k + line) * width
     ones = alphas + panel_row
-    keys = ones + width
-    values = keys + (dim + lanes) * key_step
-    stage = values + groups * value_group
+    values = ones + width
+    stage = values + block_k * value_step
+    stage_row = _row_step(max(dim, dim_v + 2 * lanes, block_k) + line, line)
     length_work = stage + lanes * stage_row
     memory = np.empty(length_work + line, lse.dtype)
     skipped = -(memory.ctypes.data // item_bytes(lse)) % line
     work = memory[skipped : skipped + length_work]
-    work[ones:keys] = 1.0
+    work[ones:values] = 1.0
     low, high = np.empty(panel_row, np.int64), np.empty(panel_row, np.int64)
     begin, end = np.empty(panels, np.int64), np.empty(panels, np.int64)
-    packed = work[values:stage].reshape((groups, block_k, value_step))
-    grouped = work[stage : stage + groups * value_step].reshape((groups, value_step))
+    finite = work[values:stage].reshape((block_k, value_step))
     m, l = np.empty(panel_row, lse.dtype), np.empty(panel_row, lse.dtype)
     shift, total = np.empty(width, lse.dtype), np.empty(width, lse.dtype)
     masked, non_finite = np.empty(panels, np.bool_), np.empty(block_k, np.bool_)
@@ -151,10 +147,10 @@ def attend(
             position = (first_row + r) % length_q + offsets[b]
             low[r] = min(max(0, position - left), lengths[b])
             high[r] = max(low[r], min(lengths[b], position + right + 1))
-        first_key, past_key = _range_of(low, high, 0, rows)
+        first_key, past_key = _range_of(low, high, _ZERO, rows)
         for p in range(panels):
             to, row, count = p * queries_panel, first_row + p * width, min(width, rows - p * width)
-            _pack(work, to, width, stage, stage_row, q, b, row, count, dim, scale, half)
+            _pack(work, to, stage, stage_row, q, b, row, count, dim, scale)
         work[result:scores] = 0.0
         m[:], l[:] = -np.inf, 0.0
 
@@ -169,21 +165,23 @@ def attend(
                 if mask_kind != NO_MASK and begin[p] < end[p]:
                     found = _classify(
                         work, stage, masks, mask_kind, b, first_row + r0, r1 - r0, begin[p],
-                        end[p] - begin[p], half,
+                        end[p] - begin[p],
                     )  # fmt: skip
                     masked[p] = found == 1
                     end[p] = begin[p] if found == 0 else end[p]
                 if begin[p] < end[p]:
                     first, past = min(first, begin[p]), max(past, end[p])
-            row, any_non_finite = h_kv * length_k + first, False
-            _pack(work, keys, key_step, stage, stage_row, k, b, row, past - first, dim, 1.0, half)
-            for j in range(past - first):
-                read_row(work, stage, v, b, row + j, 0, dim_v, half)
-                non_finite[j] = clear_non_finite(work[stage : stage + dim_v])
-                any_non_finite |= non_finite[j]
-                for g in range(groups):
-                    for f in range(value_step):
-                        packed[g, j, f] = grouped[g, f]
+            if first >= past:
+                continue
+            key_rows, value_rows = k[b, h_kv, first:past], v[b, h_kv, first:past]
+            work[stage] = prefetch(key_rows, line)  # a tile reads several rows at once
+            any_non_finite = not all_finite(value_rows)
+            if any_non_finite:
+                for j in range(past - first):
+                    at = values + j * value_step
+                    read_row(work, at, v, b, h_kv * length_k + first + j, _ZERO, dim_v)
+                    non_finite[j] = clear_non_finite(work[at : at + dim_v])
+                value_rows = finite[: past - first, :dim_v]
 
             for p in range(panels):
                 count, skip, alpha = end[p] - begin[p], begin[p] - first, alphas + p * width
@@ -193,39 +191,42 @@ def attend(
                     continue
                 for d in range(0, dim, _CHUNK):
                     multiply(
-                        work, vectors, scores, count, keys + d * key_step + skip, key_step, 0,
-                        p * queries_panel + d * width, min(_CHUNK, dim - d), ones, int(d > 0),
+                        work, vectors, scores, key_rows, skip, count, d, min(_CHUNK, dim - d),
+                        p * queries_panel + d * width, ones, int(d > 0),
                     )  # fmt: skip
-                panel = work[scores : scores + count * width].reshape((count, width))
+                padded = (count + 3) // 4 * 4
+                panel = work[scores : scores + padded * width].reshape((padded, width))
                 if softcap > 0.0:
                     cap(panel, softcap)
+                panel[count:] = -np.inf
                 for r in range(r0, r1):
                     if not masked[p] and low[r] <= begin[p] and end[p] <= high[r]:
                         continue
                     lane = panel[:, r - r0]
                     if masked[p]:
                         row = first_row + r
-                        _read_mask(work, stage, masks, mask_kind, b, row, begin[p], count, half)
+                        _read_mask(work, stage, masks, mask_kind, b, row, begin[p], count)
                         for j in range(count):
                             # Adding -inf would not mask a score that is NaN or +inf.
                             added = work[stage + j]
                             lane[j] = added if added == -np.inf else lane[j] + added
                     lane[: max(low[r] - begin[p], 0)] = -np.inf
                     lane[max(high[r] - begin[p], 0) :] = -np.inf
-                softmax(panel, m[r0:], l[r0:], work[alpha:ones], shift, total)
+                used = m[r0 : r0 + vectors * lanes]
+                softmax(panel, used, l[r0:], work[alpha:ones], shift, total)
                 multiply(
-                    work, vectors, results, dim_v, values + skip * value_step, value_step,
-                    value_group, scores, count, alpha, 1,
+                    work, vectors, results, value_rows.T, _ZERO, dim_v, skip, count, scores, alpha,
+                    _ONE,
                 )  # fmt: skip
                 for j in range(begin[p], end[p] if any_non_finite else begin[p]):
                     if not non_finite[j - first]:
                         continue
                     # 0 stood for NaN and infinities: add them where they are visible.
-                    read_row(work, stage + 1, v, b, h_kv * length_k + j, 0, dim_v, half)
+                    read_row(work, stage + 1, v, b, h_kv * length_k + j, _ZERO, dim_v)
                     for r in range(r0, r1):
                         work[stage] = 0.0
                         if masked[p]:
-                            _read_mask(work, stage, masks, mask_kind, b, first_row + r, j, 1, half)
+                            _read_mask(work, stage, masks, mask_kind, b, first_row + r, j, _ONE)
                         if not low[r] <= j < high[r] or work[stage] == -np.inf:
                             continue
                         weight = panel[j - begin[p], r - r0]
@@ -234,9 +235,9 @@ def attend(
                                 work[results + f * width + r - r0] += weight * work[stage + 1 + f]
 
         for r in range(rows):
-            at, of_lanes = stage + r % lanes * stage_row, r // width * result_panel + r % width
+            at, column = stage + r % lanes * stage_row, r // width * result_panel + r % width
             if r % lanes == 0:
-                transpose(work, stage, stage_row, result + of_lanes, width, dim_v, lanes)
+                transpose(work, stage, stage_row, _ONE, result + column, width, width, dim_v)
             h, i = (first_row + r) // length_q, (first_row + r) % length_q
             factor = 1.0 / l[r] if l[r] != 0.0 else 0.0  # no visible key: zeros
             if lse.size > 0:
@@ -245,8 +246,7 @@ def attend(
                 largest = max(m[r], sinks[h]) if sinks[h] == sinks[h] else sinks[h]
                 alone = math.exp(m[r] - largest)
                 factor = alone / (l[r] * alone + math.exp(sinks[h] - largest))
-            line = work[at : at + dim_v]
+            numbers, to = work[at : at + dim_v], out[b, h, i]
             for f in range(dim_v):
                 # Adding 0 turns the -0 of an underflow into +0, as adding masked keys does.
-                line[f] = line[f] * factor + 0.0
-            write_row(work, at, out, b, first_row + r, dim_v, half)
+                to[f] = numbers[f] * factor + 0.0

@@ -10,12 +10,12 @@ import functools
 import math
 
 import numpy as np
-from numba import njit, types
+from numba import types
 from numba.extending import overload
 
-from fastattn.implementations._numba.tile import PANEL_VECTORS, REGISTER_BYTES, item_bytes
+from fastattn.implementations._numba.tile import PANEL_VECTORS, REGISTER_BYTES, helper, item_bytes
 
-_njit = njit(fastmath={"contract"})
+_njit = functools.partial(helper, fastmath={"contract"})
 
 
 def _horner(higher, coefficient):
@@ -81,22 +81,30 @@ def cap(panel, softcap):
 
 @_njit
 def softmax(panel, m, l, alpha, shift, total):
-    """Scores (key, lane) become weights; m and l are brought up to date, the others filled."""
-    width = PANEL_VECTORS * (REGISTER_BYTES // item_bytes(panel))
-    for i in range(width):
+    """Scores (key, lane) become weights; m and l are brought up to date, the others filled.
+
+    The number of keys is a multiple of 4; m has the lanes that are in use.  LLVM vectorises a loop
+    over the lanes only if their number is not a constant.
+    """
+    lanes, width = len(m), PANEL_VECTORS * (REGISTER_BYTES // item_bytes(panel))
+    fours = panel.reshape((len(panel) // 4, 4 * width))
+    for i in range(lanes):
         shift[i], total[i] = m[i], 0.0
-    for j in range(len(panel)):
-        for i in range(width):
-            shift[i] = panel[j, i] if panel[j, i] > shift[i] else shift[i]
-    for i in range(width):
+    for j in range(len(fours)):  # each maximum waits for the one before
+        for i in range(lanes):
+            x, y = fours[j, i], fours[j, i + width]
+            z, w = fours[j, i + 2 * width], fours[j, i + 3 * width]
+            x, z = x if x > y else y, z if z > w else w
+            x = x if x > z else z
+            shift[i] = x if x > shift[i] else shift[i]
+    for i in range(lanes):
         before, m[i] = m[i], shift[i]
         # exp(-inf - 0) = 0 where nothing is visible.
         shift[i] = shift[i] if shift[i] > -np.inf else 0.0
         alpha[i] = exp(before - shift[i])
     for j in range(len(panel)):
-        for i in range(width):
+        for i in range(lanes):
             panel[j, i] = exp(panel[j, i] - shift[i])
-        for i in range(width):
             total[i] += panel[j, i]
-    for i in range(width):
+    for i in range(lanes):
         l[i] = l[i] * alpha[i] + total[i]
