@@ -92,7 +92,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """Work out what does not depend on the arrays; nothing is compiled before the first call."""
     block_q, block_k, threads = config.block_q, config.block_k, config.threads
     assert block_q and block_k and threads  # filled by configure
-    batch, compute = spec.batch_shape, spec.dtype.compute
+    batch, compute, name = spec.batch_shape, spec.dtype.compute, spec.dtype.compute.name
     absent = [np.empty((0,) * 4, kind) for kind in ("u1", compute)]
     no_lse, no_mask = np.empty((*batch, 0, 0), compute), np.empty((*batch, 0, 0, 0), "u1")
     no_sinks = np.empty(0, compute)
@@ -113,7 +113,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             mask = mask.view("u1") if kind == 1 else _converted(mask, compute)
         out = problem.full("out")
         result = out if out.dtype == compute else np.empty(out.shape, compute)
-        arrays = [_converted(problem.full(name), compute) for name in ("q", "k", "v")]
+        arrays = [_converted(problem.full(x), compute) for x in ("q", "k", "v")]
         arrays += (
             result,
             no_lse if problem.lse is None else problem.full("lse"),
@@ -122,7 +122,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             all_keys if problem.lengths is None else problem.lengths,
         )
         sinks = no_sinks if problem.sinks is None else problem.sinks.astype(compute)
-        kernel = compiled(compute.name)
+        kernel = compiled(name)
         for index in np.ndindex(batch[:-1]) if len(batch) > 1 else [()]:  # it knows one batch axis
             q, k, v, o, lse, m, offsets, lengths = (
                 array[index] if batch else array[None] for array in arrays
@@ -185,6 +185,7 @@ def _share(work: Callable[[int, int], object], items: int, count: int, threads: 
     finally:
         ranges.clear()
         begun = [helper for helper in helpers if not helper.cancel()]
-        wait(begun)
+        if begun:
+            wait(begun)
     for helper in begun:
         helper.result()
