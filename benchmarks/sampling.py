@@ -1,4 +1,4 @@
-"""Interleaved sampling: implementations take turns in one process, round after round.
+"""Interleaved sampling: one sample of each implementation in turn, in fresh processes.
 
     round       one fresh process for each case: the unit of the statistics
     repetition  one turn of each implementation, in randomised balanced order

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-__all__ = ["DTYPES", "MASK_BOOL_CODE", "DType", "lookup"]
+__all__ = ["DTYPES", "DType", "lookup"]
 
 
 class DType(NamedTuple):
@@ -33,9 +33,6 @@ DTYPES: dict[str, DType] = {
         DType("bfloat16", 3, 2, np.dtype(np.float32)),
     )
 }
-
-MASK_BOOL_CODE = 4
-"""Code of a boolean mask in ``src_cpp/abi.hpp``; floating masks use their type's code."""
 
 
 # Cached, because np.dtype.name builds a new string at each access.

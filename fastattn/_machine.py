@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Machine",
+    "binding",
     "cgroup_cpus",
     "check_runnable",
     "cpu_fields",
@@ -79,6 +80,13 @@ def native() -> tuple[ModuleType | None, str | None]:
     return sys.modules[name], None
 
 
+def binding() -> ModuleType:
+    """Compiled binding, on a machine that has it."""
+    found, reason = native()
+    assert found is not None, reason
+    return found
+
+
 @functools.cache
 def machine() -> Machine:
     """Describe this machine.
@@ -99,8 +107,8 @@ def machine() -> Machine:
     import platform  # here and below: `import fastattn` does not need these
     from pathlib import Path
 
-    binding, reason = native()
-    rows = binding.isas() if binding else [("cython", reason)]
+    compiled, reason = native()
+    rows = compiled.isas() if compiled else [("cython", reason)]
     return Machine(
         processor=_processor(Path("/proc/cpuinfo")),
         architecture=platform.machine(),
@@ -109,15 +117,15 @@ def machine() -> Machine:
         caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
         isas=tuple(name for name, why in rows if why is None),
         missing_isas={name: why for name, why in rows if why is not None},
-        kernels=_kernels(binding) if binding else {},
+        kernels=_kernels(compiled) if compiled else {},
     )
 
 
-def _kernels(binding: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
+def _kernels(compiled: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
     """`Machine.kernels`."""
     runnable = {
-        name: binding.kernel_types(index)
-        for index, (name, why) in enumerate(binding.isas())
+        name: compiled.kernel_types(index)
+        for index, (name, why) in enumerate(compiled.isas())
         if why is None
     }
     return {
@@ -127,17 +135,12 @@ def _kernels(binding: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
             )
             for row in DTYPES.values()
         }
-        for operation in binding.OPERATIONS
+        for operation in compiled.OPERATIONS
     }
 
 
 def check_runnable(isa: str, origin: str) -> None:
-    """Refuse an instruction set that cannot run here; `origin` names what asks for it.
-
-    Raises
-    ------
-    UnavailableError
-    """
+    """Refuse an instruction set that cannot run here; `origin` names what asks for it."""
     here = machine()
     if isa not in here.isas:
         reason = here.missing_isas.get(isa, "there is no such instruction set")
@@ -188,10 +191,7 @@ def _usable_cpus() -> int:
 def cgroup_cpus(root: Path) -> float | None:
     """CPUs that the tightest quota of the cgroup and its parents allows; None if unlimited.
 
-    Parameters
-    ----------
-    root : Path
-        Root of the file system that holds ``proc`` and ``sys``.
+    `root` is the root of the file system that holds ``proc`` and ``sys``.
     """
     quotas = []
     # The path of a group is bytes, like any other.

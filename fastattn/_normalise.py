@@ -49,7 +49,7 @@ def normalise(
     out: np.ndarray | None = None,
     further_masks: Mapping[str, Any] | None = None,
 ) -> Problem:
-    """Check the arguments of `fastattn.attention` and bring them into one form.
+    """Check the arguments of `fastattn.attention`; FastattnError if one is refused.
 
     Usual values (None, False, plain arrays) are recognised by identity, without a function call.
 
@@ -65,11 +65,6 @@ def normalise(
     -------
     Problem
         The checked call, with `out` and, if it is wanted, `lse` allocated.
-
-    Raises
-    ------
-    FastattnError
-        An argument is refused; the message tells which, and what is accepted.
     """
     if not type(q) is type(k) is type(v) is ndarray:
         q, k, v = plain_array("q", q), plain_array("k", k), plain_array("v", v)

@@ -35,14 +35,9 @@ class Plan:
 
 
 def plan(spec: CallSpec, impl: str, config: Config | None) -> Plan:
-    """Decide how to compute a call.
+    """Decide how to compute a call; FastattnError if `impl` or `config` cannot be honoured.
 
     Each combination of spec, `impl` and `config` is planned once; the plan is then cached.
-
-    Raises
-    ------
-    FastattnError
-        `impl` or `config` cannot be honoured for this call on this machine.
     """
     if config is not None and not isinstance(config, Config):
         raise ArgumentTypeError(

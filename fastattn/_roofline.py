@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import math
-import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NoReturn
 
 import numpy as np
 
@@ -14,7 +11,7 @@ from fastattn._config import MOST_THREADS
 from fastattn._dtypes import DTYPES
 from fastattn._env import forced_isa
 from fastattn._errors import ArgumentError, ArgumentTypeError, UnavailableError
-from fastattn._machine import check_runnable, machine, native
+from fastattn._machine import binding, check_runnable, machine, native
 from fastattn._threads import threading_backend
 
 __all__ = ["Roofline", "roofline"]
@@ -120,12 +117,10 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
     index, name = _row(isa)
     count = _threads(threads)
     window_seconds = _seconds(seconds) / (_REPETITIONS * _LIMITS)
-    binding, _ = native()
-    assert binding is not None
     here = machine()
     caches = here.caches_bytes
     l2_bytes = int(caches.get("L2", _L2_DEFAULT_BYTES) * _CACHED_SHARE)
-    found = binding.roofline(
+    found = binding().roofline(
         index,
         count,
         here.usable_cpus,
@@ -159,38 +154,29 @@ def _row(isa: str | None) -> tuple[int, str]:
     origin, name = ("isa", isa) if isa is not None else ("FASTATTN_ISA", forced_isa())
     here = machine()
     if name is not None and not isinstance(name, str):
-        _refuse_type(origin, name, "None or a name", "take one of fastattn.machine().isas")
-    binding, reason = native()
-    if binding is None:
-        assert reason is not None
+        raise ArgumentTypeError(
+            origin, repr(name), "None or a name", "take one of fastattn.machine().isas"
+        )
+    if (reason := native()[1]) is not None:
         raise UnavailableError("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
     name = name or here.isas[0]
     check_runnable(name, origin)
-    return [row for row, _ in binding.isas()].index(name), name
+    return [row for row, _ in binding().isas()].index(name), name
 
 
 def _threads(threads: object) -> int:
-    accepted, remedy = f"a whole number from 1 to {MOST_THREADS}", "leave it out for 1"
-    try:
-        count = operator.index(threads)  # type: ignore[arg-type]
-    except TypeError:
-        _refuse_type("threads", threads, accepted, remedy)
-    if isinstance(threads, bool):
-        _refuse_type("threads", threads, accepted, remedy)
-    if not 1 <= count <= MOST_THREADS:
-        raise ArgumentError("threads", repr(threads), accepted, remedy)
-    return count
+    accepted, fix = f"a whole number from 1 to {MOST_THREADS}", "leave it out for 1"
+    if isinstance(threads, bool) or not isinstance(threads, int | np.integer):
+        raise ArgumentTypeError("threads", repr(threads), accepted, fix)
+    if not 1 <= threads <= MOST_THREADS:
+        raise ArgumentError("threads", repr(threads), accepted, fix)
+    return int(threads)
 
 
 def _seconds(seconds: object) -> float:
-    accepted, remedy = f"a number above 0, up to {_LONGEST_SECONDS:g}", "leave it out for 1"
+    accepted, fix = f"a number above 0, up to {_LONGEST_SECONDS:g}", "leave it out for 1"
     if isinstance(seconds, bool) or not isinstance(seconds, int | float | np.number):
-        _refuse_type("seconds", seconds, accepted, remedy)
-    number = float(seconds)
-    if not (math.isfinite(number) and 0 < number <= _LONGEST_SECONDS):
-        raise ArgumentError("seconds", repr(seconds), accepted, remedy)
-    return number
-
-
-def _refuse_type(argument: str, received: object, accepted: str, remedy: str) -> NoReturn:
-    raise ArgumentTypeError(argument, repr(received), accepted, remedy)
+        raise ArgumentTypeError("seconds", repr(seconds), accepted, fix)
+    if not 0 < float(seconds) <= _LONGEST_SECONDS:
+        raise ArgumentError("seconds", repr(seconds), accepted, fix)
+    return float(seconds)

@@ -49,10 +49,7 @@ class Shape(NamedTuple):
 def parse_shape(shape: str | Sequence[int], least: int = 0) -> Shape:
     """The axes of a call from 6 or 7 whole numbers, or a text of them; Dv is D if left out.
 
-    Raises
-    ------
-    ArgumentError
-        They are not 6 or 7 whole numbers, or one is below `least`.
+    ArgumentError if it is anything else, or a number is below `least`.
     """
     try:
         if isinstance(shape, str):
@@ -77,34 +74,14 @@ def spec_of(
     *,
     causal: bool = False,
     window: tuple[int | None, int | None] | None = None,
-    scale: float | None = None,
-    softcap: float | None = None,
-    mask_dtype: str | None = None,
-    has_lengths: bool = False,
-    has_sinks: bool = False,
-    returns_lse: bool = False,
 ) -> CallSpec:
     """Spec of a call of that shape (see `parse_shape`), without any array.
 
-    Raises
-    ------
-    FastattnError
-        Such a call would be refused.
+    FastattnError if such a call would be refused.
     """
     if dtype not in DTYPES:
         raise ArgumentError("dtype", repr(dtype), ", ".join(DTYPES), "correct the name")
-    return _checked(
-        *parse_shape(shape).arrays,
-        DTYPES[dtype],
-        causal=causal,
-        window=window,
-        scale=scale,
-        softcap=softcap,
-        mask_dtype=mask_dtype,
-        has_lengths=has_lengths,
-        has_sinks=has_sinks,
-        returns_lse=returns_lse,
-    )
+    return _checked(*parse_shape(shape).arrays, DTYPES[dtype], causal=causal, window=window)
 
 
 class _Specs(dict[tuple[Any, ...], CallSpec]):
@@ -182,18 +159,12 @@ def _checked(
     v_shape: tuple[int, ...],
     dtype: DType,
     *,
-    scale: float | None,
-    softcap: float | None,
+    scale: float | None = None,
+    softcap: float | None = None,
     further_masks: tuple[str, ...] = (),
     **features: Any,
 ) -> CallSpec:
-    """Check axes and numbers, and build the spec.
-
-    Raises
-    ------
-    FastattnError
-        Axes do not fit together, or a number does not fit the compute type.
-    """
+    """Check that axes fit together and numbers fit the compute type, and build the spec."""
     _check_ranks(q_shape, k_shape, v_shape)
     _check_axes(q_shape, k_shape, v_shape)
     _check_numbers(dtype, scale, softcap)

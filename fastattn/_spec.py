@@ -62,8 +62,7 @@ class CallSpec:
     """All that a call asks for, without its arrays: what a planner chooses by.
 
     Calls that ask for the same share one object, compared by identity, so that whatever
-    follows from it, above all the plan, is worked out only once.  `spec_of` builds one from
-    a shape and the features that matter.
+    follows from it, above all the plan, is worked out only once.
 
     Attributes
     ----------

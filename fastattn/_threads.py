@@ -59,12 +59,8 @@ def threading_backend() -> tuple[str, str]:
     """How threads of the compiled extension share work, ``"pool"`` or ``"openmp"``, and why.
 
     In a forked child it is the pool, whatever was asked for: the threads of an OpenMP runtime
-    stay with the parent.
-
-    Raises
-    ------
-    UnavailableError
-        ``FASTATTN_THREADING`` asks for OpenMP, which this build lacks.
+    stay with the parent.  UnavailableError if ``FASTATTN_THREADING`` asks for OpenMP, which this
+    build lacks.
     """
     name = forced_threading()
     if name is None:

@@ -169,11 +169,14 @@ def test_calls(live: Any) -> None:
 
 
 @pytest.mark.parametrize(("dim", "copies"), [(64, 8), (4200, 1)])
-def test_small_arrays_have_copies(live: Any, dim: int, copies: int) -> None:
+def test_small_arrays_have_copies(
+    live: Any, monkeypatch: pytest.MonkeyPatch, dim: int, copies: int
+) -> None:
     """The same numbers at other addresses; one copy for all of a repetition."""
     _, made = live(1e-3)
     spec = spec_of((1, 1, 1, 64, 64, dim), "float32", causal=False)
-    source = Live(study(), spec, duration=lambda each: each)
+    monkeypatch.setattr(measure, "sample_seconds", lambda each: each)
+    source = Live(study(), spec)
     seen = []
     for _ in range(16):
         before = len(made)
@@ -262,11 +265,12 @@ def test_expected_rows_are_the_definition(dtype: str, causal: bool, shape: tuple
     assert "not written" in find_error(wrong, expected)
 
 
-def test_every_point_of_a_small_problem_can_be_measured() -> None:
+def test_every_point_of_a_small_problem_can_be_measured(monkeypatch: pytest.MonkeyPatch) -> None:
     """Really: all implementations and instruction sets; blocks take time."""
     spec = spec_of((1, 2, 1, 8, 8, 4), "float32", causal=True)
     space = kernel(spec)
-    source = Live(space, spec, duration=lambda each: each)
+    monkeypatch.setattr(measure, "sample_seconds", lambda each: each)
+    source = Live(space, spec)
     source.warm_up()
     ready = source.preparation_seconds
     for point in space.points:

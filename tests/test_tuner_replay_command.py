@@ -219,18 +219,18 @@ def test_recording_goes_on_where_it_stopped(
     paths = [str(package), os.environ.get("PYTHONPATH", "")]
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
     words = ["record", "--tables", "study-64", "--folder", str(tmp_path), "--processes", "1"]
-    assert command_line.main([*words, "--rounds", "2"]) == 0
+    assert command_line.main([*words, "--repetitions", "2"]) == 0
     first = read(tmp_path / "study-64.json")
-    assert command_line.main([*words, "--rounds", "5"]) == 0
+    assert command_line.main([*words, "--repetitions", "5"]) == 0
     table_ = read(tmp_path / "study-64.json")
-    assert "study-64: 1 rounds of 2" in capsys.readouterr().err
+    assert "study-64: 1 repetitions of 2" in capsys.readouterr().err
     assert (len(table_.space), table_.processes, table_.failures) == (32, (0, 0, 1, 1, 1), {})
     assert np.array_equal(table_.seconds[:, :2], first.seconds)
     assert table_.metadata["workload"]["shape"] == [1, 1, 1, 64, 64, 64]
     assert len(table_.metadata["load"]) == 2
-    assert (table_.block_seconds > 0.9 * np.median(table_.seconds, axis=1)).all()
+    assert (table_.sample_seconds > 0.9 * np.median(table_.seconds, axis=1)).all()
     assert replay(table_, STRATEGIES["genetic"], 18, 0).evaluations == 18
     path = tmp_path / "study-64.json"
     path.write_text(path.read_text().replace('"tuning_abi": ', '"tuning_abi": 9'))
-    assert command_line.main([*words, "--rounds", "6"]) == 1
+    assert command_line.main([*words, "--repetitions", "6"]) == 1
     assert "--anew" in capsys.readouterr().err

@@ -83,7 +83,6 @@ def test_measurements_are_kept() -> None:
     assert document["decision"]["standings"][0]["ratio"] == 1
     assert len(document["evaluations"]) == len(SPACE)
     assert document["evaluations"][0]["values"] == SPACE.values(found.evaluations[0].point)
-    assert document["strategy"]["proposed"]
 
 
 def test_losers_cost_little() -> None:
@@ -281,9 +280,6 @@ class Scripted:
 
     def tell(self, point: Point, score: float | None) -> None:
         self.told.append((point, score))
-
-    def state(self) -> dict[str, Any]:
-        return {}
 
 
 def _scripted(machine: Machine, *batches: list[Trial]) -> tuple[Search, Scripted]:

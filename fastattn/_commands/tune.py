@@ -61,10 +61,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterator[str]:
     """Results, shape by shape, as they come; Ctrl-C ends with those so far.
 
-    Raises
-    ------
-    FastattnError
-        An option is refused, before anything is measured.
+    An option is refused before anything is measured.
     """
     if options.space == "" or not options.shape:
         yield _spaces(options)

@@ -10,17 +10,17 @@ from typing import Any
 
 from fastattn._config import MOST_THREADS, Config
 from fastattn._errors import FastattnError
-from fastattn._shapes import spec_of
+from fastattn._shapes import Shape, parse_shape, spec_of
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys
 from fastattn._wisdom.keys import Key
 from fastattn.implementations import REGISTRY, load, unsupported
+from fastattn.masks.window import sides
 
 __all__ = ["Entry", "InvalidEntry", "describe", "from_document", "parse_json"]
 
 _FORMAT, _VERSION = "fastattn wisdom entry", 2
 _DATE = "%Y-%m-%dT%H:%M:%SZ"
-_SIZES = ("batch", "heads_q", "heads_kv", "length_q", "length_k", "dim", "dim_v")
 
 
 class InvalidEntry(Exception):
@@ -94,7 +94,7 @@ class Entry:
             "environment": self.environment,
             "problem": {
                 "dtype": spec.dtype.name,
-                "shape": [getattr(spec, name) for name in _SIZES],
+                "shape": [getattr(spec, name) for name in Shape._fields],
                 "causal": spec.causal,
                 "window": spec.window,
             },
@@ -112,13 +112,7 @@ def describe(spec: CallSpec) -> str:
 
 
 def parse_json(data: bytes | str) -> Any:
-    """Value of a JSON text.
-
-    Raises
-    ------
-    InvalidEntry
-        It is not JSON.
-    """
+    """Value of a JSON text; InvalidEntry if it is none."""
     import json
 
     try:
@@ -128,13 +122,7 @@ def parse_json(data: bytes | str) -> Any:
 
 
 def from_document(document: Any) -> Entry:
-    """Entry from what `Entry.document` gave.
-
-    Raises
-    ------
-    InvalidEntry
-        It is not exactly what an entry would write.
-    """
+    """Entry from what `Entry.document` gave; InvalidEntry if an entry would write anything else."""
     try:
         entry = _entry(document)
         exact = keys.canonical(entry.document()) == keys.canonical(document)
@@ -183,22 +171,13 @@ def _entry(document: Any) -> Entry:
 
 
 def _spec(problem: Any) -> CallSpec:
-    window = problem["window"]
-    reach = [] if window is None else [side for side in window if side is not None]
-    numbers = [*problem["shape"], *reach]
-    _require(
-        all(type(number) is int for number in numbers)
-        and min(problem["shape"]) > 0
-        and min(reach, default=0) >= 0
-        and isinstance(problem["causal"], bool)
-        and (window is None or len(window) == 2),
-        "invalid problem",
-    )
+    causal, window = problem["causal"], problem["window"]
+    _require(isinstance(causal, bool), "invalid problem")
     return spec_of(
-        problem["shape"],
+        parse_shape(problem["shape"], least=1),
         problem["dtype"],
-        causal=problem["causal"],
-        window=None if window is None else (window[0], window[1]),
+        causal=causal,
+        window=None if window is None else sides(window),
     )
 
 

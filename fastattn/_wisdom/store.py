@@ -100,10 +100,7 @@ def names(path: str) -> frozenset[str]:
 def entries() -> Iterator[tuple[str, Entry | InvalidEntry]]:
     """Path of each file that should be an entry, and what is in it, in a stable order.
 
-    Raises
-    ------
-    WisdomError
-        A folder cannot be listed.
+    WisdomError if a folder cannot be listed.
     """
     root = folder()
     below = [os.path.join(root, name) for name in _listed(root)] if os.path.isdir(root) else []
@@ -122,12 +119,7 @@ def entries() -> Iterator[tuple[str, Entry | InvalidEntry]]:
 def read(path: str) -> Entry:
     """Entry in a file of the store.
 
-    Raises
-    ------
-    FileNotFoundError
-        It is gone.
-    InvalidEntry
-        It holds no entry, or one that belongs elsewhere.
+    FileNotFoundError if it is gone, InvalidEntry if it holds none or one that belongs elsewhere.
     """
     try:
         if not os.path.isfile(path):
@@ -148,13 +140,7 @@ def read(path: str) -> Entry:
 
 
 def write(entry: Entry) -> str:
-    """Write an entry, whatever was there before, and return the path.
-
-    Raises
-    ------
-    WisdomError
-        It cannot be written.
-    """
+    """Write an entry, whatever was there before, and return the path; WisdomError if it fails."""
     path = os.path.join(folder(), *entry.location)
     with _explained(path):
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -166,10 +152,7 @@ def write(entry: Entry) -> str:
 def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
     """Write a file so that it is always whole: as it was before, or as it is now.
 
-    Raises
-    ------
-    WisdomError
-        It cannot be written; the message names `argument`.
+    If it cannot be written, the message of the WisdomError names `argument`.
     """
     with _explained(path, argument):
         if os.path.exists(path) and not os.path.isfile(path):  # a pipe or device, to be kept
@@ -191,13 +174,7 @@ def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
 
 
 def remove(path: str) -> None:
-    """Remove a file of the store; it may be gone already.
-
-    Raises
-    ------
-    WisdomError
-        It cannot be removed.
-    """
+    """Remove a file of the store, which may be gone already; WisdomError if it fails."""
     with _explained(path), contextlib.suppress(FileNotFoundError):
         os.unlink(path)
     changed()

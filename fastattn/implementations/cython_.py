@@ -15,7 +15,7 @@ import numpy as np
 from fastattn import _env
 from fastattn._config import Config
 from fastattn._errors import UnavailableError
-from fastattn._machine import check_runnable, machine, native
+from fastattn._machine import binding, check_runnable, machine, native
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 from fastattn._threads import threading_backend, used_threads, wanted_threads
@@ -76,11 +76,11 @@ def fingerprint() -> dict[str, str]:
     """Digest of the compiled extension."""
     import hashlib
 
-    binding, _ = native()
-    if binding is None or binding.__file__ is None:
+    compiled, _ = native()
+    if compiled is None or compiled.__file__ is None:
         return {}
     try:
-        with open(binding.__file__, "rb") as file:
+        with open(compiled.__file__, "rb") as file:
             return {"extension": hashlib.file_digest(file, "sha256").hexdigest()}
     except OSError:  # replaced by another installation, say
         return {"extension": "unreadable"}
@@ -180,9 +180,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
 
 
 def _best_isa(spec: CallSpec) -> str:
-    binding, _ = native()
-    assert binding is not None
-    index = binding.best_isa(
+    index = binding().best_isa(
         spec.operation,
         spec.dtype.code,
         spec.length_q * spec.group,
@@ -191,7 +189,7 @@ def _best_isa(spec: CallSpec) -> str:
         spec.dim_v,
     )
     assert index is not None  # the baseline has all kernels
-    name: str = binding.isas()[index][0]
+    name: str = binding().isas()[index][0]
     return name
 
 
@@ -209,34 +207,26 @@ def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:
 
 
 def _work_items(spec: CallSpec, block_q: int, keys_per_split: int, threads: int) -> int:
-    binding, _ = native()
-    assert binding is not None
     rows = spec.length_q * (spec.heads_q // spec.heads_kv)
-    items: int = binding.work_items(
+    items: int = binding().work_items(
         spec.batch, spec.heads_kv, rows, spec.length_k, block_q, keys_per_split, threads
     )
     return items
 
 
 def _few_items() -> int:
-    binding, _ = native()
-    assert binding is not None
-    few: int = binding.FEW_ITEMS
+    few: int = binding().FEW_ITEMS
     return few
 
 
 @functools.cache
 def _isa_index(isa: str) -> int:
-    binding, _ = native()
-    assert binding is not None
-    return [name for name, _ in binding.isas()].index(isa)
+    return [name for name, _ in binding().isas()].index(isa)
 
 
 @functools.cache
 def _tile(isa: str, operation: str, code: int) -> Tile:
-    binding, _ = native()
-    assert binding is not None
-    return Tile(*binding.tile(_isa_index(isa), operation, code))
+    return Tile(*binding().tile(_isa_index(isa), operation, code))
 
 
 def default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[int, str]:

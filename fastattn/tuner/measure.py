@@ -91,8 +91,6 @@ class Live:
         Of arrays with one batch axis; a causal mask is aligned bottom-right.
     seed : int
         Seed of the inputs.
-    duration : callable, optional
-        Gives the seconds of a sample for the seconds of a call.
 
     Attributes
     ----------
@@ -108,14 +106,13 @@ class Live:
         spec: CallSpec,
         seed: int = 0,
         *,
-        duration: Callable[[float], float] = sample_seconds,
         clock: Callable[[], float] = time.perf_counter,
         wait: Callable[[], object] = wait_until_idle,
     ) -> None:
         self.spent_seconds = 0.0
         self.preparation_seconds = 0.0
         self._space, self._spec, self._seed = space, spec, seed
-        self._duration, self._clock, self._wait = duration, clock, wait
+        self._clock, self._wait = clock, wait
         self._repetition = 0
         self._inputs: dict[str, _Inputs] = {}
         self._checked: dict[Point, Candidate] = {}
@@ -139,10 +136,7 @@ class Live:
     def sample(self, point: Point) -> float:
         """Seconds of one call, the lower quartile of some.
 
-        Raises
-        ------
-        TrialError
-            The call raises, or its result is wrong.
+        TrialError if the call raises, or its result is wrong.
         """
         if point in self._failed:
             raise TrialError(self._failed[point])
@@ -172,7 +166,7 @@ class Live:
             each = self._call_seconds.get(point)
             if each is None:
                 each = first if first >= _MAX_SECONDS else self._quartile(call, 1)
-            seconds = self._quartile(call, max(1, round(self._duration(each) / each)))
+            seconds = self._quartile(call, max(1, round(sample_seconds(each) / each)))
         self.spent_seconds += self._clock() - begin
         self._call_seconds[point] = seconds
         return seconds
@@ -239,13 +233,7 @@ class Live:
 
 
 def numpy_dtype(name: str) -> np.dtype[Any]:
-    """NumPy's data type of that name.
-
-    Raises
-    ------
-    UnavailableError
-        It needs a package that is not installed.
-    """
+    """NumPy's data type of that name; UnavailableError if that needs a missing package."""
     if name != "bfloat16":
         return np.dtype(name)
     if (reason := import_failure("ml_dtypes")) is not None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import statistics
 from dataclasses import dataclass
-from typing import Any
 
 from fastattn.tuner.select import Decision, Standing
 from fastattn.tuner.space import Point, Value
@@ -85,8 +84,6 @@ class Search:
         Why the winner is not to be remembered; empty if it may be.
     optimiser_seconds, kernel_seconds, seconds : float
         Time spent in the strategy and the decision, in calls, and in all.
-    strategy : dict
-        The strategy's own record.
     """
 
     baseline: Point
@@ -104,7 +101,6 @@ class Search:
     optimiser_seconds: float
     kernel_seconds: float
     seconds: float
-    strategy: dict[str, Any]
 
     def standing(self, point: Point) -> Standing | None:
         """A finalist's time over the baseline's; None for other points."""

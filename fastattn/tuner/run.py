@@ -179,10 +179,8 @@ def tune(
 def space_of(name: str, spec: CallSpec, impl: str = "auto") -> Space:
     """The space of that name for a problem.
 
-    Raises
-    ------
-    FastattnError
-        There is no such space, `impl` cannot be tuned in it, or there is nothing to compute.
+    FastattnError if there is no such space, `impl` cannot be tuned in it, or there is nothing to
+    compute.
     """
     if spec.multiply_adds == 0:
         raise ArgumentError(

@@ -77,7 +77,8 @@ def search(
 ) -> Search:
     """Find the best point of a space.
 
-    Ctrl-C ends the search at any time: what was found until then is returned.
+    Ctrl-C ends the search at any time: what was found until then is returned.  TrialError if the
+    baseline cannot be measured.
 
     Parameters
     ----------
@@ -95,10 +96,6 @@ def search(
     on_event : callable, optional
         Called with an `Event` after each sample.
 
-    Raises
-    ------
-    TrialError
-        The baseline cannot be measured.
     """
     state = _State(space, source, strategy, baseline, rng, seconds, on_event, clock)
     interrupted = False
@@ -193,7 +190,6 @@ class _State:
             optimiser_seconds=self._optimiser_seconds,
             kernel_seconds=self._source.spent_seconds,
             seconds=self._clock() - self._begin,
-            strategy=self._strategy.state(),
         )
 
     def _timed(self, act: Callable[[], Any]) -> Any:

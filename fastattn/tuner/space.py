@@ -126,27 +126,11 @@ class Space:
         return {gene.name: gene.values[i] for gene, i in zip(self.genes, point, strict=True)}
 
     def point(self, values: Mapping[str, Value]) -> Point:
-        """The point with exactly these values.
-
-        Raises
-        ------
-        ConfigError
-            There is no such point.
-        """
-        if set(values) == {gene.name for gene in self.genes}:
-            point = tuple(
-                gene.values.index(values[gene.name]) if values[gene.name] in gene.values else -1
-                for gene in self.genes
-            )
-            if point in self:
+        """The point with exactly these values; ValueError if there is none."""
+        for point in self.points:
+            if self.values(point) == values:
                 return point
-        raise ConfigError(
-            "values",
-            repr(dict(values)),
-            f"a point of the space {self.name!r}, whose genes are "
-            + "; ".join(f"{gene.name} {list(gene.values)}" for gene in self.genes),
-            "see `fastattn tune --space`, or take Space.nearest",
-        )
+        raise ValueError(f"the space {self.name!r} has no point {dict(values)}")
 
     def nearest(self, values: Mapping[str, Value]) -> Point | None:
         """The point that is closest to these values; None if they name no gene.
@@ -218,12 +202,8 @@ def kernel(spec: CallSpec, impls: Sequence[str] | None = None) -> Space:
     spec : CallSpec
     impls : sequence of str, optional
         Names of implementations that can run here; default all of them.  The first, in the
-        order of the registry, is the one whose default configuration is a point.
-
-    Raises
-    ------
-    ConfigError
-        None of the names can be tuned for this problem.
+        order of the registry, is the one whose default configuration is a point.  ConfigError
+        if none of them can be tuned for this problem.
     """
     names = [
         name for name in REGISTRY if (impls is None or name in impls) and _measurable(name, spec)
@@ -276,12 +256,7 @@ def default_point(space: Space, spec: CallSpec) -> Point:
     """The point of the shipped default: the baseline of a search, and its first point.
 
     In `study` it is block 64 on as many of the usable CPUs as a point can have, in the caller's
-    data type.
-
-    Raises
-    ------
-    ConfigError
-        The space does not belong to this problem and machine.
+    data type.  ValueError if the space does not belong to this problem and machine.
     """
     genes = {gene.name: gene for gene in space.genes}
     if "block" not in genes:

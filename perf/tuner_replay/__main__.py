@@ -54,7 +54,9 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     extent = Extent()
 
     recording = commands.add_parser("record", help="measure every point of each workload")
-    recording.add_argument("--rounds", type=int, default=extent.rounds, help="default %(default)s")
+    recording.add_argument(
+        "--repetitions", type=int, default=extent.repetitions, help="default %(default)s"
+    )
     recording.add_argument(
         "--processes", type=int, default=extent.processes, help="fresh ones; default %(default)s"
     )
@@ -97,7 +99,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         known.plot = known.plot or known.json.with_suffix(".png")
     if known.command == "show" and known.results is not None:
         known.plot = known.plot or known.results.with_suffix(".png")
-    for name in ("rounds", "processes", "replays", "rival_replays", "neighbours"):
+    for name in ("repetitions", "processes", "replays", "rival_replays", "neighbours"):
         if getattr(known, name, 1) < 1:
             parser.error(f"--{name.replace('_', '-')}: 1 or more")
     return known
@@ -147,7 +149,7 @@ def sources(names: Iterable[str], folder: Path) -> tuple[list[str], list[str]]:
 
 def record_all(known: argparse.Namespace) -> int:
     """Record tables."""
-    extent = Extent(known.rounds, known.processes, known.seconds)
+    extent = Extent(known.repetitions, known.processes, known.seconds)
     count = len(known.tables)
     with shares() as tell:
         for number, name in enumerate(known.tables):
@@ -159,7 +161,7 @@ def record_all(known: argparse.Namespace) -> int:
             try:
                 table = record(name, path, extent, progress, known.anew)
             except KeyboardInterrupt:
-                print("\nComplete rounds are kept; the same command goes on.")
+                print("\nComplete repetitions are kept; the same command goes on.")
                 return 130
             print(describe(table), flush=True)
     return 0
@@ -171,7 +173,7 @@ def describe(table: Table) -> str:
     baseline = table.seconds[table.space.index(table.baseline)]
     best = " ".join(f"{name}={value}" for name, value in table.space.values(table.best).items())
     return (
-        f"{table.name:<20} {len(table.space):4} points, {len(table.processes):2} rounds in "
+        f"{table.name:<20} {len(table.space):4} points, {len(table.processes):2} repetitions in "
         f"{len(set(table.processes))} processes, {len(table.failures)} failed; default "
         f"{1e3 * float(sorted(baseline)[len(baseline) // 2]):.3g} ms, best {ratio:.3f} times its "
         f"speed: {best}; {(table.regrets <= 0.02).sum()} points within 2 %, "

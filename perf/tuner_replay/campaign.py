@@ -15,7 +15,7 @@ from benchmarks import common
 from fastattn._errors import ArgumentError
 from fastattn.tuner.space import Point
 from perf.tuner_replay import recorded_table, synthetic
-from perf.tuner_replay.recorded_table import LEAST_ROUNDS, Table
+from perf.tuner_replay.recorded_table import LEAST_REPETITIONS, Table
 from perf.tuner_replay.replay import Replayed, replay, warm_start
 from perf.tuner_replay.results import EVALUATIONS, SECONDS, Cell, Results
 from perf.tuner_replay.rivals import RIVALS, maker
@@ -79,16 +79,16 @@ def load(source: str) -> Table:
     Raises
     ------
     ArgumentError
-        There is no such table, it is damaged, or it holds too few rounds.
+        There is no such table, it is damaged, or it holds too few repetitions.
     """
     if not source.endswith(".json"):
         return synthetic.make(source)
     table = recorded_table.read(Path(source))
-    if len(table.processes) < LEAST_ROUNDS:
+    if len(table.processes) < LEAST_REPETITIONS:
         raise ArgumentError(
             "table",
-            f"{table.name} with {len(table.processes)} rounds",
-            f"{LEAST_ROUNDS} or more",
+            f"{table.name} with {len(table.processes)} repetitions",
+            f"{LEAST_REPETITIONS} or more",
             f"go on recording: `record --tables {table.name}`",
         )
     return table

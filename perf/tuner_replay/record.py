@@ -1,7 +1,7 @@
-"""Record a table: every point of a space takes one block in every round, in random order.
+"""Record a table: every point of a space gives one sample in each repetition, in random order.
 
-Rounds are measured in fresh processes (`recorder`), several in each.  The table is written after
-every round, so that an interrupted recording goes on where it stopped.
+Repetitions are measured in fresh processes (`record_worker`), several in each.  The table is
+written after each, so that an interrupted recording goes on where it stopped.
 """
 
 from __future__ import annotations
@@ -43,16 +43,16 @@ class Extent:
 
     Attributes
     ----------
-    rounds : int
-        Rounds in all, which is the number of blocks of each point.
+    repetitions : int
+        Repetitions in all, which is the number of samples of each point.
     processes : int
         Fresh processes, at least.
     seconds : float or None
-        Time for a table: a round that would not end within it is not begun.  The first round of
-        a process always is.
+        Time for a table: a repetition that would not end within it is not begun, but for the
+        first one of a process.
     """
 
-    rounds: int = 21
+    repetitions: int = 21
     processes: int = 3
     seconds: float | None = None
 
@@ -76,9 +76,9 @@ def record(
     table = _Growing(name)
     if path.exists() and not anew:
         table.resume(read(path))
-    each = -(-extent.rounds // extent.processes)
+    each = -(-extent.repetitions // extent.processes)
     begin, process = time.monotonic(), max(table.processes, default=-1) + 1
-    while (lacking := extent.rounds - len(table.processes)) > 0:
+    while (lacking := extent.repetitions - len(table.processes)) > 0:
         seconds = None
         if extent.seconds is not None:
             to_come = -(-lacking // each)
@@ -92,18 +92,18 @@ def record(
                 if "part" not in message:
                     write(table.table(), path)
                 done = len(table.processes) + message.get("part", 0.0)
-                text = f"{name}: {len(table.processes)} rounds of {extent.rounds}"
-                tell(min(1.0, done / extent.rounds), f"{text}, process {process + 1}")
+                text = f"{name}: {len(table.processes)} repetitions of {extent.repetitions}"
+                tell(min(1.0, done / extent.repetitions), f"{text}, process {process + 1}")
         except children.ChildError as error:
             raise RecordError(f"{name}: {error}") from error
         if process not in table.processes:
-            raise RecordError(f"{name}: a process measured no round")
+            raise RecordError(f"{name}: a process measured no repetition")
         process += 1
     return table.table()
 
 
 class _Growing:
-    """A table that gains rounds."""
+    """A table that gains repetitions."""
 
     def __init__(self, name: str) -> None:
         workload, _, self.space, self.baseline = problem(name)
@@ -111,12 +111,12 @@ class _Growing:
         self._name = name
         self._facts = {
             "workload": workload.described(),
-            "method": "blocks of 5 to 20 ms, as the tuner's: the lower quartile of their calls",
+            "method": "samples of 5 to 20 ms, as the tuner's: the lower quartile of their calls",
             "processor": fastattn.machine().processor,
             "environment": environment(workload.case.dtype),
             "versions": {"python": platform.python_version(), "numpy": np.__version__},
         }
-        self._rounds: list[NDArray[np.float64]] = []
+        self._repetitions: list[NDArray[np.float64]] = []
         self._spent: list[NDArray[np.float64]] = []
         self._failures: dict[Point, str] = {}
         self._loads: list[dict[str, Any]] = []
@@ -138,8 +138,8 @@ class _Growing:
                 "`record --anew` begins anew",
             )
         self.processes, self._loads = list(table.processes), loads
-        self._rounds = list(table.seconds.T)
-        self._spent = [table.block_seconds] * len(self.processes)  # their median stands for each
+        self._repetitions = list(table.seconds.T)
+        self._spent = [table.sample_seconds] * len(self.processes)  # their median stands for each
         self._failures = dict(table.failures)
 
     def add(self, process: int, message: dict[str, Any]) -> None:
@@ -149,7 +149,7 @@ class _Growing:
         if "seconds" in message:
             for at, reason in message["failures"].items():
                 self._failures[self.space.points[int(at)]] = reason
-            self._rounds.append(np.array(message["seconds"], dtype=np.float64))
+            self._repetitions.append(np.array(message["seconds"], dtype=np.float64))
             self._spent.append(np.array(message["spent"], dtype=np.float64))
             self.processes.append(process)
 
@@ -157,14 +157,14 @@ class _Growing:
         """The table as it is now; a point that failed once counts as failed."""
         if self.baseline in self._failures:
             raise RecordError(f"{self._name}: the default {self._failures[self.baseline]}")
-        seconds = np.array(self._rounds).T
+        seconds = np.array(self._repetitions).T
         seconds[[self.space.index(point) for point in self._failures]] = np.nan
         return Table(
             name=self._name,
             space=self.space,
             baseline=self.baseline,
             seconds=seconds,
-            block_seconds=np.median(self._spent, axis=0),
+            sample_seconds=np.median(self._spent, axis=0),
             processes=tuple(self.processes),
             failures=self._failures,
             metadata=self._facts | {"load": self._loads},

@@ -1,7 +1,7 @@
-"""The process that measures rounds for `record`, and reports on standard output what it found.
+"""The process that measures repetitions for `record`, and reports them on standard output.
 
-It reports ``seconds``, ``spent`` and ``failures`` after each round; now and then ``part``, the
-share of a round that is done; and at the end ``load``, what else the CPUs did.
+It reports ``seconds``, ``spent`` and ``failures`` after each repetition; now and then ``part``, the
+share of a repetition that is done; and at the end ``load``, what else the CPUs did.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TELL_SECONDS = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Rounds that one process is to measure.
+    """Repetitions that one process is to measure.
 
     Attributes
     ----------
@@ -36,14 +36,14 @@ class Request:
         Name of the workload.
     process : int
         Number of the process, which is the seed of inputs and rng.
-    rounds : int
+    repetitions : int
     seconds : float or None
-        A round that would not end within this time is not begun; the first round always is.
+        A repetition that would not end within this time is not begun, but for the first one.
     """
 
     name: str
     process: int
-    rounds: int
+    repetitions: int
     seconds: float | None
 
 
@@ -57,7 +57,7 @@ def problem(name: str) -> tuple[Workload, CallSpec, Space, Point]:
 
 
 def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
-    """Measure rounds, and report each when it is complete."""
+    """Measure repetitions, and report each when it is complete."""
     begin = time.monotonic()
     _, spec, space, _ = problem(request.name)
     source = Live(space, spec, request.process)
@@ -65,19 +65,19 @@ def measure(request: Request, tell: Callable[[dict[str, Any]], None]) -> None:
     source.warm_up()
     monitor = SystemMonitor()
     each = 0.0
-    for number in range(request.rounds):
+    for number in range(request.repetitions):
         now = time.monotonic()
         if number and request.seconds is not None and now + each > begin + request.seconds:
             break
-        tell(_round(space, source, rng, tell))
+        tell(_repetition(space, source, rng, tell))
         each = time.monotonic() - now
     tell({"load": asdict(monitor.load())})
 
 
-def _round(
+def _repetition(
     space: Space, source: Live, rng: random.Random, tell: Callable[[dict[str, Any]], None]
 ) -> dict[str, Any]:
-    """One block of every point, in random order."""
+    """One sample of every point, in random order."""
     seconds: list[float | None] = [None] * len(space)
     spent, failures = [0.0] * len(space), {}
     reported = time.monotonic()

@@ -1,9 +1,9 @@
-"""`Table`: every point of a space, measured in the same rounds; and the file it is kept in.
+"""`Table`: every point of a space, measured in the same repetitions; and the file it is kept in.
 
 The file is JSON in the style of T4, the exchange format for auto-tuning results that Kernel Tuner
 writes: ``results`` with ``configuration``, ``invalidity``, ``correctness`` and ``times``.  Here,
 ``runtimes`` in ``times`` are raw repetitions in seconds, and ``benchmark`` is what one repetition
-took with all calls of its block.  ``metadata`` holds what T4 has no place for.
+took with all calls of its sample.  ``metadata`` holds what T4 has no place for.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from fastattn._errors import ArgumentError, ConfigError
 from fastattn.tuner.space import Gene, Point, Space, Value
 from perf.files import write_whole
 
-__all__ = ["LEAST_ROUNDS", "Table", "read", "write"]
+__all__ = ["LEAST_REPETITIONS", "Table", "read", "write"]
 
 SCHEMA_VERSION = "1.0.0"
-LEAST_ROUNDS = 5  # fewer say nothing about noise
+LEAST_REPETITIONS = 5  # fewer say nothing about noise
 _POLISHES = 3
 
 Array = NDArray[np.float64]
@@ -33,7 +33,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Table:
-    """Times of every point of a space, round by round.
+    """Times of every point of a space, repetition by repetition.
 
     Attributes
     ----------
@@ -41,19 +41,19 @@ class Table:
     space : Space
     baseline : Point
         The default, which a search compares with.
-    seconds : ndarray, (points, rounds)
-        Seconds of a call, from one block each; NaN for a point that failed.
-    block_seconds : ndarray, (points,)
-        Seconds of the kernel that a block takes, including the call that is dropped.
+    seconds : ndarray, (points, repetitions)
+        Seconds of a call, from one sample each; NaN for a point that failed.
+    sample_seconds : ndarray, (points,)
+        Seconds of the kernel that a sample takes, including the call that is dropped.
     processes : tuple of int
-        Number of the process in which each round was measured.
+        Number of the process in which each repetition was measured.
     failures : mapping
         Points that could not be measured, and why.
     metadata : mapping
         Workload, machine, versions and whatever else a reader wants to know.
     ratios : ndarray, (points,)
         The truth that replays are judged by: time over the baseline's, from the medians over the
-        rounds, after each round is freed of its effect on the better half of the points;
+        repetitions, after each repetition is freed of its effect on the better half of the points;
         infinite for a point that failed.
     regrets : ndarray, (points,)
         Each ratio over the least ratio, less 1.
@@ -63,7 +63,7 @@ class Table:
     space: Space
     baseline: Point
     seconds: Array
-    block_seconds: Array
+    sample_seconds: Array
     processes: tuple[int, ...]
     failures: Mapping[Point, str]
     metadata: Mapping[str, Any]
@@ -79,18 +79,18 @@ class Table:
         object.__setattr__(self, "regrets", ratios / ratios.min() - 1)
 
     def _freed(self) -> Array:
-        """Logarithms of the seconds, less each round's own effect.
+        """Logarithms of the seconds, less each repetition's own effect.
 
         Median polish (Tukey, "Exploratory Data Analysis", 1977) by the better half: what slows
-        the good points of a round slows all, whereas one baseline's noise would enter every ratio.
+        the good points of a repetition slows all; one baseline's noise would enter every ratio.
         """
         logs = np.log(self.seconds)
         own = np.median(logs, axis=1)
         good = own <= np.nanmedian(own)
         for _ in range(_POLISHES):
-            rounds = np.median(logs[good] - own[good, None], axis=0)
-            own = np.median(logs - rounds, axis=1)
-        freed: Array = logs - rounds
+            repetitions = np.median(logs[good] - own[good, None], axis=0)
+            own = np.median(logs - repetitions, axis=1)
+        freed: Array = logs - repetitions
         return freed
 
     @property
@@ -188,8 +188,8 @@ def _result(table: Table, at: int, point: Point) -> str:
         line["failure"] = fault
     text = json.dumps(line, separators=(",", ":"))
     runtimes = "" if fault is not None else ",".join(map(_short, table.seconds[at].tolist()))
-    block = _short(0.0 if fault is not None else float(table.block_seconds[at]))
-    return f'{text[:-1]},"times":{{"benchmark":{block},"runtimes":[{runtimes}]}}}}'
+    sample = _short(0.0 if fault is not None else float(table.sample_seconds[at]))
+    return f'{text[:-1]},"times":{{"benchmark":{sample},"runtimes":[{runtimes}]}}}}'
 
 
 def _short(seconds: float) -> str:
@@ -214,7 +214,7 @@ def _parsed(document: Mapping[str, Any], name: str) -> Table:
     results: Sequence[Mapping[str, Any]] = document["results"]
     space = _space(described, [row["configuration"] for row in results])
     seconds = np.full((len(space), len(processes)), np.nan)
-    block_seconds, failures = np.zeros(len(space)), {}
+    sample_seconds, failures = np.zeros(len(space)), {}
     for at, row in enumerate(results):
         if row["invalidity"] != "correct":
             failures[space.points[at]] = str(row["failure"])
@@ -222,16 +222,16 @@ def _parsed(document: Mapping[str, Any], name: str) -> Table:
         runtimes = row["times"]["runtimes"]
         if len(runtimes) != len(processes):
             raise _Damaged(f"result {at} has {len(runtimes)} runtimes of {len(processes)}")
-        seconds[at], block_seconds[at] = runtimes, row["times"]["benchmark"]
+        seconds[at], sample_seconds[at] = runtimes, row["times"]["benchmark"]
     whole = space.point(baseline)
     good = np.isfinite(seconds) & (seconds > 0)
     if whole in failures or not len(processes):
         raise _Damaged("the baseline was not measured")
     bad = [at for at, point in enumerate(space.points) if point not in failures]
-    bad = [at for at in bad if not good[at].all() or not block_seconds[at] > 0]
+    bad = [at for at in bad if not good[at].all() or not sample_seconds[at] > 0]
     if bad:
         raise _Damaged(f"result {bad[0]} has times that are none")
-    return Table(name, space, whole, seconds, block_seconds, processes, failures, metadata)
+    return Table(name, space, whole, seconds, sample_seconds, processes, failures, metadata)
 
 
 def _space(described: Mapping[str, Any], rows: Sequence[Mapping[str, Value]]) -> Space:

@@ -1,7 +1,7 @@
-"""`Replay`: a recorded table as a source of blocks; and one judged search of it.
+"""`Replay`: a recorded table as a source of samples; and one judged search of it.
 
-A round of a race is a recorded round, drawn at random, so that its points share what the machine
-was like, as they do in a live round.  The search is the tuner's own, final and decision included.
+A repetition of a race is a recorded one, drawn at random, so that its points share what the
+machine was like, as they do live.  The search is the tuner's own, final and decision included.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ import random
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import numpy as np
 
@@ -22,36 +21,36 @@ from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies import Strategy, Trial
 from perf.tuner_replay.recorded_table import Table
 
-__all__ = ["BLOCKS", "Make", "Replay", "Replayed", "Watched", "replay", "warm_start"]
+__all__ = ["SAMPLES", "Make", "Replay", "Replayed", "Watched", "replay", "warm_start"]
 
-BLOCKS = 5  # blocks of an evaluation, as in `fastattn.tune`
+SAMPLES = 5  # samples of an evaluation, as in `fastattn.tune`
 
 Make = Callable[[Space, int, int, Sequence[Point], int], Strategy]
 
 
 class Replay:
-    """Blocks that were recorded: a source like `fastattn.tuner.measure.Live`.
+    """Samples that were recorded: a source like `fastattn.tuner.measure.Live`.
 
     Parameters
     ----------
     table : Table
     seed : int
-        Seed for drawing the rounds.
+        Seed for drawing the repetitions.
     """
 
     def __init__(self, table: Table, seed: int) -> None:
         self.spent_seconds = 0.0
         self._table, self._index = table, table.space.index
-        self._rounds, self._costs = _plain(table)
+        self._repetitions, self._costs = _plain(table)
         self._draw = random.Random(seed)
         self.start_repetition()
 
     def start_repetition(self) -> None:
-        """Draw a recorded round."""
-        self._round = self._draw.choice(self._rounds)
+        """Draw a recorded repetition."""
+        self._repetition = self._draw.choice(self._repetitions)
 
     def sample(self, point: Point) -> float:
-        """The point's block in that round.
+        """The point's sample in that repetition.
 
         Raises
         ------
@@ -59,7 +58,7 @@ class Replay:
             The point failed when it was recorded.
         """
         at = self._index(point)
-        seconds = self._round[at]
+        seconds = self._repetition[at]
         if math.isnan(seconds):
             raise TrialError(self._table.failures[point])
         self.spent_seconds += self._costs[at]
@@ -68,8 +67,8 @@ class Replay:
 
 @functools.lru_cache(maxsize=64)
 def _plain(table: Table) -> tuple[list[list[float]], list[float]]:
-    """Seconds by round and index, and a block's cost by index: lists are quicker to look up."""
-    return table.seconds.T.tolist(), table.block_seconds.tolist()
+    """Seconds by repetition and index, and sample costs by index: lists are quicker to look up."""
+    return table.seconds.T.tolist(), table.sample_seconds.tolist()
 
 
 class Watched:
@@ -83,9 +82,6 @@ class Watched:
         Seconds that the source had spent when the strategy was last asked.
     """
 
-    NAME: ClassVar[str] = "watched"
-    SUMMARY: ClassVar[str] = "another strategy, and what it led to"
-
     def __init__(self, strategy: Strategy, source: Replay, baseline: Point) -> None:
         self.leaders: list[tuple[float, Point]] = []
         self.explored_seconds = 0.0
@@ -96,7 +92,7 @@ class Watched:
     def ask(self) -> list[Trial]:
         self.explored_seconds = self._source.spent_seconds
         trials = self._strategy.ask()
-        self._weights = {trial.point: trial.samples / BLOCKS for trial in trials}
+        self._weights = {trial.point: trial.samples / SAMPLES for trial in trials}
         return trials
 
     def tell(self, point: Point, score: float | None) -> None:
@@ -105,12 +101,6 @@ class Watched:
             self._scores[point] = score
         self.leaders.append((self._done, min(self._scores, key=self._scores.__getitem__)))
         self._strategy.tell(point, score)
-
-    def best(self) -> Point | None:
-        return self._strategy.best()
-
-    def state(self) -> dict[str, Any]:
-        return {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,14 +145,14 @@ def replay(
     budget : int
         Evaluations.
     seed : int
-        Seed of the strategy, of the recorded rounds that are drawn, and of the order of turns:
-        searches of one table with the same seed get the same rounds.
+        Seed of the strategy, of the recorded repetitions that are drawn, and of the order of turns:
+        searches of one table with the same seed get the same repetitions.
     known : sequence of Point
         Winners remembered from other problems.
     """
     drawn = zlib.crc32(f"{table.name} {seed}".encode())
     source = Replay(table, drawn)
-    strategy = make(table.space, budget, seed, [table.baseline, *known], BLOCKS)
+    strategy = make(table.space, budget, seed, [table.baseline, *known], SAMPLES)
     watched = Watched(strategy, source, table.baseline)
     found = search(
         table.space,

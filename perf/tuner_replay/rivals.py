@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -59,22 +59,18 @@ class Adaptor:
         Number of proposals that are asked for at once.
     """
 
-    NAME: ClassVar[str] = "adaptor"
-    SUMMARY: ClassVar[str] = "another library's optimiser"
-
     def __init__(
         self,
         space: Space,
         budget: int,
-        blocks: int,
+        samples: int,
         propose: Callable[[], tuple[Any, Point] | None],
         report: Callable[[Any, float | None], None],
         batch: int,
     ) -> None:
-        self._space, self._left, self._blocks = space, budget, blocks
+        self._space, self._left, self._samples = space, budget, samples
         self._propose, self._report, self._batch = propose, report, batch
         self._pending: dict[Point, list[Any]] = {}
-        self._scores: dict[Point, float] = {}
 
     def ask(self) -> list[Trial]:
         self._pending = {}
@@ -84,19 +80,11 @@ class Adaptor:
             self._left -= 1
             proposal, index = proposed
             self._pending.setdefault(meant(self._space, index), []).append(proposal)
-        return [Trial(point, self._blocks * len(all_)) for point, all_ in self._pending.items()]
+        return [Trial(point, self._samples * len(all_)) for point, all_ in self._pending.items()]
 
     def tell(self, point: Point, score: float | None) -> None:
-        if score is not None:
-            self._scores[point] = score
         for proposal in self._pending[point]:
             self._report(proposal, score)
-
-    def best(self) -> Point | None:
-        return min(self._scores, key=self._scores.__getitem__, default=None)
-
-    def state(self) -> dict[str, Any]:
-        return {}
 
 
 def _optuna(
@@ -105,7 +93,7 @@ def _optuna(
     """An Optuna strategy; `sampler` makes one from (optuna.samplers, space, budget, seed)."""
 
     def make(
-        space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+        space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
     ) -> Strategy:
         import optuna
 
@@ -130,7 +118,7 @@ def _optuna(
             state = optuna.trial.TrialState.FAIL if score is None else None
             study.tell(trial, score, state=state)
 
-        return Adaptor(space, budget, blocks, propose, report, batch(budget))
+        return Adaptor(space, budget, samples, propose, report, batch(budget))
 
     return make
 
@@ -163,7 +151,7 @@ def _grid(samplers: Any, space: Space, budget: int, seed: int) -> Any:
 
 
 def _nevergrad(
-    space: Space, budget: int, seed: int, start: Sequence[Point] = (), blocks: int = 5
+    space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
 ) -> Strategy:
     """Nevergrad's (1+1) for discrete values, its mutation strength drawn from a portfolio."""
     import nevergrad
@@ -190,7 +178,7 @@ def _nevergrad(
     def report(candidate: Any, score: float | None) -> None:
         optimiser.tell(candidate, _FAILED if score is None else score)
 
-    return Adaptor(space, budget, blocks, propose, report, 1)
+    return Adaptor(space, budget, samples, propose, report, 1)
 
 
 @dataclass(frozen=True, slots=True)

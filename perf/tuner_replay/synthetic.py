@@ -19,9 +19,9 @@ from perf.tuner_replay.recorded_table import Table
 
 __all__ = ["LANDSCAPES", "make", "space"]
 
-ROUNDS, PROCESSES = 21, 3
-CALL_SECONDS, BLOCK_SECONDS = 1e-3, 0.010
-NOISE = 0.01  # standard deviation of a block's logarithm, unless the landscape has its own
+REPETITIONS, PROCESSES = 21, 3
+CALL_SECONDS, SAMPLE_SECONDS = 1e-3, 0.010
+NOISE = 0.01  # standard deviation of a sample's logarithm, unless the landscape has its own
 
 Array = NDArray[np.float64]
 
@@ -77,7 +77,7 @@ def rugged(at: Array, rng: np.random.Generator) -> Array:
     return rng.gamma(4.0, 0.08, len(at))
 
 
-# Name -> heights, and the noise of a block.
+# Name -> heights, and the noise of a sample.
 LANDSCAPES: dict[str, tuple[Callable[[Array, np.random.Generator], Array], float]] = {
     "flat": (flat, NOISE),
     "multimodal": (multimodal, NOISE),
@@ -108,16 +108,17 @@ def make(name: str) -> Table:
     seconds = np.exp(
         math.log(CALL_SECONDS)
         + logs[:, None]
-        + noise * rng.standard_normal((len(target), ROUNDS))
-        + noise * rng.standard_normal(ROUNDS)  # the round's own effect, the same for all points
+        + noise * rng.standard_normal((len(target), REPETITIONS))
+        + noise
+        * rng.standard_normal(REPETITIONS)  # the repetition's own effect, the same for all points
     )
     return Table(
         name=name,
         space=target,
         baseline=target.points[-1],
         seconds=seconds,
-        block_seconds=np.full(len(target), BLOCK_SECONDS),
-        processes=tuple(i * PROCESSES // ROUNDS for i in range(ROUNDS)),
+        sample_seconds=np.full(len(target), SAMPLE_SECONDS),
+        processes=tuple(i * PROCESSES // REPETITIONS for i in range(REPETITIONS)),
         failures={},
         metadata={"landscape": landscape, "seed": int(seed), "noise": noise},
     )

@@ -18,22 +18,13 @@ __all__ = ["AUTO", "STRATEGIES", "BaseStrategy", "Strategy", "Trial", "make"]
 
 AUTO = "exhaustive if the space fits the budget, else genetic"
 """What the name "auto" stands for."""
-STRATEGIES: dict[str, type[Strategy]] = {
-    Genetic.NAME: Genetic,
-    Exhaustive.NAME: Exhaustive,
-}
+STRATEGIES: dict[str, type[BaseStrategy]] = {one.NAME: one for one in (Genetic, Exhaustive)}
 
 
 def make(
     name: str, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
 ) -> Strategy:
-    """Create the strategy of that name, with the arguments of `Strategy`.
-
-    Raises
-    ------
-    ArgumentError
-        There is no such strategy.
-    """
+    """Create the strategy of that name, with the arguments of `BaseStrategy`."""
     if name == "auto":
         name = Exhaustive.NAME if len(space) <= budget else Genetic.NAME
     if name not in STRATEGIES:

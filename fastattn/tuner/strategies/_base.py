@@ -6,9 +6,8 @@ import math
 import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar, Protocol
 
-from fastattn._errors import ArgumentError
 from fastattn.tuner.space import Point, Space
 
 __all__ = ["BaseStrategy", "Strategy", "Trial"]
@@ -23,11 +22,22 @@ class Trial:
 
 
 class Strategy(Protocol):
-    """Decides what is measured next.
+    """Decides what is measured next."""
 
-    `ask` gives the next batch, whose points are raced together; `tell` gets the score of each
-    before the next call of `ask`.  An empty batch ends the search.  The same seed and the
-    same scores give the same search.
+    def ask(self) -> list[Trial]:
+        """Next batch, whose points are raced together; an empty one ends the search."""
+
+    def tell(self, point: Point, score: float | None) -> None:
+        """Report the median of log(time / baseline's time); None if the point failed.
+
+        Called for each point of a batch before the next `ask`.
+        """
+
+
+class BaseStrategy:
+    """Everything but the choice of points, `_propose`; no point is proposed twice.
+
+    The same seed and the same scores give the same search.
 
     Parameters
     ----------
@@ -46,40 +56,13 @@ class Strategy(Protocol):
 
     def __init__(
         self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
-    ) -> None: ...
-
-    def ask(self) -> list[Trial]:
-        """Next batch; empty when done."""
-
-    def tell(self, point: Point, score: float | None) -> None:
-        """Report the median of log(time / baseline's time); None if the point failed."""
-
-    def best(self) -> Point | None:
-        """Point with the lowest score."""
-
-    def state(self) -> dict[str, Any]:
-        """State of the search, for the record; can be written as JSON."""
-
-
-class BaseStrategy:
-    """Everything but the choice of points, `_propose`; no point is proposed twice."""
-
-    NAME: ClassVar[str]
-    SUMMARY: ClassVar[str]
-
-    def __init__(
-        self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
     ) -> None:
-        for name, number in (("budget", budget), ("samples", samples)):
-            if number < 1:
-                raise ArgumentError(name, repr(number), "a whole number from 1 up", "ask for more")
         self.space, self.budget, self.samples = space, budget, samples
         self.start = [point for point in dict.fromkeys(start) if point in space]
         self.random = random.Random(seed)
         self.proposed: list[Point] = []
         self.seen: set[Point] = set()
         self.scores: dict[Point, float] = {}
-        self.batches = 0
 
     def ask(self) -> list[Trial]:
         left = min(self.budget, len(self.space)) - len(self.proposed)
@@ -89,29 +72,14 @@ class BaseStrategy:
         assert not self.seen & set(points)
         self.proposed += points
         self.seen.update(points)
-        self.batches += 1
         return [Trial(point, self.samples) for point in points]
 
     def tell(self, point: Point, score: float | None) -> None:
-        if point not in self.seen:
-            raise ArgumentError(
-                "point", repr(point), "a point that was proposed", "report what ask() gave"
-            )
+        assert point in self.seen
         if score is None or not math.isfinite(score):
             self.scores.pop(point, None)
         else:
             self.scores[point] = score
-
-    def best(self) -> Point | None:
-        return next(iter(self.ranked()), None)
-
-    def state(self) -> dict[str, Any]:
-        return {
-            "strategy": self.NAME,
-            "batches": self.batches,
-            "proposed": self.proposed,
-            "scores": [self.scores.get(point) for point in self.proposed],
-        }
 
     def ranked(self) -> list[Point]:
         """Points with a score, best first; equal ones in the order of proposal."""

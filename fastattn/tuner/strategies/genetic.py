@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -51,9 +50,6 @@ class Genetic(BaseStrategy):
         if len(self.scores) < _MIN_SCORES:
             return self.draw(size)
         return self._next(size)
-
-    def state(self) -> dict[str, Any]:
-        return super().state() | {"population": [list(p) for p in self.ranked()[:_PARENTS]]}
 
     def _first(self, count: int) -> list[Point]:
         size = min(count, max(len(self.start), round(_FIRST * math.sqrt(self.budget))))

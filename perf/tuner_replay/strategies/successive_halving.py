@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 from fastattn.tuner.space import Point, Space
 from fastattn.tuner.strategies import BaseStrategy, Trial
@@ -26,7 +25,7 @@ class SuccessiveHalving(BaseStrategy):
     ) -> None:
         super().__init__(space, budget, seed, start, samples)
         self._samples_left = budget * samples
-        self._each = 1
+        self._each, self._rung = 1, 0
         self._rungs: dict[Point, int] = {}  # the last rung that a point took part in
 
     def ask(self) -> list[Trial]:
@@ -41,10 +40,10 @@ class SuccessiveHalving(BaseStrategy):
             points = points[: self._samples_left // self._each]
             if len(points) < 1 or len(self._last()) < 2:
                 return []
-        self.batches += 1
+        self._rung += 1
         self.proposed += [point for point in points if point not in self.seen]
         self.seen.update(points)
-        self._rungs |= dict.fromkeys(points, self.batches)
+        self._rungs |= dict.fromkeys(points, self._rung)
         self._samples_left -= self._each * len(points)
         return [Trial(point, self._each) for point in points]
 
@@ -52,9 +51,6 @@ class SuccessiveHalving(BaseStrategy):
         """Points that came further are better; among equals the score of the last race counts."""
         return sorted(super().ranked(), key=lambda point: -self._rungs[point])
 
-    def state(self) -> dict[str, Any]:
-        return super().state() | {"rungs": [self._rungs[point] for point in self.proposed]}
-
     def _last(self) -> list[Point]:
         """Points of the last race that have a score."""
-        return [p for p, rung in self._rungs.items() if rung == self.batches and p in self.scores]
+        return [p for p, rung in self._rungs.items() if rung == self._rung and p in self.scores]
