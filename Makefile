@@ -136,7 +136,7 @@ lint-ci: $(VENV)/.lint-ci
 	$(BIN)/zizmor --offline --persona=pedantic .github
 
 # The tests of the C++ side, less those that a slow build would keep for minutes.
-KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,kernels agreement stability poison rows masks decode split dense))
+KERNEL_TESTS := $(addprefix tests/test_,$(addsuffix .py,kernels agreement stability poison rows masks decode split dense roofline))
 
 # Build the extension again, with other flags, in a copy of the tree: build/NAME.
 define instrumented

@@ -52,16 +52,8 @@ class Remembered:
 def lookup(spec: CallSpec, impl: str) -> Remembered | None:
     """Find a winner for a call; None if the shipped defaults are to decide.
 
-    Parameters
-    ----------
-    spec : CallSpec
-        The call.
-    impl : str
-        "auto", or the implementation that the caller requested.
-
-    Notes
-    -----
-    No file in the folder makes this raise: damaged ones are reported once and ignored.
+    `impl` is "auto", or the implementation that the caller requested.  No file in the folder makes
+    this raise: damaged ones are reported once and ignored.
     """
     if not _env.wisdom_is_on() or not spec.multiply_adds:
         return None
@@ -94,34 +86,16 @@ def remember(
     *,
     requested: str = "auto",
 ) -> Path:
-    """Remember a winner, in place of what was remembered for the same key.
+    """Remember a winner, in place of what was remembered for the same key, and return the file.
 
-    Parameters
-    ----------
-    spec : CallSpec
-        Problem that it was found on.
-    impl : str
-        Implementation that won.
-    config : Config
-        Its configuration.  Only fields that change what the defaults choose are kept: the
-        others follow the shape of each call that the entry serves.
-    evidence : mapping
-        How it was found, as values that JSON can hold.
-    requested : str, default "auto"
-        "auto" if all implementations that run here were searched, else `impl`.
+    `spec` is the problem that it was found on; `requested` is "auto" if all implementations that
+    run here were searched, else `impl`; `evidence` tells how it was found, as values that JSON can
+    hold.  Only fields of `config` that change what the defaults choose are kept: the others follow
+    the shape of each call that the entry serves.
 
-    Returns
-    -------
-    Path
-        The file.
-
-    Raises
-    ------
-    ConfigError
-        The entry could not be looked up again: the winner does not run here or exceeds a
-        limit, the problem is empty, or `evidence` is not JSON.
-    WisdomError
-        The folder cannot be written.
+    ConfigError if the entry could not be looked up again, because the winner does not run here or
+    exceeds a limit, the problem is empty, or `evidence` is not JSON; WisdomError if the folder
+    cannot be written.
     """
     threads, isa = keys.limits()
     try:

@@ -60,10 +60,7 @@ if hasattr(os, "register_at_fork"):
 def folder() -> str:
     """Folder of this layout, whether it exists or not.
 
-    Raises
-    ------
-    WisdomError
-        It lies in a home folder that nobody knows.
+    WisdomError if it lies in a home folder that nobody knows.
     """
     name = _env.wisdom_folder() or _user_folder()
     if name.startswith("~"):

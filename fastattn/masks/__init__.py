@@ -59,13 +59,7 @@ def operands(values: Mapping[str, Any], spec: CallSpec) -> dict[str, Any]:
 
 
 def visible(problem: Problem) -> np.ndarray | None:
-    """Visibility of each key to each query.
-
-    Returns
-    -------
-    ndarray of bool, or None
-        Broadcasts to (*batch, Hq, Lq, Lk); None where every key is visible.
-    """
+    """Visible keys, bool, broadcast to (*batch, Hq, Lq, Lk); None where every key is visible."""
     return _all_of(problem, KINDS)
 
 

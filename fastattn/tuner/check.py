@@ -38,13 +38,8 @@ def reference_rows(
 ) -> Expected:
     """Compute the first row, the last, and some random ones in float64.
 
-    Parameters
-    ----------
-    q, k, v : ndarray, (B, Hq, Lq, D), (B, Hkv, Lk, D), (B, Hkv, Lk, Dv)
-    spec : CallSpec
-        A causal mask is aligned bottom-right.
-    rng : Generator
-        Chooses rows.
+    Shapes are (B, Hq, Lq, D), (B, Hkv, Lk, D) and (B, Hkv, Lk, Dv); a causal mask is aligned
+    bottom-right.
     """
     last = np.array([spec.batch, spec.heads_q, spec.length_q]) - 1
     drawn = rng.integers(0, last + 1, (_ROWS - 2, 3))
@@ -67,7 +62,7 @@ def _row(
 ) -> NDArray[np.float64]:
     """Row i of the result of batch entry b and query head h, in float64."""
     head = h // spec.group
-    wide = (part.astype(np.float64) for part in (q[b, h, i : i + 1], k[b, head], v[b, head]))
+    wide = (array.astype(np.float64) for array in (q[b, h, i : i + 1], k[b, head], v[b, head]))
     align = i + spec.length_k - spec.length_q if spec.causal else None
     rows: NDArray[np.float64] = attention(*wide, causal=spec.causal, align=align, impl="numpy")
     return rows.reshape(-1)

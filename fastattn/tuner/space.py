@@ -197,13 +197,9 @@ def study(spec: CallSpec | None = None) -> Space:
 def kernel(spec: CallSpec, impls: Sequence[str] | None = None) -> Space:
     """Everything that the implementations expose, for one problem in its data type.
 
-    Parameters
-    ----------
-    spec : CallSpec
-    impls : sequence of str, optional
-        Names of implementations that can run here; default all of them.  The first, in the
-        order of the registry, is the one whose default configuration is a point.  ConfigError
-        if none of them can be tuned for this problem.
+    `impls` names implementations that can run here; default all of them.  Of the first, in the
+    order of the registry, the default configuration is a point.  ConfigError if none of them can
+    be tuned for this problem.
     """
     names = [
         name for name in REGISTRY if (impls is None or name in impls) and _measurable(name, spec)
