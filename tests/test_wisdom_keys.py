@@ -14,7 +14,6 @@ from processes import run_python
 from remembered import spec
 
 import fastattn
-from fastattn._machine import cpu_fields
 from fastattn._wisdom import keys
 from fastattn.implementations import load
 
@@ -146,10 +145,9 @@ def test_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, 
     cpuinfo = tmp_path / "cpuinfo"
     if text is not None:
         cpuinfo.write_text(text)
-    monkeypatch.setattr(keys, "cpu_fields", lambda: cpu_fields(cpuinfo))
     monkeypatch.setattr("platform.processor", lambda: "")
     monkeypatch.setattr("platform.machine", lambda: "abacus")
-    assert keys.cpu() == name
+    assert keys.cpu(cpuinfo) == name
 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
