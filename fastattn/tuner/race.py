@@ -30,26 +30,12 @@ _DROPS = ((1, 2.0), (3, 1.2))
 class Race:
     """A race in progress; its outcomes so far can be read at any time.
 
-    Parameters
-    ----------
-    source : Source
-    trials : sequence of Trial
-        If the baseline is among them, it is measured no more often than as the baseline; its
-        ratios are 1.
-    baseline : Point
-    rng : Generator
-        Draws the order within a repetition.
-    incumbent : float, default 0
-        Best score of earlier races, compared with which points are dropped.  The baseline's is 0.
-    drop : bool, default True
-        Whether losers are dropped.
-    on_sample : callable, optional
-        Called with the point after each sample.
+    If the baseline is among the trials, it is measured no more often for that; its ratios are 1.
+    `rng` draws the order within a repetition.  Where losers are dropped, points are compared with
+    `incumbent` too, the best score of earlier races; the baseline's is 0.  `on_sample` is called
+    with the point after each sample.
 
-    Attributes
-    ----------
-    repetitions : list of dict
-        Seconds of a call by point, for each repetition; the baseline is in all of them.
+    `repetitions` has the seconds of a call by point, for each repetition; the baseline is in all.
     """
 
     def __init__(

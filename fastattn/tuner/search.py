@@ -77,25 +77,13 @@ def search(
 ) -> Search:
     """Find the best point of a space.
 
+    Every point is compared with `baseline`, the default, which wins ties.  `remembered` points take
+    part in the final however they did before.  `rng` draws the order of samples, and the bootstrap.
+    After `seconds` no sample is begun but one of the baseline, which completes a repetition.
+    `on_event` is called with an `Event` after each sample.
+
     Ctrl-C ends the search at any time: what was found until then is returned.  TrialError if the
     baseline cannot be measured.
-
-    Parameters
-    ----------
-    space : Space
-    source : Source
-    strategy : Strategy
-    baseline : Point
-        The default: every point is compared with it, and it wins ties.
-    rng : Generator
-        Draws the order of samples, and the bootstrap.
-    remembered : sequence of Point
-        Points that take part in the final however they did before.
-    seconds : float, optional
-        After this time no sample is begun but one of the baseline, which completes a repetition.
-    on_event : callable, optional
-        Called with an `Event` after each sample.
-
     """
     state = _State(space, source, strategy, baseline, rng, seconds, on_event, clock)
     interrupted = False

@@ -88,16 +88,9 @@ def decide(
     faster than the baseline by more than the tie band and by more than the margin, and only
     after at least `MIN_REPETITIONS` repetitions.
 
-    Parameters
-    ----------
-    points : sequence of Point
-        The baseline first.
-    logs : ndarray, (repetitions, points)
-        Logarithms of the seconds.
-    preference : callable
-        Sort key; the least is preferred.
-    rng : Generator
-        Draws the bootstrap samples.
+    The baseline is the first of `points`; `logs` are the logarithms of the seconds, of shape
+    (repetitions, points); `preference` is a sort key, of which the least is preferred; `rng` draws
+    the bootstrap samples.
     """
     medians, margins = _compare(logs, rng)
     if len(logs) < MIN_REPETITIONS:

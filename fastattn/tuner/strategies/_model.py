@@ -40,22 +40,10 @@ class Model:
         self._crossed: dict[int, Array] = {}  # by index: inner products with that point
 
     def fit(self, indices: Sequence[int], scores: Sequence[float] | Array) -> tuple[Array, Array]:
-        """Mean and standard deviation of every point's score.
+        """Mean and standard deviation of every point's score, (points,) each.
 
-        Parameters
-        ----------
-        indices : sequence of int
-            Indices of the measured points in `Space.points`.
-        scores : sequence of float
-            Scores of these points.
-
-        Returns
-        -------
-        mean, deviation : ndarray, (points,)
-
-        Notes
-        -----
-        O(n^3 + n points) for n scores, times the number of models, 12.
+        `indices` are those of the measured points in `Space.points`, with their `scores`.  For n
+        scores it takes O(n^3 + n points), times the number of models, 12.
         """
         y = np.asarray(scores, dtype=np.float64)
         centre, spread, n = y.mean(), y.std() or 1.0, len(y)
