@@ -12,8 +12,10 @@ NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
 # `python -m` must find the tools in this folder, whatever the user's environment says.
 unexport PYTHONSAFEPATH
 
-# A variable as one word for the shell, whatever is in it.
-quoted = '$(subst ','\'',$(1))'
+# The variable of that name as one word for the shell, whatever is in it: neither make nor the
+# shell looks inside.
+quoted = '$(subst ','\'',$(value $(1)))'
+unexport BASE HEAD PROFILE STEPS
 
 .PHONY: help test test-thorough test-timing coverage bench roofline tuned preview report chart peers replay compare history browser \
         lint lint-ci sanitize clean distclean
@@ -44,6 +46,9 @@ $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
+# What Numba compiles for the tests stays out of the sources, which may not be writable.
+test test-thorough test-timing coverage: export NUMBA_CACHE_DIR := $(CURDIR)/build/numba-cache
+
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not timing" $(ARGS)
 
@@ -72,15 +77,15 @@ $(VENV)/.bench: pyproject.toml | $(VENV)/bin/python
 	@touch $@
 
 bench: $(VENV)/.bench
-	$(BIN)/python -m perf.run $(if $(PROFILE),--profile $(call quoted,$(PROFILE))) $(ARGS)
+	$(BIN)/python -m perf.run $(if $(value PROFILE),--profile $(call quoted,PROFILE)) $(ARGS)
 
 compare: $(VENV)/.bench
 	$(BIN)/python -m perf.paired \
-		$(call quoted,$(or $(BASE),$(error say which revision: make compare BASE=HEAD~1))) \
-		$(call quoted,$(or $(HEAD),HEAD)) $(ARGS)
+		$(if $(value BASE),$(call quoted,BASE),$(error say which revision: make compare BASE=HEAD~1)) \
+		$(if $(value HEAD),$(call quoted,HEAD),HEAD) $(ARGS)
 
 history: $(VENV)/.bench
-	$(BIN)/python -m perf.history $(or $(STEPS),10) $(ARGS)
+	$(BIN)/python -m perf.history $(if $(value STEPS),$(call quoted,STEPS),10) $(ARGS)
 
 roofline: $(VENV)/.installed
 	$(BIN)/python -m perf.roofline $(ARGS)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shlex
 import subprocess
 import tempfile
@@ -46,9 +47,23 @@ ISAS = (
     Isa("baseline"),
 )
 
+# NaN, infinity, signed zeros and the order of sums are data, whatever the shell's flags say.  They
+# come before these, when linking as well: -Ofast would add code that makes a process flush
+# subnormal numbers.
+EXACT_FLAGS = ("-O3", "-fno-fast-math", "-fno-unsafe-math-optimizations")
+INEXACT = re.compile(r"-m?daz-ftz|-fdenormal-fp-math=(?!ieee)|-ff?p-model=(?!precise|strict)")
+PROBE = """
+#include <barrier>
+#include <concepts>
+#if defined(__FAST_MATH__) || __FINITE_MATH_ONLY__ + 0 || defined(__NO_SIGNED_ZEROS__)
+#error the flags let the compiler pass over NaN, infinity or signed zeros
+#endif
+static_assert(__cplusplus >= 202002L, "this is no compiler for C++20");
+"""
+
 COMMON_FLAGS = (
     "-std=c++20",
-    "-O3",
+    *EXACT_FLAGS,
     "-fvisibility=hidden",
     "-fno-lto",  # a link-time optimiser could inline ISA code where it must not run
     "-g0",  # Python's own flags may ask for debug data: slow, and most of the file's size
@@ -77,8 +92,9 @@ class BuildExt(build_ext):
     def build_extension(self, ext: Extension) -> None:
         generated = Path(self.build_temp) / "isa"
         generated.mkdir(parents=True, exist_ok=True)
-        openmp = self._openmp_flags()
         extra = tuple(shlex.split(os.environ.get("FASTATTN_CXXFLAGS", "")))
+        self._check_compiler(extra)
+        openmp = self._openmp_flags()
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for a compiler process
             compiled = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), ISAS))
         lines = []
@@ -94,9 +110,28 @@ class BuildExt(build_ext):
             path.write_text(table)
         ext.include_dirs.append(str(generated))
         ext.extra_compile_args = [*COMMON_FLAGS, "-pthread", *openmp, *extra]
-        ext.extra_link_args = ["-pthread", *openmp, *extra]
+        ext.extra_link_args = ["-pthread", *EXACT_FLAGS, *openmp, *extra]
         self.force = True  # setuptools does not know what the objects were made from
         super().build_extension(ext)
+
+    def _check_compiler(self, extra: tuple[str, ...]) -> None:
+        """Refuse a compiler or flags with which the kernels would be wrong."""
+        reason = " ".join(filter(INEXACT.match, [*self.compiler.compiler_so, *extra]))
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder) / "probe.cpp"
+            source.write_text(PROBE)
+            try:
+                self.compiler.compile(
+                    [str(source)], output_dir=folder, extra_postargs=[*COMMON_FLAGS, *extra]
+                )
+            except CompileError:
+                reason = reason or "see the compiler's words above"
+        if reason:
+            raise CompileError(
+                "fastattn needs C++20 (GCC 12, Clang 15 or newer) and IEEE arithmetic, without "
+                f"-ffast-math and the like: {reason}. Fix: correct CC and CXX, or CFLAGS, CXXFLAGS "
+                "and FASTATTN_CXXFLAGS"
+            )
 
     def _compile_isa(
         self, isa: Isa, ext: Extension, extra: tuple[str, ...]

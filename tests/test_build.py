@@ -10,6 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from processes import run_python
 
 import fastattn
 
@@ -153,6 +154,50 @@ def test_no_flag_is_fast_math() -> None:
     """Minus infinity hides keys and NaN is data: no flag may assume them away."""
     flags = [*SETUP.COMMON_FLAGS, *SETUP.ISA_FLAGS, *(f for isa in SETUP.ISAS for f in isa.flags)]
     assert not [flag for flag in flags if re.search(r"fast-math|finite|unsafe|Ofast", flag)]
+
+
+@pytest.mark.parametrize(
+    ("cxxflags", "extra", "word"),
+    [
+        ("-O2 -ffast-math", "", None),  # undone
+        ("-Ofast -ffinite-math-only -fno-signed-zeros -freciprocal-math", "", None),
+        ("-O2", "-ffast-math", "the compiler's words"),  # of the project's own variable
+        ("-O2", "-ffinite-math-only", "the compiler's words"),
+        ("-O2 -fdenormal-fp-math=preserve-sign", "", "-fdenormal-fp-math=preserve-sign"),
+        ("-O2 -ffp-model=fast", "", "-ffp-model=fast"),
+        ("-O2", "-std=c++17", "the compiler's words"),
+    ],
+)
+def test_flags_that_break_the_arithmetic(
+    monkeypatch: pytest.MonkeyPatch, cxxflags: str, extra: str, word: str | None
+) -> None:
+    """Of the shell they are undone, or refused by name; so is a compiler that is too old."""
+    from distutils.ccompiler import new_compiler
+    from distutils.sysconfig import customize_compiler
+
+    from setuptools import Distribution
+
+    monkeypatch.setenv("CFLAGS", cxxflags)
+    monkeypatch.setenv("CXXFLAGS", cxxflags)
+    command = SETUP.BuildExt(Distribution())
+    command.compiler = new_compiler()
+    customize_compiler(command.compiler)
+    if word is None:
+        command._check_compiler(tuple(extra.split()))
+        return
+    with pytest.raises(SETUP.CompileError, match=f"IEEE arithmetic.*{word}.*Fix: correct CC"):
+        command._check_compiler(tuple(extra.split()))
+
+
+def test_the_extension_flushes_nothing() -> None:
+    """GCC links such start-up code into what is linked with -Ofast."""
+    from fastattn._machine import native
+
+    binding, reason = native()
+    if binding is None:
+        pytest.skip(f"cython: {reason}")
+    assert binding.__file__ is not None
+    run_python("import fastattn.implementations._native\nassert 5e-324 > 0")
 
 
 def test_a_row_that_the_compiler_refuses_is_reported(tmp_path: Path) -> None:

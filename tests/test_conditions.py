@@ -15,6 +15,7 @@ from benchmarks import common, sampling
 from benchmarks import conditions as measured
 from benchmarks.conditions import Contention, Monitor
 from perf import conditions, run
+from perf.peers import command
 
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
 
@@ -34,10 +35,25 @@ def test_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_forces_a_librarys_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert conditions.forced({"OMP_NUM_THREADS": "2", "FASTATTN_ISA": None}) is None
-    monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    words = conditions.forced(measured.facts()["variables"])
-    assert words is not None
-    assert "OPENBLAS_CORETYPE=Haswell" in words
+    monkeypatch.setattr(measured, "find_spec", {"numpy": True, "torch": True}.get)
+    for name in measured.FORCING:
+        monkeypatch.setenv(name, "x")
+    blas: dict[str, Any] = {}
+    dependencies = {"Build Dependencies": {"blas": blas}}
+    monkeypatch.setattr("numpy.show_config", lambda mode: dependencies)
+    for name, variable in (("scipy-openblas", "OPENBLAS_CORETYPE"), ("mkl-sdl", "MKL_CBWR")):
+        blas["name"] = name
+        for found in (measured.facts()["variables"], command.about(0.0)["environment"]):
+            words = conditions.forced(found)
+            assert words is not None
+            assert f"{variable}=x" in words
+            assert "NPY_ENABLE_CPU_FEATURES=x" in words
+            for absent in ("NVPL", "BLIS", "NUMBA_CPU"):  # nothing that is here reads them
+                assert absent not in words
+    monkeypatch.setattr(measured, "find_spec", lambda name: None)
+    monkeypatch.delenv("FASTATTN_ISA")
+    blas.clear()
+    assert conditions.forced(measured.facts()["variables"]) is None
 
 
 def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:

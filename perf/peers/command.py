@@ -10,7 +10,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import FORCING
+from benchmarks.conditions import FORCING, forcing
 from perf import children, git, system
 from perf.peers import timing
 from perf.peers.results import Entry, Results
@@ -24,7 +24,6 @@ DISTRIBUTIONS = (
 VARIABLES = (
     *("OMP_", "GOMP_", "KMP_", "MKL_", "OPENBLAS_", "XLA_", "JAX_", "ONEDNN_", "DNNL_"),
     *("ATEN_", "TORCH_", "ORT_", "OV_", "FASTATTN_", "NUMBA_", "MALLOC_", "LD_PRELOAD"),
-    *FORCING,
 )
 
 Tell = Callable[[str, int, str], None]  # cell, threads, what is being done; "" is the end
@@ -46,10 +45,16 @@ def about(seconds: float) -> dict[str, Any]:
         "versions": versions,
         "machine": {name: str(value) for name, value in machine.items()},
         "system": platform.platform(),
-        "environment": {k: v for k, v in sorted(os.environ.items()) if k.startswith(VARIABLES)},
+        "environment": _environment(),
         "seconds": seconds,
         "block_seconds": timing.BLOCK_SECONDS,
     }
+
+
+def _environment() -> dict[str, str]:
+    """Variables that change speeds here, in order."""
+    found = {k: v for k, v in os.environ.items() if k.startswith(VARIABLES) and k not in FORCING}
+    return dict(sorted((found | forcing()).items()))
 
 
 def _commit() -> str:
