@@ -50,6 +50,8 @@ class Band:
 
 EVERYTHING = Band()
 
+_SMALL_SCALE = 2.0**-16  # D of 2**32 has this one
+
 
 def _least(a: int | None, b: int | None) -> int | None:
     if a is None or b is None:
@@ -120,6 +122,20 @@ class CallSpec:
     def batch(self) -> int:
         """Product of the batch axes."""
         return math.prod(self.batch_shape)
+
+    @property
+    def factors(self) -> tuple[float, float]:
+        """What queries and then scores are multiplied by, which together is `scale`.
+
+        Where queries times the scale could overflow or lose bits, most of it is left to the
+        scores, as a power of two: all else keeps its bits.
+        """
+        if self.scale == 0 or _SMALL_SCALE <= abs(self.scale) <= 1:
+            return self.scale, 1.0
+        _, exponent = math.frexp(self.scale)
+        exponent = exponent if exponent > 0 else exponent // 2
+        factor = math.ldexp(1.0, min(exponent, int(np.finfo(self.dtype.compute).maxexp) - 1))
+        return self.scale / factor, factor
 
     @property
     def group(self) -> int:

@@ -83,6 +83,8 @@ def test_numpys_error_state_is_not_the_calls(target: Target, dtype: np.dtype) ->
     q, k, v = (1e3 * rng.standard_normal((1, 2, 9, 5)) for _ in range(3))
     k[..., 3, :], v[..., 2, 1], q[..., 1, :] = np.inf, np.nan, -np.inf
     q, k, v = (array.astype(dtype) for array in (q, k, v))
+    if dtype == np.float16:
+        v[..., 4, :] = np.uint16(0x7D00).view(np.float16)  # a signalling NaN
     mask = np.where(rng.random((9, 9)) < 0.5, -np.inf, np.float32(1e30)).astype(np.float32)
     sinks = np.array([np.inf, -np.inf], np.float32)
     sinks[0] = np.uint32(0x7FA00000).view(np.float32)  # a signalling NaN
@@ -93,3 +95,39 @@ def test_numpys_error_state_is_not_the_calls(target: Target, dtype: np.dtype) ->
         assert np.isfinite(fastattn.machine().usable_cpus)
     for one, other in zip(usual, found, strict=True):
         assert one.tobytes() == other.tobytes()
+
+
+@pytest.mark.parametrize("rows", [1, 33])
+@pytest.mark.parametrize(
+    ("dtype", "q", "k", "scale"),
+    [
+        ("float32", 1e31, 1e-37, 1e8),  # q * scale overflows
+        ("float32", -3e38, 1e-38, 30.0),
+        ("float64", 1e301, 1e-307, 1e8),
+        ("float32", 1e-12, 3e38, 1e-25),  # q * scale is subnormal
+        ("float64", 1e-20, 1e308, 1e-287),
+        ("float32", 1e18, 1e18, 1e-35),  # q * k is nearly too large
+        ("float32", 1.0, 1.0, 3e38),
+        ("float32", 1e-3, 1e-3, -1e7),
+        ("float32", 1e30, 1e30, 1e-60),
+        ("float16", 3e4, 1e-4, 16.0),
+        ("float64", 1.0, 1.0, 1.7e308),
+        ("float64", 1.0, 1.0, 5e-324),
+    ],
+)
+def test_scores_that_are_finite(
+    target: Target, rows: int, dtype: str, q: float, k: float, scale: float
+) -> None:
+    """However large or small their factors are: as in long double, within rounding."""
+    if target.impl == "cython":
+        pytest.skip("its kernels apply the scale to q alone")
+    rng = np.random.default_rng(2)
+    keys = (k * (1 + rng.random((1, 40, 1)) / 100)).astype(dtype)
+    values = rng.standard_normal((1, 40, 7)).astype(dtype)
+    queries = np.full((1, rows, 1), q, dtype)
+    exact = [array.astype(np.longdouble) for array in (queries, keys, values)]
+    s = exact[0] @ exact[1].swapaxes(1, 2) * np.longdouble(scale)
+    e = np.exp(s - s.max(-1, keepdims=True))
+    found = target.attention(queries, keys, values, scale=scale)
+    error = np.abs(found - e @ exact[2] / e.sum(-1, keepdims=True)).max()
+    assert error <= 32 * np.finfo(dtype).eps * max(1.0, float(np.abs(s).max()))

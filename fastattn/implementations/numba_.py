@@ -130,12 +130,11 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             masks = tuple(m if i + 1 == kind else array for i, array in enumerate(absent))
             attend = functools.partial(
                 kernel, q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *sides,
-                spec.scale, spec.softcap or 0.0, block_q, block_k,
+                *spec.factors, spec.softcap or 0.0, block_q, block_k,
             )  # fmt: skip
             _share(attend, items, max(1, at_once), threads)
         if result is not out:
-            with np.errstate(all="ignore"):
-                np.copyto(out, result, casting="unsafe")
+            np.copyto(out, result, casting="unsafe")
 
     return lambda problem: in_default_arithmetic(run, problem)
 

@@ -54,9 +54,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
 
 def run(problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
-    # NaN and infinity are data here, not errors: they stay in the rows that attend to them.
-    with np.errstate(all="ignore"):
-        in_default_arithmetic(_run, problem)
+    in_default_arithmetic(_run, problem)
 
 
 def _run(problem: Problem) -> None:
@@ -65,7 +63,10 @@ def _run(problem: Problem) -> None:
     q, out = _grouped(problem.full("q"), g), _grouped(problem.full("out"), g)
     k, v = (_shared(x.astype(compute, copy=False), g) for x in (problem.k, problem.v))
 
-    s = (q * compute.type(g.scale)) @ k.swapaxes(-1, -2)
+    scale, factor = map(compute.type, g.factors)
+    s = (q * scale) @ k.swapaxes(-1, -2)
+    if factor != 1:
+        s *= factor
     if g.softcap is not None:
         s = g.softcap * np.tanh(s / g.softcap)
     if problem.mask is not None and problem.mask.dtype != np.bool_:

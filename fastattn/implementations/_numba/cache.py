@@ -91,7 +91,7 @@ def compiled(dtype):
     results = array(number, 4, readonly=False), array(number, 3, readonly=False)
     per_batch, per_head, word = array(types.int64, 1), array(number, 1), types.intp
     signature = (*[array(number, 4)] * 3, *results, masks, word, per_batch, per_batch, per_head)
-    signature += (word, word, number, number, *[word] * 4)
+    signature += (word, word, *[number] * 3, *[word] * 4)
     with contextlib.suppress(RuntimeError):  # Numba knows no folder that can be written
         attend._cache = CheckedCache(attend.py_func)
     attend.compile(signature)

@@ -96,13 +96,13 @@ def _classify(work, at, masks, kind, b, row, rows, first, count):
 
 @njit(nogil=True, error_model="numpy", no_cfunc_wrapper=True)
 def attend(
-    q, k, v, out, lse, masks, mask_kind, offsets, lengths, sinks, left, right, scale, softcap,
-    block_q, block_k, begin_unit, end_unit,
+    q, k, v, out, lse, masks, mask_kind, offsets, lengths, sinks, left, right, scale, boost,
+    softcap, block_q, block_k, begin_unit, end_unit,
 ):  # fmt: skip
     """Compute units, each a batch entry, a key head and a block of rows: the last block first.
 
     All arrays have one batch axis.  `masks` has one array of each kind; `lse` and `sinks` may be
-    empty; a softcap of 0 is none.
+    empty; a softcap of 0 is none.  `boost`: `CallSpec.factors`.
     """
     heads_kv, length_k, dim = k.shape[1:]
     length_q, dim_v = q.shape[2], v.shape[3]
@@ -196,6 +196,8 @@ def attend(
                     )  # fmt: skip
                 padded = (count + 3) // 4 * 4
                 panel = work[scores : scores + padded * width].reshape((padded, width))
+                if boost != 1.0:
+                    panel *= boost
                 if softcap > 0.0:
                     cap(panel, softcap)
                 panel[count:] = -np.inf
