@@ -1,8 +1,9 @@
 """Blocks of few rows take other paths: the same bits as among many rows.
 
-A block of at most half a vector of rows (with AVX-512 eight, of float64 four) belongs to the decode
-kernel.  One of a single panel (up to 16 rows with AVX2) reads 16-bit keys and values in place;
-`_MANY` rows in a block read copies.  All get the same `Config` but for `block_q`.
+A block of at most half a vector of rows (with AVX-512 eight, of float64 four, of 16-bit types
+sixteen) belongs to the decode kernel.  One of a single panel (up to 16 rows with AVX2) reads 16-bit
+keys and values in place; `_MANY` rows in a block read copies.  All get the same `Config` but for
+`block_q`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from targets import Target, dtypes
 
 _MANY = 4096
 FEW = (1, 2, 3, 4)
-PANEL = (7, 8, 13)
+PANEL = (7, 8, 13, 17)
 WIDTHS = (1, 3, 4, 16, 64, 65, 128, 257, 600)
 BLOCKS = (300, 1, 33, 64, 7)  # of keys
 few_rows = pytest.mark.parametrize("rows", [*FEW, *PANEL])
@@ -50,7 +51,7 @@ def _assert_same(
 def test_every_width(native: Target, dtype: np.dtype, dim: int) -> None:
     """Remainders of sublanes, vectors, lines and chunks, in D and in Dv."""
     cases = zip((*FEW, 1), (dim, *WIDTHS[3:7]), BLOCKS, strict=True)
-    panels = zip((*PANEL, 13), (dim, 8, 10, 132), BLOCKS[:4], strict=True)
+    panels = zip(PANEL, (dim, 8, 10, 132), BLOCKS[:4], strict=True)
     for rows, dim_v, block_k in (*cases, *panels):
         shapes = (70, dim), (75, dim), (75, dim_v)
         arrays = [_rng().standard_normal(shape).astype(dtype) for shape in shapes]

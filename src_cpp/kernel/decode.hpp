@@ -11,9 +11,9 @@
 // Every sum is taken in the same order as in tile/fma.hpp, so a row's result is the same, bit for
 // bit, whichever of the two computes it.
 //
-// Legend: S, T = storage and compute type; scores and weights s[row][key]; m, l = running maximum
-// and sum of a row; alpha = what its earlier results are scaled by; ld = values between rows of
-// results, ld_s between rows of scores.
+// Legend: S, T = storage and compute type; s = scores and weights in tiles (tile/decode.hpp); m, l =
+// running maximum and sum of a row; alpha = what its earlier results are scaled by; ld = values
+// between rows of results.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -46,18 +46,20 @@ class Decode {
     // Weights that a batch holds: they stay in L1 while keys and values pass through it.
     static constexpr int64_t kBatchWeights = 16384 / kSize;
     static constexpr int64_t kBatchBlocks = 16;
+    // Most bytes of keys that are read side by side: prefetched lines wait in L1 beside them.
+    static constexpr int64_t kSideBySideBytes = 8192;
 
     struct Regions {
-        int64_t depth, ld, ld_s;
+        int64_t depth, ld, room;  // room: for a row's scores of a block
         T *q, *scores, *copies, *o, *accumulators, *mask;
         NonFinite<Simd, S> non_finite;
 
         Regions(Arena& arena, int64_t block_k, int64_t dim, int64_t dim_v)
             : depth(round_up(dim, Copied::sublane_columns)),
               ld(round_up(dim_v, kLanes)),
-              ld_s(round_up(block_k, kGroup)),
+              room(round_up(block_k, kGroup)),
               q(arena.region<T>(depth * kRows)),
-              scores(arena.region<T>(kRows * ld_s > kBatchWeights ? kRows * ld_s : kBatchWeights)),
+              scores(arena.region<T>(kRows * room > kBatchWeights ? kRows * room : kBatchWeights)),
               copies(arena.region<T>(Tile::keys * (depth > ld ? depth : ld))),
               o(arena.region<T>(kRows * ld)),
               accumulators(arena.region<T>(kRows * ld)),
@@ -66,7 +68,7 @@ class Decode {
 
         // Blocks in a batch of `used` rows.
         int64_t blocks(int64_t used) const {
-            const int64_t count = kBatchWeights / (used * ld_s);
+            const int64_t count = kBatchWeights / (used * room);
             return count < 1 ? 1 : count < kBatchBlocks ? count : kBatchBlocks;
         }
     };
@@ -88,8 +90,10 @@ public:
         while (used_ < rows_) used_ *= 2;
         blocks_ = at_.blocks(used_);
         const int64_t row_bytes = task.dim * static_cast<int64_t>(sizeof(S));
-        distance_ = Tile::prefetch_bytes / row_bytes / Tile::keys * Tile::keys;
-        if (distance_ < Tile::keys) distance_ = Tile::keys;
+        side_by_side_ = 2 * Tile::keys * row_bytes <= kSideBySideBytes;
+        const int64_t step = (side_by_side_ ? 2 : 1) * Tile::keys;
+        distance_ = Tile::prefetch_bytes / row_bytes / step * step;
+        if (distance_ < step) distance_ = step;
     }
 
     void compute() {
@@ -130,7 +134,7 @@ private:
         static_cast<TileMask&>(block) = classify<Simd, S, kRows>(
             task_, 0, rows_, keys, [&](int64_t r) { return rows_keys_[r]; });
         if (block.keys.empty()) return;
-        block.s = at_.scores + held_ * used_ * at_.ld_s;
+        block.s = at_.scores + held_ * used_ * at_.room;
         ++held_;
         more = more && held_ < blocks_;
         with_rows<1>([&](auto used) { weights<decltype(used)::value>(block, more); });
@@ -156,30 +160,34 @@ private:
     // Never inlined, and with all of the softmax inside, apart from the loop over the values.
     template <int kUsed>
     [[gnu::noinline]] void weights(KeyBlock& block, bool more) {
-        for (int64_t j = block.keys.begin; j < block.keys.end; j += Tile::keys)
-            add_scores<kUsed>(block, j, more);
-        for (int64_t r = 0; r < kUsed; ++r) mask_scores(block, r);
-        decode_softmax<Simd, kUsed>(block.s, at_.ld_s, block.keys.count(), m_, l_, block.alpha);
+        constexpr int kTiles = Tile::template tiles<kUsed>;
+        int64_t j = block.keys.begin;
+        if (keys_in_place_ && side_by_side_)
+            for (; j + kTiles * Tile::keys <= block.keys.end; j += kTiles * Tile::keys)
+                add_scores<kUsed, kTiles>(block, j, more);
+        for (; j < block.keys.end; j += Tile::keys) add_scores<kUsed, 1>(block, j, more);
+        mask_scores<kUsed>(block);
+        decode_softmax<Simd, kUsed, Tile::keys>(block.s, block.keys.count(), m_, l_, block.alpha);
     }
 
     // Prefetched after a block's keys: those of the next block, or the batch's values.
-    template <int kUsed>
+    template <int kUsed, int kTiles>
     void add_scores(const KeyBlock& block, int64_t first, bool more) {
         const int64_t left = block.keys.end - first, next = first + distance_;
-        T* s = block.s + (first - block.keys.begin);
+        T* s = block.s + (first - block.keys.begin) * kUsed;
         const Prefetch prefetch =
             more || next < block.keys.end
                 ? prefetcher<S>(task_.k, next, task_.dim)
                 : prefetcher<S>(task_.v, batch_[0].keys.begin + next - block.keys.end, task_.dim_v);
-        if (keys_in_place_ && left >= Tile::keys)
-            return Tile::template scores<kUsed>(rows_from(task_.k, first), at_.q, at_.depth, s,
-                                                at_.ld_s, prefetch);
+        if (keys_in_place_ && left >= kTiles * Tile::keys)
+            return Tile::template scores<kUsed, kTiles>(rows_from(task_.k, first), at_.q, at_.depth,
+                                                        s, prefetch);
         for (int64_t j = 0; j < Tile::keys; ++j) {
             T* to = at_.copies + j * at_.depth;
             if (j < left) read_row<Simd, S>(task_.k, first + j, 0, task_.dim, to);
             for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
         }
-        Copied::template scores<kUsed>(copies(at_.depth), at_.q, at_.depth, s, at_.ld_s, prefetch);
+        Copied::template scores<kUsed, 1>(copies(at_.depth), at_.q, at_.depth, s, prefetch);
     }
 
     // The copied rows, `ld` values apart.
@@ -187,19 +195,26 @@ private:
         return {reinterpret_cast<const char*>(at_.copies), ld * kSize};
     }
 
-    // Caps the scores of a row and masks them.
-    void mask_scores(const KeyBlock& block, int64_t r) {
-        const Interval keys = block.keys;
-        T* s = block.s + r * at_.ld_s;
-        if (task_.softcap != 0) cap<Simd>(s, keys.count(), static_cast<T>(task_.softcap));
-        if (r >= rows_) r = rows_ - 1;  // a repetition
-        if (block.dense) {
-            read_mask(r, keys);
-            add_dense<Simd>(s, at_.mask, keys.count());
+    // Caps and masks scores.
+    template <int kUsed>
+    void mask_scores(const KeyBlock& block) {
+        const int64_t count = block.keys.count();
+        if (task_.softcap != 0)
+            cap<Simd>(block.s, round_up(count, Tile::keys) * kUsed, static_cast<T>(task_.softcap));
+        if (!block.dense && !block.partial) return;
+        for (int64_t r = 0; r < kUsed; ++r) {
+            const int64_t row = r < rows_ ? r : rows_ - 1;  // the last are repetitions
+            if (block.dense) {
+                read_mask(row, block.keys);
+                for (int64_t j = 0; j < count; j += Tile::keys)
+                    add_dense<Simd>(block.s + Tile::template index<kUsed>(r, j), at_.mask + j,
+                                    count - j < Tile::keys ? count - j : Tile::keys);
+            }
+            if (!block.partial) continue;
+            for (int64_t j = 0; j < count; ++j)
+                if (!rows_keys_[row].holds(block.keys.begin + j))
+                    block.s[Tile::template index<kUsed>(r, j)] = -kInfinity<T>;
         }
-        if (!block.partial) return;
-        for (int64_t j = keys.begin; j < keys.end; ++j)
-            if (!rows_keys_[r].holds(j)) s[j - keys.begin] = -kInfinity<T>;
     }
 
     void read_mask(int64_t r, Interval keys) {
@@ -234,7 +249,9 @@ private:
         };
         at_.non_finite.add(
             task_.v, task_.dim_v, keys, rows_, visible,
-            [&](int64_t r, int64_t j) { return block.s[r * at_.ld_s + (j - keys.begin)]; },
+            [&](int64_t r, int64_t j) {
+                return block.s[Tile::template index<kUsed>(r, j - keys.begin)];
+            },
             [&](int64_t r) { return at_.o + r * at_.ld; }, 1);
     }
 
@@ -262,9 +279,8 @@ private:
     template <typename From, int kUsed>
     void add_weighted(const KeyBlock& block, const StridedRows& v, int64_t j, int64_t count,
                       Prefetch prefetch) {
-        From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin), at_.ld_s,
-                                         at_.ld, at_.accumulators, at_.ld, j != block.keys.begin,
-                                         prefetch);
+        From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin) * kUsed, at_.ld,
+                                         at_.accumulators, at_.ld, j != block.keys.begin, prefetch);
     }
 
     void epilogue() {
@@ -293,6 +309,7 @@ private:
     Arena arena_;
     Regions at_;
     const bool keys_in_place_, values_in_place_;
+    bool side_by_side_;          // whether several tiles of keys are read at a time
     int64_t distance_;           // rows from the one in use to the one that is prefetched
     Interval rows_keys_[kRows];  // visible to each row
     Visible visible_;

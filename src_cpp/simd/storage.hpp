@@ -53,7 +53,7 @@ inline typename Simd::Vec widen(typename Simd::Halves values) {
     if constexpr (__is_same(S, Half))
         return Simd::from_half(values);
     else
-        return bits<typename Simd::Vec>(__builtin_convertvector(values, typename Simd::Bits) << 16);
+        return Simd::from_bfloat(values);
 }
 
 // Loads a vector's worth of adjacent values.
@@ -72,49 +72,6 @@ inline typename Simd::Vec load_values(const char* from) {
     } else {  // a float mask over double scores
         using Elements = VectorOf_t<S, Simd::lanes>;
         return __builtin_convertvector(load<Elements>(from), Vec);
-    }
-}
-
-// Columns that a lane of a sublane holds.  A lane holds two columns of bfloat16: a shift and a mask
-// separate them after the transposition, which then costs half.  The first must be the low half.
-template <typename S>
-inline constexpr int kColumnsOfLane =
-    __is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__ ? 2 : 1;
-
-// Fills a vector with sublanes from addresses `stride` bytes apart.  A sublane is 16 bytes of the
-// compute type: adjacent values, `kColumnsOfLane` to a lane.
-template <typename Simd, typename S>
-inline typename Simd::Vec load_sublanes(const char* from, int64_t stride) {
-    if constexpr (__is_same(S, typename Simd::Value) || kColumnsOfLane < S >> 1) {
-        return Simd::sublanes(from, stride);
-    } else {
-        constexpr int kSublanes = Simd::lanes / 4;
-        VectorOf_t<uint64_t, kSublanes> sublanes;
-        for (int n = 0; n < kSublanes; ++n) sublanes[n] = load<uint64_t>(from + n * stride);
-        return widen<Simd, S>(bits<typename Simd::Halves>(sublanes));
-    }
-}
-
-// Value number `column` of each lane of such sublanes.
-template <typename Simd, typename S>
-inline typename Simd::Vec column_of(typename Simd::Vec sublanes, int column) {
-    if constexpr (kColumnsOfLane<S> == 1) {
-        return sublanes;
-    } else {
-        const auto lanes = bits<typename Simd::Bits>(sublanes);
-        return bits<typename Simd::Vec>(column ? lanes & 0xffff0000u : lanes << 16);
-    }
-}
-
-// The value from[column] in all lanes.
-template <typename Simd, typename S>
-inline typename Simd::Vec broadcast_column(const S* from, int column) {
-    constexpr int kColumns = kColumnsOfLane<S>;
-    if constexpr (__is_same(S, typename Simd::Value)) {
-        return broadcast<Simd>(from[column]);
-    } else {
-        const auto lane = load<typename Simd::Value>(from + column / kColumns * kColumns);
-        return column_of<Simd, S>(splat<Simd>(lane), column % kColumns);
     }
 }
 

@@ -9,6 +9,7 @@
 //   sublanes(from, stride)  as many sublanes (16 bytes) as fill a vector, from addresses that are
 //                           `stride` bytes apart
 //   from_half, to_half      float only: float16 from Halves to a Vec, and from a Vec to memory
+//   from_bfloat             float only: bfloat16 from Halves to a Vec
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
 // what their instructions do better.
 //
@@ -115,28 +116,29 @@ inline void transpose(V* x) {
     }
 }
 
-// Transposes the squares of kSize lanes that kSize vectors hold side by side: log2(kSize) rounds,
-// in each of which the first half of the vectors is merged with the second, lane by lane.
+// Transposes the blocks of kSize lanes that kVectors vectors hold side by side: log2(kVectors)
+// rounds, in each of which the first half of the vectors is merged with the second, lane by lane.
+// Of blocks wider than they are high, vector i holds columns i * kSize / kVectors and on.
 template <int kLanes, int kSize, int kFrom, typename V, int... kLane>
 inline V merge_lanes(V a, V b, Sequence<kLane...>) {
     return __builtin_shufflevector(
         a, b, (kLane / kSize * kSize + kLane % kSize / 2 + kFrom + kLane % 2 * kLanes)...);
 }
 
-template <typename V, int kLanes, int kSize, int kRound = 1>
+template <typename V, int kLanes, int kVectors, int kSize = kVectors, int kRound = 1>
 inline void transpose_sublanes(V* x) {
-    if constexpr (kRound < kSize) {
-        constexpr int kHalf = kSize / 2;
+    if constexpr (kRound < kVectors) {
+        constexpr int kHalf = kVectors / 2;
         using Lanes = typename MakeSequence<kLanes>::type;
-        V merged[kSize];
+        V merged[kVectors];
 #pragma GCC unroll 16
         for (int i = 0; i < kHalf; ++i) {
             merged[2 * i] = merge_lanes<kLanes, kSize, 0>(x[i], x[i + kHalf], Lanes{});
-            merged[2 * i + 1] = merge_lanes<kLanes, kSize, kHalf>(x[i], x[i + kHalf], Lanes{});
+            merged[2 * i + 1] = merge_lanes<kLanes, kSize, kSize / 2>(x[i], x[i + kHalf], Lanes{});
         }
 #pragma GCC unroll 16
-        for (int i = 0; i < kSize; ++i) x[i] = merged[i];
-        transpose_sublanes<V, kLanes, kSize, 2 * kRound>(x);
+        for (int i = 0; i < kVectors; ++i) x[i] = merged[i];
+        transpose_sublanes<V, kLanes, kVectors, kSize, 2 * kRound>(x);
     }
 }
 
@@ -196,6 +198,9 @@ struct Portable {
     static void to_half(void* to, Vec v) {
         store(to, __builtin_convertvector(float_to_half<Vec, Bits>(v), Halves));
     }
+    static Vec from_bfloat(Halves halves) {
+        return bits<Vec>(__builtin_convertvector(halves, Bits) << 16);
+    }
 
 private:
     template <int kValues>
@@ -212,17 +217,6 @@ private:
         return __builtin_shufflevector(a, b, kLane...);
     }
 };
-
-// A vector of one value's bits, which are not a number yet and must not pass through arithmetic.
-template <typename Simd, int... kLane>
-inline typename Simd::Vec splat(typename Simd::Value value, Sequence<kLane...>) {
-    const typename Simd::Vec first{value};
-    return __builtin_shufflevector(first, first, (kLane * 0)...);
-}
-template <typename Simd>
-inline typename Simd::Vec splat(typename Simd::Value value) {
-    return splat<Simd>(value, typename MakeSequence<Simd::lanes>::type{});
-}
 
 // A vector of one value.
 template <typename Simd>

@@ -4,8 +4,7 @@
 // and those of a key are added at once, key after key as in softmax.hpp, so a row has the same bits
 // in both.
 //
-// Legend: s = scores [row][key], ld values from row to row, overwritten by the weights exp(s - m);
-// m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
+// Legend: s = scores in tiles [row][key] of kTileKeys keys, overwritten by the weights exp(s - m); m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
 // be scaled by; sublane = 16 bytes: as many rows as it has values are taken together.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
@@ -36,8 +35,8 @@ inline void add_in_order(const V (&weights)[kSublane], Accumulators& accumulator
 }
 
 // Each row of `s` has room for a multiple of kExpVectors vectors of keys.
-template <typename Simd, int kRows>
-[[gnu::always_inline]] inline void decode_softmax(typename Simd::Value* s, int64_t ld, int64_t keys,
+template <typename Simd, int kRows, int kTileKeys>
+[[gnu::always_inline]] inline void decode_softmax(typename Simd::Value* s, int64_t keys,
                                                   typename Simd::Value* m, typename Simd::Value* l,
                                                   typename Simd::Value* alpha) {
     using T = typename Simd::Value;
@@ -52,10 +51,13 @@ template <typename Simd, int kRows>
     using Lanes = typename MakeSequence<kLanes>::type;
     using Sublane = typename MakeSequence<kSublane>::type;
 
+    const auto at = [s](int64_t r, int64_t j) {
+        return s + (j / kTileKeys * kRows + r) * kTileKeys + j % kTileKeys;
+    };
     const int64_t end = (keys + kStep - 1) / kStep * kStep;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
-        for (int64_t j = keys; j < end; ++j) s[r * ld + j] = -kInfinity<T>;  // no keys: weight 0
+        for (int64_t j = keys; j < end; ++j) *at(r, j) = -kInfinity<T>;  // no keys: weight 0
 
     const Vec m_before = load<Vec>(m);
     Vec m_now[kRows];
@@ -63,7 +65,7 @@ template <typename Simd, int kRows>
     for (int r = 0; r < kRows; ++r) m_now[r] = broadcast<Simd>(m[r]);
     for (int64_t j = 0; j < end; j += kLanes)
 #pragma GCC unroll 16
-        for (int r = 0; r < kRows; ++r) m_now[r] = Simd::max(load<Vec>(s + r * ld + j), m_now[r]);
+        for (int r = 0; r < kRows; ++r) m_now[r] = Simd::max(load<Vec>(at(r, j)), m_now[r]);
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r) {
         m_now[r] = max_of_lanes<Simd>(m_now[r], Lanes{});
@@ -81,7 +83,7 @@ template <typename Simd, int kRows>
 #pragma GCC unroll 16
             for (int i = 0; i < kExpVectors; ++i) {
                 const int r = first + i % kTogether;
-                x[i] = load<Vec>(s + r * ld + j + i / kTogether * kLanes) - m_now[r];
+                x[i] = load<Vec>(at(r, j + i / kTogether * kLanes)) - m_now[r];
             }
             exp_nonpositive<Simd>(x);
 #pragma GCC unroll 16
@@ -90,7 +92,7 @@ template <typename Simd, int kRows>
 #pragma GCC unroll 16
                 for (int i = 0; i < kTogether; ++i) {
                     weights[i] = x[n * kTogether + i];
-                    store(s + (first + i) * ld + j + n * kLanes, weights[i]);
+                    store(at(first + i, j + n * kLanes), weights[i]);
                 }
                 transpose_sublanes<Vec, kLanes, kSublane>(weights);
                 add_in_order<kLanes>(weights, sum, Sublane{});

@@ -78,7 +78,7 @@ public:
         const bool single = count <= panel_rows, read = single || __is_same(S, T);
         const bool crowded = kWaits && !single && share_cache_sets(task.v);
         // With other widths, a tile would read past a row's end.
-        keys_in_place_ = read && in_place<S>(task.k) && task.dim % kColumnsOfLane<S> == 0;
+        keys_in_place_ = read && in_place<S>(task.k);
         values_in_place_ =
             read && in_place<S>(task.v) && task.dim_v % Micro::mr_low == 0 && !crowded;
     }
@@ -121,11 +121,10 @@ private:
     // tile of many vectors has other work meanwhile.
     static constexpr bool kWaits = vectors < 4;
 
-    // 16-bit keys and values are read in place only if there is a single panel.  float16 is then
+    // 16-bit keys and values are read in place only if there is a single panel.  They are then
     // converted a little at a time, so that the copies stay in L1: whole tiles (of either height)
-    // of keys, and a cache line of features of each value.  bfloat16 is converted in registers.
-    static constexpr bool kConverts = !__is_same(S, T) && kColumnsOfLane<S> == 1;
-    using Read = typename Either<kConverts, T, S>::type;
+    // of keys, and a cache line of features of each value.
+    static constexpr bool kConverts = !__is_same(S, T);
     static constexpr int64_t kTilesOfKeys = 24;
     static constexpr int64_t kLineFeatures = kLineBytes / sizeof(S);
     static_assert(kTilesOfKeys % Micro::mr == 0 && kTilesOfKeys % Micro::mr_single == 0,
@@ -237,7 +236,7 @@ private:
             const Interval some = common(keys, {j, j + most});
             const StridedRows rows =
                 read(task_.k, some, d, depth(d), at_.keys, key_stride(task_.dim));
-            add(InPlace<Read>{rows, some.count()}, some);
+            add(InPlace<T>{rows, some.count()}, some);
         }
     }
 
@@ -284,7 +283,7 @@ private:
         if (packed_)
             add(Interleaved<T>{at_.values + f * span(), span(), panel.keys.begin - block_.begin});
         else
-            add(Transposed<Read>{read(task_.v, panel.keys, f, width(f), at_.values, width(f))});
+            add(Transposed<T>{read(task_.v, panel.keys, f, width(f), at_.values, width(f))});
     }
 
     const Task& task_;

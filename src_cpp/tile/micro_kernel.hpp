@@ -45,7 +45,7 @@ struct Interleaved {
 };
 
 // `count` rows of A, read in place.
-template <typename S>
+template <typename T>
 struct InPlace {
     static constexpr bool cut = false;
     static constexpr int64_t chunk = kScoreChunk;
@@ -54,10 +54,10 @@ struct InPlace {
 
     template <int kRows>
     struct Tile {
-        const S* row[kRows];
+        const T* row[kRows];
         template <typename Simd>
         typename Simd::Vec value(int r, int64_t k, int i) const {
-            return broadcast_column<Simd>(row[r] + k, i);
+            return broadcast<Simd>(row[r][k + i]);
         }
     };
     // Rows past the last repeat it: their products are computed but not used.
@@ -67,13 +67,13 @@ struct InPlace {
         const int64_t left = count - row;
 #pragma GCC unroll 16
         for (int r = 0; r < kRows; ++r)
-            tile.row[r] = reinterpret_cast<const S*>(rows.row(row + (r < left ? r : left - 1)));
+            tile.row[r] = reinterpret_cast<const T*>(rows.row(row + (r < left ? r : left - 1)));
         return tile;
     }
 };
 
 // An A that is read in place and transposed: its columns are rows in memory.
-template <typename S>
+template <typename T>
 struct Transposed {
     static constexpr bool cut = false;
     static constexpr int64_t chunk = kUnlimited;
@@ -85,12 +85,12 @@ struct Transposed {
         int64_t stride;
         template <typename Simd>
         typename Simd::Vec value(int r, int64_t k, int i) const {
-            return broadcast_column<Simd>(reinterpret_cast<const S*>(start + (k + i) * stride), r);
+            return broadcast<Simd>(reinterpret_cast<const T*>(start + (k + i) * stride)[r]);
         }
     };
     template <int kRows>
     Tile<kRows> tile(int64_t row) const {
-        return {rows.first + row * static_cast<int64_t>(sizeof(S)), rows.stride};
+        return {rows.first + row * static_cast<int64_t>(sizeof(T)), rows.stride};
     }
 };
 
@@ -226,12 +226,7 @@ private:
 #pragma GCC unroll 16
             for (int i = 0; i < kLines; ++i) prefetcher.next();
 #pragma GCC unroll 16
-            for (int i = 0; i < kTogether; ++i) {
-                add(k, i);
-                // One load brings two columns of bfloat16.  The compiler would keep it for the
-                // second column, and accumulators in memory instead: make it load twice.
-                if constexpr (kTogether > kPair) asm volatile("" ::: "memory");
-            }
+            for (int i = 0; i < kTogether; ++i) add(k, i);
         }
         if constexpr (kTogether > kPair)
             for (; k + kPair <= end; k += kPair) add(k, 0), add(k, 1);
