@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import tempfile
 from pathlib import Path
 
 
@@ -27,6 +29,34 @@ class Reading:
             ) from error
 
 
+def check_writable(*paths: Path) -> None:
+    """Refuse files that `write_whole` could not write, before there is anything to write.
+
+    Raises
+    ------
+    FileError
+    """
+    for path in paths:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            if path.is_dir():
+                raise IsADirectoryError("it is a folder")
+            if path.exists() and not path.is_file():
+                continue
+            with tempfile.TemporaryFile(dir=_target(path).parent):
+                pass
+        except OSError as error:
+            raise FileError(f"{path} cannot be written: {error}. Fix: name another file.") from None
+
+
+def _target(path: Path) -> Path:
+    """The file itself, which is replaced: a link to it stays."""
+    found = Path(os.path.realpath(path))
+    if found.is_symlink():
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return found
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a text file, and make its folder if there is none.
 
@@ -38,7 +68,7 @@ def write_whole(path: Path, text: str) -> None:
         with path.open("w", encoding="utf-8") as file:
             file.write(text)
         return
-    path = path.resolve()
+    path = _target(path)
     temporary = path.with_name(f".{os.urandom(8).hex()}.part")
     try:
         temporary.write_text(text, encoding="utf-8")

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from perf import conditions, entry, history, report, tuning_chart
-from perf.files import FileError, write_whole
+from perf.files import FileError, check_writable, write_whole
 from perf.paired import calibrate
 from perf.peers.results import Results as Peers
 from perf.study.data import Record
@@ -138,3 +138,15 @@ def test_write_whole(tmp_path: Path) -> None:
         write_whole(tmp_path / "real", "\ud800")
     assert (tmp_path / "real").read_text() == "new"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["link", "pipe", "real"]
+
+
+@pytest.mark.parametrize("name", ["", "a/file/below", "x" * 300, "loop/x", "loop"])
+def test_what_cannot_be_written_is_refused_first(tmp_path: Path, name: str) -> None:
+    """Before minutes of measuring, not after them; and nothing is left."""
+    (tmp_path / "a").write_text("a file")
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(FileError, match="cannot be written: .*Fix: "):
+        check_writable(tmp_path / name)
+    check_writable(tmp_path / "new/file.json", Path(os.devnull), tmp_path / "a")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "loop", "new"]
+    assert not list((tmp_path / "new").iterdir())

@@ -371,6 +371,15 @@ def test_replace_file(tmp_path: Path) -> None:
     for name, word in (("x" * 256, "too long"), ("a\0b", "null")):
         with pytest.raises(WisdomError, match=word):
             store.replace_file(str(tmp_path / name), "new")
+    (tmp_path / "loop").symlink_to("loop")
+    for write in (
+        lambda path: store.replace_file(path, "x"),
+        lambda path: store.check_writable(path, "file"),
+    ):
+        with pytest.raises(WisdomError, match="symbolic links"):
+            write(str(tmp_path / "loop"))
+    (tmp_path / "loop").unlink()
+    store.check_writable(str(tmp_path / "link"), "file")
     if os.path.exists("/dev/full"):
         with pytest.raises(WisdomError, match="No space"):
             store.replace_file("/dev/full", "new")

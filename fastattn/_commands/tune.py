@@ -15,7 +15,7 @@ from fastattn._machine import machine
 from fastattn._shapes import SHAPE, parse_shape, spec_of
 from fastattn._version import __version__
 from fastattn._wisdom.entry import describe
-from fastattn._wisdom.store import replace_file
+from fastattn._wisdom.store import check_writable, replace_file
 from fastattn.implementations import REGISTRY
 from fastattn.tuner import TuningResult, tune
 from fastattn.tuner.run import space_of
@@ -70,13 +70,8 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterato
     space = options.space or "kernel"
     for axes in problems:
         space_of(space, spec_of(axes, options.dtype, causal=options.causal), options.impl)
-    if options.json is not None and not options.json.parent.is_dir():
-        raise ArgumentError(
-            "--json",
-            repr(str(options.json)),
-            "a file that can be written",
-            f"make the folder {options.json.parent}",
-        )
+    if options.json is not None:
+        check_writable(str(options.json), "--json")
     results: list[TuningResult] = []
     for text, axes in zip(options.shape, problems, strict=True):
         progress(f"{text}: preparing")

@@ -8,6 +8,7 @@ there are no locks.
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 import os
 import time
@@ -21,6 +22,7 @@ from fastattn._wisdom.entry import Entry, InvalidEntry, from_document, parse_jso
 
 __all__ = [
     "changed",
+    "check_writable",
     "clear_when_changed",
     "entries",
     "folder",
@@ -146,6 +148,32 @@ def write(entry: Entry) -> str:
     return path
 
 
+def check_writable(path: str, argument: str) -> None:
+    """Refuse a file that `replace_file` could not write, before there is anything to write.
+
+    Raises
+    ------
+    WisdomError
+        As there.
+    """
+    import tempfile
+
+    with _explained(path, argument):
+        if os.path.isdir(path):
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        if not os.path.exists(path) or os.path.isfile(path):
+            with tempfile.TemporaryFile(dir=os.path.dirname(_target(path))):
+                pass
+
+
+def _target(path: str) -> str:
+    """The file itself, which is replaced: a link to it stays."""
+    found = os.path.realpath(path)
+    if os.path.islink(found):
+        raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+    return found
+
+
 def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
     """Write a file so that it is always whole: as it was before, or as it is now.
 
@@ -156,7 +184,7 @@ def replace_file(path: str, text: str, argument: str = _VARIABLE) -> None:
             with open(path, "w", encoding="utf-8") as file:
                 file.write(text)
             return
-        path = os.path.realpath(path)  # a link stays, its target is replaced
+        path = _target(path)
         temporary = os.path.join(os.path.dirname(path), f".{os.urandom(8).hex()}{_LEFTOVER}")
         try:
             with open(temporary, "x", encoding="utf-8") as file:

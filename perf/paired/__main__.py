@@ -18,7 +18,7 @@ from typing import Any
 
 from benchmarks import common
 from perf import conditions, entry
-from perf.files import write_whole
+from perf.files import check_writable, write_whole
 from perf.paired import table
 from perf.paired.builds import FOLDER, Build, Builder, BuildError
 from perf.paired.cells import SUITES, cells
@@ -52,6 +52,7 @@ def main() -> int:
 
     options = _options()
     os.chdir(ROOT)
+    check_writable(options.output.with_name(f"{options.output.name}.json"))
     run.ensure_home()
     chosen = cells(SUITES[options.suite], options.impl, options.bench)
     if not chosen:

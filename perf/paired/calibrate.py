@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from perf import conditions, entry
-from perf.files import Reading, write_whole
+from perf.files import Reading, check_writable, write_whole
 from perf.paired.builds import FOLDER, Builder, BuildError
 from perf.paired.cells import SUITES, cells
 from perf.paired.engine import INTERRUPTED, Comparison
@@ -127,7 +127,7 @@ def main() -> int:
     options = _options()
     os.chdir(ROOT)
     run.ensure_home()
-    FOLDER.mkdir(parents=True, exist_ok=True)
+    check_writable(options.result, LOG)
     status = 0
     if options.times:
         with Progress() as progress:

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from perf import entry
+from perf.files import check_writable
 from perf.peers import OURS, chart, command, console, registry
 from perf.peers.cells import BLOG, CELLS
 from perf.peers.results import Results
@@ -119,6 +120,7 @@ def main() -> int:
     if known.show:
         results, whole = Results.read(known.show), True
     else:
+        check_writable(known.json, known.plot)
         print(
             f"{len(known.cells)} cells, {len(known.peers)} peers, "
             f"threads {', '.join(map(str, known.threads))}; Ctrl-C keeps and shows what there is"

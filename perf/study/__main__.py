@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from perf import entry
+from perf.files import check_writable
 from perf.progress import bar
 from perf.study import formats, measure
 from perf.study.data import Record
@@ -100,6 +101,7 @@ def main(arguments: list[str] | None = None) -> int:
         extent = measure.QUICK if known.quick else measure.FULL
         if known.rounds is not None:
             extent = replace(extent, rounds=known.rounds)
+        check_writable(known.folder / NAME)
         print("Measuring; Ctrl-C keeps what there is and shows it.")
         record = measured(extent, known.folder / NAME)
     try:

@@ -23,6 +23,7 @@ from pathlib import Path
 import fastattn
 from fastattn._errors import FastattnError
 from perf import entry
+from perf.files import check_writable
 from perf.progress import shares
 from perf.tuner_replay import campaign, console, plots, synthetic
 from perf.tuner_replay.campaign import SETTINGS, Setting, load
@@ -197,6 +198,7 @@ def replay_all(known: argparse.Namespace) -> int:
     if not settings:
         print("There is no table for any of these settings: record some, or `--tables synthetic`.")
         return 1
+    check_writable(known.json, *([known.plot] if known.plot else []))
     about = _about(known) | {"resolutions": {t.name: round(t.resolution, 5) for t in loaded}}
     results = Results(about)
     status = 0
