@@ -6,8 +6,6 @@ import sys
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-import numpy as np
-
 __all__ = ["in_default_arithmetic"]
 
 _P = ParamSpec("_P")
@@ -21,18 +19,11 @@ def in_default_arithmetic(function: Callable[_P, _T], *args: _P.args, **kwargs: 
     """Call a function with subnormal numbers kept and results rounded to the nearest.
 
     Another library may have changed that for this thread and not for others.  The thread's own
-    environment is back afterwards; threads that `function` starts inherit the default one.  For
-    NumPy, NaN and infinity are data: nothing is reported or raised.
+    environment is back afterwards; threads that `function` starts inherit the default one.
     """
-    with np.errstate(all="ignore"):
-        usual = _SMALLEST_NORMAL * _HALF != 0.0 and _ONE + _LITTLE == _ONE == _ONE - _LITTLE
-        if usual or sys.platform != "linux":
-            return function(*args, **kwargs)
-        return _reset(function, *args, **kwargs)
-
-
-def _reset(function: Callable[_P, _T], *args: _P.args, **kwargs: _P.kwargs) -> _T:
-    """Call a function in the default environment, whatever the present one is."""
+    usual = _SMALLEST_NORMAL * _HALF != 0.0 and _ONE + _LITTLE == _ONE == _ONE - _LITTLE
+    if usual or sys.platform != "linux":
+        return function(*args, **kwargs)
     import ctypes
 
     library = ctypes.CDLL(None)

@@ -122,19 +122,19 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             all_keys if problem.lengths is None else problem.lengths,
         )
         sinks = no_sinks if problem.sinks is None else problem.sinks.astype(compute)
-        kernel = compiled(name)
         for index in np.ndindex(batch[:-1]) if len(batch) > 1 else [()]:  # it knows one batch axis
             q, k, v, o, lse, m, offsets, lengths = (
                 array[index] if batch else array[None] for array in arrays
             )
             masks = tuple(m if i + 1 == kind else array for i, array in enumerate(absent))
             attend = functools.partial(
-                kernel, q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *sides,
+                compiled(name), q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *sides,
                 *spec.factors, spec.softcap or 0.0, block_q, block_k,
             )  # fmt: skip
             _share(attend, items, max(1, at_once), threads)
         if result is not out:
-            np.copyto(out, result, casting="unsafe")
+            with np.errstate(all="ignore"):
+                np.copyto(out, result, casting="unsafe")
 
     return lambda problem: in_default_arithmetic(run, problem)
 
@@ -144,7 +144,8 @@ def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if array.dtype == dtype:
         return array
     once = array[tuple(slice(None if step else 1) for step in array.strides)]
-    return np.broadcast_to(once.astype(dtype), array.shape)
+    with np.errstate(all="ignore"):  # NaN is data
+        return np.broadcast_to(once.astype(dtype), array.shape)
 
 
 @functools.cache

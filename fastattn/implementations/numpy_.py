@@ -54,7 +54,9 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
 
 def run(problem: Problem) -> None:
     """Compute the call and write `problem.out` and `problem.lse`."""
-    in_default_arithmetic(_run, problem)
+    # NaN and infinity are data here, not errors: they stay in the rows that attend to them.
+    with np.errstate(all="ignore"):
+        in_default_arithmetic(_run, problem)
 
 
 def _run(problem: Problem) -> None:
