@@ -7,7 +7,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
-          $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp)
+          $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp tests/*_model.?pp)
 
 # `python -m` must find the tools in this folder, whatever the user's environment says.
 unexport PYTHONSAFEPATH
@@ -42,8 +42,9 @@ help:
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
+# With the kernels that are only for tests, which no call takes unless it names them.
 $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
+	FASTATTN_TEST_KERNELS=1 $(BIN)/python -m pip install --quiet --disable-pip-version-check -e ".[dev]"
 	@touch $@
 
 # What Numba compiles for the tests stays out of the sources, which may not be writable.
@@ -149,7 +150,7 @@ define instrumented
 	mkdir -p build/$(1)
 	cp -r setup.py pyproject.toml README.md fastattn src_cpp tests build/$(1)/
 	rm -f build/$(1)/fastattn/implementations/*.so
-	cd build/$(1) && FASTATTN_CXXFLAGS="$(2)" ../../$(BIN)/python setup.py --quiet build_ext --inplace
+	cd build/$(1) && FASTATTN_TEST_KERNELS=1 FASTATTN_CXXFLAGS="$(2)" ../../$(BIN)/python setup.py --quiet build_ext --inplace
 endef
 
 sanitize: $(VENV)/.installed

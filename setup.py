@@ -34,18 +34,31 @@ class Isa:
     name: str
     flags: tuple[str, ...] = ()
     machines: tuple[str, ...] = ()  # values of platform.machine(); () = any
+    folder: Path = SOURCES / "isa"  # of its source, NAME.cpp
 
 
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
+AMX = (*AVX512, "-mamx-tile", "-mamx-bf16")
 X86_64 = ("x86_64", "AMD64")
 
 # Best first: the order is the preference at run time.
 ISAS = (
+    Isa("amx", AMX, X86_64),
     Isa("avx512", AVX512, X86_64),
     Isa("avx2", AVX2, X86_64),
     Isa("baseline"),
 )
+
+# Only for tests, in a build with FASTATTN_TEST_KERNELS=1.  After `baseline`, which has all kernels,
+# so that none is ever chosen that a caller does not name.
+TEST_ISAS = (Isa("amx_model", AVX2, X86_64, Path("tests")),)
+
+
+def isa_table(tests: bool) -> tuple[Isa, ...]:
+    """Rows of the table that a build writes, best first."""
+    return (*ISAS, *(TEST_ISAS if tests else ()))
+
 
 # NaN, infinity, signed zeros and the order of sums are data, whatever the shell's flags say.  They
 # come before these, when linking as well: -Ofast would add code that makes a process flush
@@ -95,10 +108,11 @@ class BuildExt(build_ext):
         extra = tuple(shlex.split(os.environ.get("FASTATTN_CXXFLAGS", "")))
         self._check_compiler(extra)
         openmp = self._openmp_flags()
+        isas = isa_table(tests=os.environ.get("FASTATTN_TEST_KERNELS") == "1")
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # each thread waits for a compiler process
-            compiled = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), ISAS))
+            compiled = list(pool.map(lambda isa: self._compile_isa(isa, ext, extra), isas))
         lines = []
-        for isa, (objects, refusal) in zip(ISAS, compiled, strict=True):
+        for isa, (objects, refusal) in zip(isas, compiled, strict=True):
             ext.extra_objects += objects
             if refusal is None:
                 lines.append(f"FASTATTN_ISA({isa.name})")
@@ -141,7 +155,7 @@ class BuildExt(build_ext):
             return [], f"only for {' and '.join(isa.machines)}"
         try:
             objects = self.compiler.compile(
-                [str(SOURCES / "isa" / f"{isa.name}.cpp")],
+                [str(isa.folder / f"{isa.name}.cpp")],
                 output_dir=self.build_temp,
                 extra_postargs=[*COMMON_FLAGS, *ISA_FLAGS, *isa.flags, *extra],
                 depends=ext.depends,

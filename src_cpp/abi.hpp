@@ -123,6 +123,7 @@ enum Feature : uint32_t {
     kAvx512bw = 1u << 4,
     kAvx512dq = 1u << 5,
     kAvx512vl = 1u << 6,
+    kAmxBf16 = 1u << 7,  // tiles, their bfloat16 product, and the permission to use them
 };
 
 // One instruction set: what it needs, its kernels, its probes.

@@ -10,6 +10,10 @@
 #if defined(__x86_64__)
 #include <cpuid.h>
 #endif
+#if defined(__x86_64__) && defined(__linux__)
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
 
 namespace fastattn {
 namespace {
@@ -22,7 +26,7 @@ struct Name {
 constexpr Name kNames[] = {
     {kFma, "fma"},           {kF16c, "f16c"},         {kAvx2, "avx2"},
     {kAvx512f, "avx512f"},   {kAvx512bw, "avx512bw"}, {kAvx512dq, "avx512dq"},
-    {kAvx512vl, "avx512vl"},
+    {kAvx512vl, "avx512vl"}, {kAmxBf16, "amx_bf16"},
 };
 
 #if defined(__x86_64__)
@@ -47,6 +51,8 @@ uint32_t detect() {
     if (ebx & (1u << 17)) found |= kAvx512dq;
     if (ebx & (1u << 30)) found |= kAvx512bw;
     if (ebx & (1u << 31)) found |= kAvx512vl;
+    constexpr unsigned kTiles = 0x60000;
+    if ((xcr0 & kTiles) == kTiles && edx & (1u << 22) && edx & (1u << 24)) found |= kAmxBf16;
     return found;
 }
 #else
@@ -58,6 +64,18 @@ uint32_t detect() { return 0; }
 uint32_t cpu_features() {
     static const uint32_t features = detect();
     return features;
+}
+
+bool tiles_permitted() {
+#if defined(__x86_64__) && defined(__linux__)
+    // Refused, among other reasons, if a thread has an alternate signal stack without room for
+    // tiles.
+    constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+    static const bool permitted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
+    return permitted;
+#else
+    return false;
+#endif
 }
 
 const char* feature_name(uint32_t features) {

@@ -9,6 +9,10 @@ namespace fastattn {
 // Features that the CPU has and whose registers the operating system saves.
 uint32_t cpu_features();
 
+// Whether the operating system lets this process use AMX tiles; asked once.  The permission is for
+// all threads, and for children.
+bool tiles_permitted();
+
 // Name of the lowest feature in `features`, or nullptr if there is none.
 const char* feature_name(uint32_t features);
 

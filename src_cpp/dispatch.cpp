@@ -33,7 +33,13 @@ const Isa& isa(int index) { return kIsas[index]; }
 
 const char* lacking(int index) {
     const KernelSet* kernels = kIsas[index].kernels;
-    return kernels ? feature_name(kernels->needs & ~cpu_features()) : nullptr;
+    if (!kernels) return nullptr;
+    return feature_name(kernels->needs & ~cpu_features());
+}
+
+bool permitted(int index) {
+    const KernelSet* kernels = kIsas[index].kernels;
+    return !kernels || !(kernels->needs & kAmxBf16) || tiles_permitted();
 }
 
 const Kernel* kernel(int index, Operation operation, DType type) {
@@ -46,8 +52,9 @@ const Kernel* kernel(int index, Operation operation, DType type) {
 int best_isa(Operation operation, DType type, const Extents& extents) {
     for (int index = 0; index < isa_count(); ++index) {
         const Kernel* found = kernel(index, operation, type);
-        if (found && !lacking(index) && (!found->worthwhile || found->worthwhile(extents)))
-            return index;
+        const bool chosen = found && !lacking(index) &&
+                            (!found->worthwhile || found->worthwhile(extents)) && permitted(index);
+        if (chosen) return index;
     }
     return -1;
 }

@@ -17,9 +17,12 @@ struct Isa {
 int isa_count();
 const Isa& isa(int index);
 
-// Lowest feature that row `index` needs and this CPU lacks; nullptr if it can run here
-// (or is not in this build).
+// Lowest feature that row `index` needs and this CPU lacks; nullptr if there is none (or the row is
+// not in this build).
 const char* lacking(int index);
+
+// Whether the operating system lets this process use what row `index` needs.
+bool permitted(int index);
 
 // Kernel of row `index`; nullptr if the row is not in this build or has no such kernel.
 const Kernel* kernel(int index, Operation operation, DType type);

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import runpy
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import numpy as np
 import pytest
 from strategies import DTYPES
@@ -16,6 +18,10 @@ from fastattn.implementations import load
 
 _SETUP = runpy.run_path(str(Path(__file__).parent.parent / "setup.py"), run_name="setup_table")
 KNOWN_ISAS = tuple(row.name for row in reversed(_SETUP["ISAS"]))  # the most general first
+# Exact models of instructions, in builds for tests.  Where the instructions are, every test runs
+# with them; test_amx.py compares the two, and only a thorough run repeats all tests for the model.
+MODELS = {"amx_model": "amx"}
+THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 # What a test is repeated for.
 dtypes = pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
@@ -44,6 +50,28 @@ class Target:
         """Whether it holds no Lq x Lk matrix, and keeps its rows apart bit by bit."""
         return self.impl != "numpy"
 
+    @property
+    def tiles(self) -> bool:
+        """Whether it multiplies in parts and weighs in powers of two.
+
+        Its weights refer to a whole power of two at or above the largest weight, and one rounded
+        constant makes exponents of scores.  So the weight of a single key is not exactly 1 in
+        float32, and the log-sum-exp is a sum of two terms that may cancel.
+        """
+        return self.isa == "amx" or self.isa in MODELS
+
+    def serves(self, dtype: np.dtype) -> bool:
+        """Whether it has a kernel for a data type."""
+        kernels = fastattn.machine().kernels.get("forward", {})
+        return self.isa is None or self.isa in kernels.get(np.dtype(dtype).name, (self.isa,))
+
+    def require(self, dtype: np.dtype, *, drawn: bool = True) -> None:
+        """Skip the test if it has no kernel for a data type; just the case if that is `drawn`."""
+        if not self.serves(dtype):
+            if drawn and hypothesis.currently_in_test_context():
+                hypothesis.reject()
+            pytest.skip(f"{self.name} has no kernel for {np.dtype(dtype).name}")
+
     def config(self, **tunables: int) -> fastattn.Config:
         """`tunables`, less those it does not have, at its instruction set."""
         fields: dict[str, Any] = {
@@ -56,10 +84,8 @@ class Target:
     ) -> Any:
         """`fastattn.attention` on this target; skips the test if it has no such kernel."""
         q = arrays[0] if arrays else arguments["q"]
-        if self.isa is not None and isinstance(q, np.ndarray):
-            name = q.dtype.name
-            if self.isa not in fastattn.machine().kernels["forward"].get(name, (self.isa,)):
-                pytest.skip(f"{self.name} has no kernel for {name}")
+        if isinstance(q, np.ndarray):
+            self.require(q.dtype)
         config = self.config(**(tunables or {}))
         return fastattn.attention(*arrays, impl=self.impl, config=config, **arguments)
 
@@ -80,7 +106,12 @@ def _targets() -> tuple[Target, ...]:
         if impl != "cython":
             found.append(Target(impl, None, missing))
             continue
-        for isa in KNOWN_ISAS:
+        models = [
+            model
+            for model, isa in MODELS.items()
+            if model in machine.isas and (THOROUGH or isa not in machine.isas)
+        ]
+        for isa in (*KNOWN_ISAS, *models):
             why = missing or machine.missing_isas.get(isa)
             if why is None and isa not in machine.isas:
                 why = "this build has no such instruction set"

@@ -22,6 +22,7 @@ every_isa = pytest.mark.parametrize("isa", ISAS)
 
 def run(isa: Target, q: np.ndarray, k: np.ndarray, v: np.ndarray, **arguments: object):
     """Call of one instruction set."""
+    isa.require(q.dtype)
     blocks = arguments.pop("blocks", {})
     config = fastattn.Config(isa=isa.isa, threads=1, **blocks)  # type: ignore[arg-type]
     return fastattn.attention(q, k, v, impl="cython", config=config, **arguments)  # type: ignore[call-overload]
@@ -37,7 +38,11 @@ def logistic_of(isa: Target, x: np.ndarray) -> np.ndarray:
 @every_isa
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_exponential_over_its_whole_range(isa: Target, dtype: type) -> None:
-    """At most 2 ULP, and 1 for the division that follows, down to where it is flushed to 0."""
+    """At most 2 ULP, and 1 for the division that follows, down to where it is flushed to 0.
+
+    Tiles take powers of two: the exponent's rounding moves them by up to half as many ULP as its
+    size, and that of log2(e) by a ninth.
+    """
     info = np.finfo(dtype)
     lowest = np.log(2.0) * (info.minexp + 1)
     x = np.unique(
@@ -48,17 +53,19 @@ def test_exponential_over_its_whole_range(isa: Target, dtype: type) -> None:
     exact = np.exp(x.astype(np.longdouble))
     exact = exact / (1 + exact)
     error = np.abs(logistic_of(isa, x) - exact) / (exact * info.eps)
-    assert error.max() <= 3, (x[np.argmax(error)], error.max())
+    excess = error - (3 + np.abs(x) * (5 / 8) if isa.tiles else 3)
+    assert excess.max() <= 0, (x[np.argmax(excess)], error[np.argmax(excess)])
 
 
 @every_isa
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_exponential_is_zero_below_its_range(isa: Target, dtype: type) -> None:
-    """No subnormal weight; and NaN stays NaN."""
+    """No subnormal weight, and of tiles at most a tiny one; and NaN stays NaN."""
     info = np.finfo(dtype)
     lowest = np.log(2.0) * (info.minexp - 1)
     x = np.array([lowest, 2 * lowest, -1e30, -info.max], dtype)
-    assert (logistic_of(isa, x) == 0).all()
+    weight = logistic_of(isa, x)
+    assert ((weight >= 0) & (weight <= (info.tiny if isa.tiles else 0))).all()
     assert logistic_of(isa, np.array([0], dtype))[0] == 0.5
     assert np.isnan(logistic_of(isa, np.array([np.nan], dtype))).all()
 
@@ -71,10 +78,12 @@ def test_tanh_of_the_softcap(isa: Target, dtype: type) -> None:
     one = np.ones((1, 1), dtype)
     _, lse = run(isa, x[:, None], one, one, scale=1.0, softcap=1.0, return_lse=True)
     exact = np.tanh(x.astype(np.longdouble))
-    assert (np.abs(lse - exact) <= 4 * np.finfo(dtype).eps * np.abs(exact)).all()
+    eps = np.finfo(dtype).eps
+    floor = 2 * eps if isa.tiles else 0  # of the two terms of the log-sum-exp
+    assert (np.abs(lse - exact) <= 4 * eps * np.abs(exact) + floor).all()
     extremes = np.array([[np.inf], [-np.inf], [0]], dtype)
     _, lse = run(isa, extremes, one, one, scale=1.0, softcap=1.0, return_lse=True)
-    assert lse.tolist() == [1, -1, 0]
+    assert np.abs(lse - [1, -1, 0]).max() <= floor
 
 
 @every_isa

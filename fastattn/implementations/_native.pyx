@@ -50,6 +50,7 @@ cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
     int isa_count()
     const Isa& isa(int)
     const char* lacking(int)
+    bint permitted(int)
     const Kernel* kernel(int, Operation, DType)
     int native_best_isa "fastattn::best_isa"(Operation, DType, const Extents&)
 
@@ -129,6 +130,7 @@ cdef extern from "roofline.hpp" namespace "fastattn" nogil:
 
 
 OPERATIONS = {"forward": <int> Operation.kForward}
+REFUSED = "the operating system does not let this process use AMX tiles"
 
 
 def isas():
@@ -140,6 +142,8 @@ def isas():
             rows.append((name, isa(i).refusal.decode()))
         elif lacking(i) != NULL:
             rows.append((name, f"this CPU lacks {lacking(i).decode()}"))
+        elif not permitted(i):
+            rows.append((name, REFUSED))
         else:
             rows.append((name, None))
     return rows

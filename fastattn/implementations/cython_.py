@@ -94,8 +94,7 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
         isa, origin = _env.forced_isa(), "FASTATTN_ISA"
         reasons["isa"] = origin
     if isa is None:
-        isa = _best_isa(spec)
-        reasons["isa"] = f"the best for {spec.dtype.name} that runs here"
+        isa, reasons["isa"] = _best_isa(spec)
     else:
         _check_serves(isa, origin, spec)
 
@@ -179,7 +178,8 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     return run
 
 
-def _best_isa(spec: CallSpec) -> str:
+def _best_isa(spec: CallSpec) -> tuple[str, str]:
+    """Instruction set of a call that leaves the choice open, and why."""
     index = binding().best_isa(
         spec.operation,
         spec.dtype.code,
@@ -189,8 +189,16 @@ def _best_isa(spec: CallSpec) -> str:
         spec.dim_v,
     )
     assert index is not None  # the baseline has all kernels
-    name: str = binding().isas()[index][0]
-    return name
+    rows = binding().isas()
+    reason = f"the best for {spec.dtype.name} that runs here"
+    for better, (name, why) in enumerate(rows[:index]):
+        if spec.dtype.code not in binding().kernel_types(better)[spec.operation]:
+            continue
+        if why is None:
+            reason += f"; {name} is for larger calls"
+        elif why == binding().REFUSED:
+            reason += f"; {name}: {why}"
+    return rows[index][0], reason
 
 
 def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:

@@ -20,7 +20,7 @@
 //   decode_rows              blocks of at most this many rows go to the decode kernel, which must
 //                            give the same bits; 0: none
 //   tile_keys, block_keys, chunk    sizes that default blocks follow: see Kernel in abi.hpp
-//   Regions(arena, rows, block_k, dim, dim_v)    its scratch; rows are whole vectors
+//   Regions(arena, rows, block_k, dim, dim_v)    its scratch; rows are whole vectors or panels
 //   Tile(task, regions, rows)
 //   load(block, may_mask, non_finite)   makes a block of keys and values ready
 //   compute(panels, rows)               adds the block to the panels' results, and sets
@@ -28,6 +28,13 @@
 //                                       the RowBlock: see mask_scores and add_non_finite
 //   results(first), features()          O of a panel, [feature][lane], and its number of features
 //   m(), l()                            statistics of each row; l refers to exp(s - m)
+//
+// and that may have
+//
+//   whole_panels             true: the last panel has all vectors, whatever its rows
+//   factors()                by which the results are to be multiplied to agree with l
+//   mask_factor()            by which dense masks are to be multiplied to agree with the scores
+//   refused(row)             whether it could not compute a row exactly enough
 //
 // Legend: S, T = storage and compute type; m, l = running maximum and sum of a row.
 // Source: Dao et al., FlashAttention, arXiv:2205.14135, algorithm 1.
@@ -53,6 +60,7 @@ class RowBlock {
     using Vec = typename Simd::Vec;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kPanelRows = Tile::panel_rows;
+    static constexpr bool kWholePanels = requires { requires Tile::whole_panels; };
 
     struct Regions {
         int64_t rows;  // whole vectors: the last row is repeated
@@ -63,7 +71,7 @@ class RowBlock {
         Panel* panels;
 
         Regions(Arena& arena, int64_t count, int64_t block_k, int64_t dim, int64_t dim_v)
-            : rows(round_up(count, kLanes)),
+            : rows(round_up(count, kWholePanels ? kPanelRows : kLanes)),
               tile(arena, rows, block_k, dim, dim_v),
               non_finite(arena, block_k, dim_v) {
             mask = arena.region<T>(block_k * kPanelRows);
@@ -100,12 +108,14 @@ public:
 
     // For the tile: caps and masks a panel's scores, s[key - keys.begin][lane] of panel.keys.
     template <int kVectors>
-    void mask_scores(const Panel& panel, int64_t first, int64_t rows, T* s) {
+    void mask_scores(const TileMask& panel, int64_t first, int64_t rows, T* s) {
         const Interval keys = panel.keys;
         const int64_t count = keys.count() * kVectors * kLanes;
         if (task_.softcap != 0) cap<Simd>(s, count, static_cast<T>(task_.softcap));
         if (panel.dense) {
             read_mask<kVectors>(first, rows, keys);
+            if constexpr (requires { tile_.mask_factor(); })
+                scale_mask<Simd>(at_.mask, count, tile_.mask_factor());
             add_dense<Simd>(s, at_.mask, count);
         }
         if (panel.partial)
@@ -120,8 +130,11 @@ public:
         if (!at_.non_finite.empty()) add_listed<Vectors::value>(panel, first, rows, weight);
     }
 
+    // Whether the tile could not compute a row.
+    bool refused(int64_t row) const { return tile_.refused(row); }
+
 private:
-    Panels<Simd, Tile::vectors> panels() const { return {at_.panels, 0, count_}; }
+    Panels<Simd, Tile::vectors, kWholePanels> panels() const { return {at_.panels, 0, count_}; }
 
     [[gnu::noinline]] void start() {
         visible_ = visible_rows(task_, [&](int64_t r, Interval keys) {
@@ -174,6 +187,13 @@ private:
             [&](int64_t lane) { return tile_.results(first) + lane; }, ld);
     }
 
+    T result_factor(int64_t row) const {
+        if constexpr (requires { tile_.factors(); })
+            return tile_.factors()[row];
+        else
+            return 1;
+    }
+
     [[gnu::noinline]] void epilogue() {
         panels().each([&](auto vectors, const Panel& panel, int64_t first, int64_t rows) {
             constexpr int64_t ld = decltype(vectors)::value * kLanes;
@@ -187,7 +207,7 @@ private:
                     const int64_t r = first + (lane < rows ? lane : rows - 1);
                     const PartialRow<T> row(task_, 0, r);
                     to[lane] = reinterpret_cast<char*>(row.values);
-                    factor[lane] = 1;
+                    factor[lane] = result_factor(r);
                     row.m() = tile_.m()[r];
                     row.l() = tile_.l()[r];
                 }
@@ -198,6 +218,9 @@ private:
                 store(factor + lane, row_factors<Simd>(task_, first + lane, rows - lane,
                                                        load<Vec>(tile_.m() + first + lane),
                                                        load<Vec>(tile_.l() + first + lane)));
+            if constexpr (requires { tile_.factors(); })
+                for (int64_t lane = 0; lane < ld; ++lane)
+                    factor[lane] *= result_factor(first + lane);
             addresses(task_, task_.out, first, rows, ld, to);
             unpack_rows<Simd, S>(o, ld, factor, rows, task_.dim_v, to, task_.out.column);
         });

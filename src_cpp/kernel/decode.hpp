@@ -11,8 +11,8 @@
 // Every sum is taken in the same order as in tile/fma.hpp, so a row's result is the same, bit for
 // bit, whichever of the two computes it.
 //
-// Legend: S, T = storage and compute type; s = scores and weights in tiles (tile/decode.hpp); m, l =
-// running maximum and sum of a row; alpha = what its earlier results are scaled by; ld = values
+// Legend: S, T = storage and compute type; s = scores and weights in tiles (tile/decode.hpp); m, l
+// = running maximum and sum of a row; alpha = what its earlier results are scaled by; ld = values
 // between rows of results.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

@@ -35,14 +35,6 @@ struct MaskChunk<Simd, Bool> {
     static Yes changed(const char* from) { return load<Yes>(from) == Yes{}; }
 };
 
-template <typename V>
-inline bool any_yes(V lanes) {
-    uint64_t chunks[sizeof(V) / sizeof(uint64_t)], all = 0;
-    __builtin_memcpy(chunks, &lanes, sizeof(V));
-    for (uint64_t chunk : chunks) all |= chunk;
-    return all != 0;
-}
-
 template <typename Simd, typename M>
 class DenseTile {
     using Chunk = MaskChunk<Simd, M>;
@@ -157,6 +149,18 @@ inline bool trim(const Task& task, int64_t first, int64_t count, Interval& keys)
             changes = DenseTile<Simd, M>(rows, distinct).trim(keys);
     });
     return changes;
+}
+
+// mask *= factor; numbers stay numbers, though they overflow: only -inf masks a key.
+template <typename Simd>
+inline void scale_mask(typename Simd::Value* mask, int64_t count, typename Simd::Value factor) {
+    using T = typename Simd::Value;
+    using Vec = typename Simd::Vec;
+    const Vec masked = broadcast<Simd>(-kInfinity<T>), lowest = broadcast<Simd>(-kLargest<T>);
+    for (int64_t i = 0; i < count; i += Simd::lanes) {
+        const Vec m = load<Vec>(mask + i), scaled = m * broadcast<Simd>(factor);
+        store(mask + i, (scaled == masked) & (m != masked) ? lowest : scaled);
+    }
 }
 
 // s += mask; a mask of -inf masks its key whatever the score.

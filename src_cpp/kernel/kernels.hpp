@@ -11,16 +11,52 @@
 namespace fastattn {
 namespace {
 
-template <typename Tile>
+// Where a tile's kernel leaves the rows that the tile refuses: the kernel of another set.
+struct Nowhere {
+    static constexpr bool exists = false;
+};
+template <const KernelSet& kSet, DType kType>
+struct KernelOf {
+    static constexpr bool exists = true;
+    static const Kernel& get() {
+        return kSet.kernels[static_cast<int>(Operation::kForward)][static_cast<int>(kType)];
+    }
+};
+
+// Computes the rows that a tile refused; the scratch for that lies behind the tile's.
+template <typename Tile, typename Fallback>
+[[gnu::noinline]] void run_refused(const Task& task, const RowBlock<Tile>& block) {
+    using T = typename Tile::T;
+    const int64_t rows = task.row_end - task.row_begin;
+    for (int64_t begin = 0, end; begin < rows; begin = end + 1) {
+        while (begin < rows && !block.refused(begin)) ++begin;
+        for (end = begin; end < rows && block.refused(end);) ++end;
+        if (begin == end) continue;
+        Task some = task;
+        some.row_begin = task.row_begin + begin;
+        some.row_end = task.row_begin + end;
+        some.scratch = static_cast<char*>(task.scratch) +
+                       RowBlock<Tile>::scratch_bytes(rows, task.block_k, task.dim, task.dim_v);
+        if (task.partial)
+            some.partial =
+                static_cast<char*>(task.partial) + begin * PartialRow<T>::bytes(task.dim_v);
+        if (task.row_max) some.row_max += begin, some.row_sum += begin;
+        Fallback::get().run(some);
+    }
+}
+
+template <typename Tile, typename Fallback>
 inline void run(const Task& task) {
     if constexpr (Tile::decode_rows > 0)
         if (task.row_end - task.row_begin <= Tile::decode_rows)
             return Decode<typename Tile::Simd, typename Tile::Storage>(task).compute();
-    RowBlock<Tile>(task).compute();
+    RowBlock<Tile> block(task);
+    block.compute();
+    if constexpr (Fallback::exists) run_refused<Tile, Fallback>(task, block);
 }
 
 // Enough for blocks of `rows` rows, and for the last one, which may be shorter.
-template <typename Tile>
+template <typename Tile, typename Fallback>
 inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
     const double extents = static_cast<double>(rows) + static_cast<double>(block_k) + 128;
     const double widths = static_cast<double>(dim) + static_cast<double>(dim_v) + extents;
@@ -32,6 +68,8 @@ inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t
         if (rows <= Tile::decode_rows) return few;
     }
     const int64_t many = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
+    if constexpr (Fallback::exists)
+        return many + Fallback::get().scratch_bytes(rows, block_k, dim, dim_v);
     return few > many ? few : many;
 }
 
@@ -45,22 +83,29 @@ template <>
 inline constexpr DType kTypeOf<BFloat> = DType::kBFloat16;
 
 // Adds a tile's kernel for its storage type to a set.
-template <typename Tile>
+template <typename Tile, typename Fallback = Nowhere>
 constexpr Kernel& add_forward(KernelSet& set) {
     using Simd = typename Tile::Simd;
     using S = typename Tile::Storage;
     Kernel& kernel =
         set.kernels[static_cast<int>(Operation::kForward)][static_cast<int>(kTypeOf<S>)];
-    kernel.run = &run<Tile>;
+    kernel.run = &run<Tile, Fallback>;
     kernel.merge = &merge<Simd, S>;
-    kernel.scratch_bytes = &scratch_bytes<Tile>;
+    kernel.scratch_bytes = &scratch_bytes<Tile, Fallback>;
     kernel.partial_row_bytes = &PartialRow<typename Simd::Value>::bytes;
     kernel.lanes = Simd::lanes;
     kernel.tile_keys = Tile::tile_keys;
     kernel.tile_rows = Tile::panel_rows;
     kernel.block_keys = Tile::block_keys;
     kernel.chunk = Tile::chunk;
+    if constexpr (requires { &Tile::worthwhile; }) kernel.worthwhile = &Tile::worthwhile;
     return kernel;
+}
+
+// Adds the kernel of a tile that refuses rows, which a set of multiply-add kernels then computes.
+template <typename Tile, const KernelSet& kFallback>
+constexpr Kernel& add_refusing(KernelSet& set) {
+    return add_forward<Tile, KernelOf<kFallback, kTypeOf<typename Tile::Storage>>>(set);
 }
 
 // All kernels by multiply-add with the vectors of an instruction set.

@@ -18,6 +18,8 @@ struct Bool {
 
 template <typename T>
 inline constexpr T kInfinity = __builtin_inf();
+template <typename T>
+inline constexpr T kLargest = sizeof(T) == 4 ? __FLT_MAX__ : __DBL_MAX__;
 
 template <typename T, typename S>
 inline T to_compute(S value) {

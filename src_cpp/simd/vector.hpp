@@ -80,6 +80,15 @@ inline To bits(From from) {
     return to;
 }
 
+// Whether any lane of a comparison is true.
+template <typename V>
+inline bool any_yes(V lanes) {
+    uint64_t chunks[sizeof(V) / sizeof(uint64_t)], all = 0;
+    __builtin_memcpy(chunks, &lanes, sizeof(V));
+    for (uint64_t chunk : chunks) all |= chunk;
+    return all != 0;
+}
+
 // A number as a type, and a sequence of numbers as a type.
 template <int kNumber>
 struct Count {

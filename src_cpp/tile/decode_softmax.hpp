@@ -4,7 +4,8 @@
 // and those of a key are added at once, key after key as in softmax.hpp, so a row has the same bits
 // in both.
 //
-// Legend: s = scores in tiles [row][key] of kTileKeys keys, overwritten by the weights exp(s - m); m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
+// Legend: s = scores in tiles [row][key] of kTileKeys keys, overwritten by the weights exp(s - m);
+// m, l = running maximum and sum of a row; alpha = exp(m_before - m), what earlier weights are to
 // be scaled by; sublane = 16 bytes: as many rows as it has values are taken together.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once

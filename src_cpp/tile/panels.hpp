@@ -20,7 +20,8 @@ struct Panel : TileMask {
     bool accumulate;  // an earlier block had keys for it: its result is to be added to
 };
 
-template <typename Simd, int kVectors>
+// kWhole: the last panel has all vectors, too.
+template <typename Simd, int kVectors, bool kWhole = false>
 struct Panels {
     static constexpr int64_t kRows = kVectors * Simd::lanes;
 
@@ -42,7 +43,7 @@ struct Panels {
 private:
     template <int kCount, typename Body>
     void with_vectors(int64_t vectors, int64_t first, int64_t rows, Body body) const {
-        if (kCount == 1 || vectors == kCount)
+        if (kWhole || kCount == 1 || vectors == kCount)
             body(Count<kCount>{}, all[first / kRows], first, rows);
         else if constexpr (kCount > 1)
             with_vectors<kCount - 1>(vectors, first, rows, body);

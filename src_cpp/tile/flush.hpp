@@ -1,0 +1,29 @@
+// How the matrix tile treats subnormal numbers.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include <immintrin.h>
+
+namespace fastattn {
+namespace {
+
+// MXCSR of the calling thread for the time of a scope: rounding to nearest, no exceptions trapped.
+template <unsigned kBits>
+class Mxcsr {
+public:
+    Mxcsr() : before_(_mm_getcsr()) { _mm_setcsr(kBits); }
+    ~Mxcsr() { _mm_setcsr(before_); }
+    Mxcsr(const Mxcsr&) = delete;
+    Mxcsr& operator=(const Mxcsr&) = delete;
+
+private:
+    const unsigned before_;
+};
+
+// As 0, like the tiles themselves: a subnormal result of `scale` would take 60 ns.
+using FlushSubnormals = Mxcsr<0x9fc0>;
+// As numbers: where 16-bit types are converted.
+using KeepSubnormals = Mxcsr<0x1f80>;
+
+}  // namespace
+}  // namespace fastattn

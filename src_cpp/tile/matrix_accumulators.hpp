@@ -1,0 +1,97 @@
+// The 32 x 32 accumulators of the matrix unit: sums of products of components, four tiles at a
+// time.
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "matrix_pack.hpp"
+
+namespace fastattn {
+namespace {
+
+template <typename Unit>
+class MatrixAccumulators {
+    static constexpr int64_t kRowBytes = 4 * kPanelRows;  // of scores and of results
+    static constexpr int64_t kHalf = kTileRows;           // rows of half a panel
+
+public:
+    // Starts sums of the products of `steps` steps, `stride` bytes apart on either side.  They
+    // start from `start`, or 0, and are stored by the next `multiply` or by `flush`: a store right
+    // after the last product would wait for it.  The first kLow products of all steps come before
+    // the others, so that they are added to a small sum.  `between` is called after each pair.
+    template <const auto& kProducts, int kLow, typename Between>
+    [[gnu::always_inline]] void multiply(const char* a, int64_t stride_a, const char* b,
+                                         int64_t stride_b, int64_t steps, const float* start,
+                                         float* result, Between between) {
+        constexpr int kCount = sizeof(kProducts) / sizeof(kProducts[0]);
+        float* const pending = pending_;  // a member would be read again after each store
+        if constexpr (kLow > 0)
+            for (int64_t k = 0; k < steps; ++k)
+                step<kProducts, 0>(a + k * stride_a, b + k * stride_b, k == 0, start, pending,
+                                   between, typename MakeSequence<kLow>::type{});
+        for (int64_t k = 0; k < steps; ++k)
+            step<kProducts, kLow>(a + k * stride_a, b + k * stride_b, kLow == 0 && k == 0, start,
+                                  pending, between, typename MakeSequence<kCount - kLow>::type{});
+        pending_ = result;
+    }
+
+    void clear() { pending_ = nullptr; }
+    void flush() {
+        if (!pending_) return;
+        Unit::template store<0>(pending_, kRowBytes);
+        Unit::template store<1>(pending_ + kHalf, kRowBytes);
+        Unit::template store<2>(pending_ + kHalf * kPanelRows, kRowBytes);
+        Unit::template store<3>(pending_ + kHalf * kPanelRows + kHalf, kRowBytes);
+        pending_ = nullptr;
+    }
+
+private:
+    template <const auto& kProducts, int kFirst, typename Between, int... kIndex>
+    [[gnu::always_inline]] static void step(const char* a, const char* b, bool begins,
+                                            const float* start, float* pending, Between between,
+                                            Sequence<kIndex...>) {
+        (product<kProducts, kFirst, kFirst + kIndex>(a, b, begins, start, pending, between), ...);
+    }
+    // Loads the tiles of a product that the one before it has not loaded, and multiplies.
+    template <const auto& kProducts, int kFirst, int kIndex, typename Between>
+    [[gnu::always_inline]] static void product(const char* a, const char* b, bool begins,
+                                               const float* start, float* pending,
+                                               Between between) {
+        constexpr bool kLoads = kIndex == kFirst;
+        constexpr ComponentProduct now = kProducts[kIndex],
+                                   before = kProducts[kIndex ? kIndex - 1 : 0];
+        if constexpr (kLoads || now.a != before.a) {
+            Unit::template stream<4>(a + now.a * kComponentBytes, 64);
+            Unit::template stream<5>(a + now.a * kComponentBytes + kTileBytes, 64);
+        }
+        if constexpr (kLoads || now.b != before.b) {
+            Unit::template load<6>(b + now.b * kComponentBytes, 64);
+            Unit::template load<7>(b + now.b * kComponentBytes + kTileBytes, 64);
+        }
+        const bool first = kLoads && begins;
+        if (first) begin_tile<0>(start, pending);
+        Unit::template multiply<0, 4, 6>();
+        if (first) begin_tile<1>(start, pending);
+        Unit::template multiply<1, 4, 7>();
+        between();
+        if (first) begin_tile<2>(start, pending);
+        Unit::template multiply<2, 5, 6>();
+        if (first) begin_tile<3>(start, pending);
+        Unit::template multiply<3, 5, 7>();
+        between();
+    }
+    // Stores a tile of the sums before, and starts it anew.
+    template <int kTile>
+    [[gnu::always_inline]] static void begin_tile(const float* start, float* pending) {
+        constexpr int64_t kAt = kTile / 2 * kHalf * kPanelRows + kTile % 2 * kHalf;
+        if (pending) Unit::template store<kTile>(pending + kAt, kRowBytes);
+        if (start)
+            Unit::template load<kTile>(start + kAt, kRowBytes);
+        else
+            Unit::template zero<kTile>();
+    }
+
+    float* pending_ = nullptr;  // where the accumulators are to be stored
+};
+
+}  // namespace
+}  // namespace fastattn

@@ -1,0 +1,99 @@
+// Softmax of 32 queries' scores, in powers of two, a few keys at a time between tile products.
+//
+//   p = 2^24 2^(s - m)       s = score * log2(e), m = an integer at or above an early maximum
+//
+// The reference m is the maximum of the first keys that are visible to a row, rounded up.  It moves
+// only if the weights of a job sum to 2^33 or more: factors are powers of two, hence exact, and
+// mostly 1.  Weights are kept times 2^24 so that the low components of small weights are not
+// flushed; the factor is in the sum l as well and cancels.
+//
+// Source: the polynomials are minimax for 2^x on [0, 1) among those that are 1 at 0, found by Remez
+// exchange; relative error in float32 below 2^-23.9 (degree 6) and 2^-22.7 (degree 5).
+// SPDX-License-Identifier: Apache-2.0
+#pragma once
+
+#include "matrix_pack.hpp"
+
+namespace fastattn {
+namespace {
+
+inline constexpr float kWeightScale = 0x1p24f;
+inline constexpr float kLateSum = 0x1p33f;
+// |m| stays below this, so that s - m is exact enough; rows beyond are left to the FMA kernel.
+inline constexpr float kLargestReference = 0x1p22f;
+
+template <typename Unit, typename S>
+struct MatrixSoftmax {
+    using Simd = typename Unit::Simd;
+    using Vec = typename Unit::Vec;
+    using Components = ComponentsOf<S>;
+    static constexpr int64_t kStepBytes = Components::p * kComponentBytes;  // weights of 32 keys
+
+    const float* scores;  // [key][32 queries]
+    char* weights;        // [32 keys][component][2][16 pairs of keys][16 queries]
+    Vec factor;           // of scores in the exponent
+    Vec shift[2];         // -m of both halves of the queries
+    Vec low[2], high[2];  // sums of the weights of the first and the last 16 keys of each 32
+
+    // Row i of pairs: the weights of keys i and i + 16 of 32, and their share of the sums.
+    [[gnu::always_inline]] void pair(int64_t index) {
+        const int64_t step = index / kTileRows, i = index % kTileRows;
+        const float* s = scores + (step * kStepColumns + i) * kPanelRows;
+        char* to = weights + step * kStepBytes + i * 64;
+#pragma GCC unroll 2
+        for (int half = 0; half < 2; ++half) {
+            Vec a = weight(load<Vec>(s + half * kTileRows), shift[half]);
+            Vec b = weight(load<Vec>(s + half * kTileRows + kTileRows * kPanelRows), shift[half]);
+            low[half] += a;
+            high[half] += b;
+#pragma GCC unroll 4
+            for (int p = 0; p < Components::p; ++p) {
+                if (Components::p < 3 && p + 1 == Components::p) {
+                    a = rounded(a);
+                    b = rounded(b);
+                }
+                fastattn::store(to + half * kTileBytes + p * kComponentBytes, Unit::pairs(a, b));
+                if (p + 1 < Components::p) {
+                    a -= upper(a);
+                    b -= upper(b);
+                }
+            }
+        }
+    }
+
+private:
+    [[gnu::always_inline]] static Vec upper(Vec x) {
+        return bits<Vec>(bits<typename Simd::Bits>(x) & 0xffff0000u);
+    }
+    // Up to half a unit more, so that the upper half is x to nearest.
+    [[gnu::always_inline]] static Vec rounded(Vec x) {
+        return bits<Vec>(bits<typename Simd::Bits>(x) + 0x8000u);
+    }
+    [[gnu::always_inline]] static Vec constant(float x) {
+        return broadcast<Simd>(x * kWeightScale);
+    }
+    [[gnu::always_inline]] Vec weight(Vec score, Vec c) const {
+        const Vec t = Simd::fma(score, factor, c), g = Unit::fraction(t);
+        Vec y;
+        if constexpr (Components::p == 3) {
+            y = constant(0x1.c7211ap-13f);
+            y = Simd::fma(y, g, constant(0x1.461954p-10f));
+            y = Simd::fma(y, g, constant(0x1.3d28p-7f));
+            y = Simd::fma(y, g, constant(0x1.c685p-5f));
+            y = Simd::fma(y, g, constant(0x1.ebfd9ep-3f));
+            y = Simd::fma(y, g, constant(0x1.62e42ap-1f));
+            y = Simd::fma(y, g, constant(1.0f));
+        } else {
+            y = constant(0x1.e974fap-10f);
+            y = Simd::fma(y, g, constant(0x1.277856p-7f));
+            y = Simd::fma(y, g, constant(0x1.c91ce6p-5f));
+            y = Simd::fma(y, g, constant(0x1.ebdb56p-3f));
+            y = Simd::fma(y, g, constant(0x1.62e4bap-1f));
+            y = Simd::fma(y, g, constant(1.0f));
+        }
+        return Unit::scale(y, t);
+    }
+};
+
+}  // namespace
+}  // namespace fastattn

@@ -1,0 +1,225 @@
+"""The tiles of AMX: their exact model, the permission to use them, the state that they leave."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import oracle
+import pytest
+from hypothesis import given
+from processes import run_python
+from strategies import DTYPES, Call, calls
+from targets import TARGETS, THOROUGH, Target
+from test_build import SETUP, SOURCES, compiler
+
+import fastattn
+
+CHECK = Path(__file__).parent / "tile_check.cpp"
+WHY_NOT = fastattn.machine().missing_isas.get("amx")
+HERE = "amx" in fastattn.machine().isas
+on_hardware = pytest.mark.skipif(not HERE, reason=f"amx: {WHY_NOT}")
+tile_types = ("float32", "float16", "bfloat16")
+has_model = pytest.mark.skipif(
+    "amx_model" not in fastattn.machine().isas,
+    reason="no amx_model: build with FASTATTN_TEST_KERNELS=1, as make test does",
+)
+
+
+@on_hardware
+@pytest.mark.slow
+def test_the_model_is_exact(tmp_path: Path) -> None:
+    """Instructions and model give the same bits, for tiles of eight kinds of numbers."""
+    program = tmp_path / "tile_check"
+    row = next(isa for isa in SETUP.ISAS if isa.name == "amx")
+    flags = [flag for flag in SETUP.COMMON_FLAGS if flag != "-O3"]
+    command = [*compiler(), *flags, *SETUP.ISA_FLAGS, *row.flags, "-O1"]
+    subprocess.run([*command, CHECK, SOURCES / "cpu.cpp", "-o", program], check=True)
+    count = 1_000_000 if THOROUGH else 20_000
+    done = subprocess.run([program, str(count)], capture_output=True, text=True, timeout=900)
+    assert done.returncode == 0, done.stdout
+    assert f"0 differences in {count} tiles" in done.stdout
+
+
+@on_hardware
+@has_model
+@given(call=calls(dtypes=tile_types))
+def test_calls_of_the_model_give_the_same_bits(call: Call) -> None:
+    """The kernels over the model compute what they compute over the instructions."""
+    got = [
+        Target("cython", isa, None).both(*call.arrays, tunables=call.tunables, **call.arguments)
+        for isa in ("amx", "amx_model")
+    ]
+    for here, there in zip(*got, strict=True):
+        np.testing.assert_array_equal(here, there)
+
+
+@on_hardware
+def test_without_permission_other_kernels_compute() -> None:
+    """A signal stack without room for tiles: the system refuses, and nothing else happens."""
+    run_python(
+        """
+        import ctypes
+        import numpy as np
+
+        class Stack(ctypes.Structure):
+            _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int),
+                        ("size", ctypes.c_size_t)]
+
+        memory = ctypes.create_string_buffer(8192)
+        stack = Stack(ctypes.addressof(memory), 0, len(memory))
+        assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+
+        import fastattn
+        here = fastattn.machine()
+        why = here.missing_isas["amx"]
+        assert "amx" not in here.isas and "does not let this process" in why, why
+        x = np.random.default_rng(1).standard_normal((3, 1, 256, 64)).astype("f4")
+        explained = fastattn.explain(*x, impl="cython")
+        assert explained.config.isa == here.isas[0] != "amx"
+        assert f"amx: {why}" in explained.reasons["isa"], explained
+        got = fastattn.attention(*x, impl="cython")
+        config = fastattn.Config(isa=here.isas[0])
+        np.testing.assert_array_equal(got, fastattn.attention(*x, impl="cython", config=config))
+        try:
+            fastattn.attention(*x, impl="cython", config=fastattn.Config(isa="amx"))
+        except fastattn.UnavailableError as error:
+            assert why in str(error), error
+        else:
+            raise AssertionError("amx was not refused")
+        """
+    )
+
+
+@on_hardware
+def test_explain_tells_which_kernels_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large calls of the tiles' types; not small ones, float64, or what a caller excludes."""
+    large = np.zeros((3, 1, 512, 128), np.float32)
+
+    def isa(arrays: np.ndarray, **arguments: Any) -> tuple[str | None, str]:
+        explained = fastattn.explain(*arrays, impl="cython", **arguments)
+        return explained.config.isa, explained.reasons.get("isa", "")
+
+    assert isa(large)[0] == "amx"
+    chosen, reason = isa(large[:, :, :1])
+    assert chosen != "amx"
+    assert "amx is for larger calls" in reason
+    chosen, reason = isa(large.astype(np.float64))
+    assert chosen != "amx"
+    assert "amx" not in reason
+    other = fastattn.machine().isas[1]
+    assert isa(large, config=fastattn.Config(isa=other))[0] == other
+    monkeypatch.setenv("FASTATTN_ISA", other)
+    assert isa(large[:, :, :480]) == (other, "FASTATTN_ISA")
+
+
+@on_hardware
+def test_processor_state_is_as_it_was() -> None:
+    """Tiles are released after each call, and MXCSR is the caller's."""
+    run_python(
+        """
+        import ctypes, mmap
+        import numpy as np
+        import fastattn
+
+        page = mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+        address = ctypes.addressof(ctypes.c_char.from_buffer(page))
+
+        def function(code, *arguments):
+            at = page.tell()
+            page.write(bytes.fromhex(code))
+            return ctypes.CFUNCTYPE(ctypes.c_uint32, *arguments)(address + at)
+
+        in_use = function("b901000000 0f01d0 c3")                # mov ecx, 1; xgetbv; ret
+        use = function("c4e2784907 c4e27b49c0 c3", ctypes.c_void_p)  # ldtilecfg [rdi]; tilezero
+        read = function("0fae5c24fc 8b4424fc c3")                # stmxcsr [rsp-4]; mov eax, [rsp-4]
+        write = function("897c24fc 0fae5424fc c3", ctypes.c_uint32)  # ldmxcsr of edi
+        TILES, FLAGS = 0x60000, 0x3f
+
+        x = np.random.default_rng(1).standard_normal((3, 1, 256, 64)).astype("f4")
+        config = fastattn.Config(isa="amx", threads=1)
+        before = read()
+        assert not in_use() & TILES
+        for rounding in (0, 0x6000):  # to nearest, to zero
+            for dtype in "f4", "f2":
+                write(before & ~0x6000 | rounding)
+                fastattn.attention(*x.astype(dtype), impl="cython", config=config)
+                after = read()
+                write(before)
+                assert (after ^ before) & ~FLAGS == rounding, hex(after)
+                assert not in_use() & TILES
+        # The test can see what it looks for; and tiles that a caller left are released.
+        shape = bytearray(64)
+        shape[0], shape[16], shape[48] = 1, 64, 16
+        use(ctypes.addressof(ctypes.c_char.from_buffer(shape)))
+        assert in_use() & TILES == TILES, hex(in_use())
+        """
+    )
+
+
+@pytest.mark.skipif(not THOROUGH, reason="errors of 1,500 shapes: make test-thorough")
+@pytest.mark.parametrize("dtype", tile_types)
+@pytest.mark.parametrize("tiles", [target.parameter() for target in TARGETS if target.tiles])
+def test_errors_of_many_shapes(tiles: Target, dtype: str) -> None:
+    """float32: those of the naive computation, or less; 16 bits: those of rounding once."""
+    figures = error_statistics(tiles, dtype, 1_500)
+    if dtype == "float32":
+        assert figures["median"] <= 0.6, figures
+        assert figures["95 %"] <= 1.5, figures
+    else:
+        assert figures["rms"] <= 1.05, figures
+
+
+# Arrays of a call from normal numbers: q (Lq, D), k (Lk, D), v (Lk, Dv).
+KINDS: dict[str, Callable[..., tuple[np.ndarray, np.ndarray, np.ndarray]]] = {
+    "normal": lambda q, k, v: (q, k, v),
+    "sharp": lambda q, k, v: (3 * q, 3 * k, v),
+    "sharper": lambda q, k, v: (10 * q, k, v),
+    "values of one sign": lambda q, k, v: (q, k, v + 10),
+    "all of one sign": lambda q, k, v: (abs(q), abs(k), abs(v)),
+    "values of all sizes": lambda q, k, v: (q, k, v * 10 ** np.linspace(-4, 4, v.shape[1])),
+    "log-normal": lambda q, k, v: (q, np.exp(k), np.exp(v)),
+    "outlier channels": lambda q, k, v: (
+        q * np.where(np.arange(q.shape[1]) % 16, 1, 0.01),
+        k * np.where(np.arange(k.shape[1]) % 16, 1, 50),
+        v,
+    ),
+    "distant keys": lambda q, k, v: (q, k + 20, v),
+    "small": lambda q, k, v: (0.01 * q, 0.01 * k, 0.01 * v),
+}
+
+
+def error_statistics(target: Target, dtype: str, count: int) -> dict[str, float]:
+    """Errors of random calls of many kinds, relative to float64.
+
+    float32: median and 95th percentile of the largest error over that of the naive computation,
+    which counts at least half a unit of the largest result.  16 bits: the root mean square over
+    all calls, each relative to its values, over that of exact results rounded once.
+    """
+    rng = np.random.default_rng(21)
+    kind = DTYPES[dtype]
+    ratios, ours, rounded = [], 0.0, 0.0
+    for index in range(count):
+        made = list(KINDS.values())[index % len(KINDS)]
+        length_q, length_k = int(rng.integers(32, 100)), int(2 ** rng.uniform(6, 10.5))
+        dim, dim_v = (int(d) for d in rng.choice([32, 64, 80, 128, 256], 2))
+        shapes = (length_q, dim), (length_k, dim), (length_k, dim_v)
+        q, k, v = (x.astype(kind) for x in made(*map(rng.standard_normal, shapes)))
+        arguments = {"causal": True, "align": "bottom_right"} if index % 3 == 0 else {}
+        out = target.attention(q, k, v, **arguments).astype(float)
+        exact = oracle.definition(q, k, v, working=np.float64, **arguments).out
+        error = np.abs(out - exact)
+        if dtype == "float32":
+            naive = oracle.definition(q, k, v, working=np.float32, **arguments).out
+            floor = np.spacing(np.float32(np.abs(exact).max())) / 2
+            ratios.append(error.max() / max(np.abs(naive - exact).max(), floor))
+        else:
+            size = np.abs(exact).max(axis=0)
+            ours += np.square(error / size).mean()
+            rounded += np.square((exact.astype(kind).astype(float) - exact) / size).mean()
+    if dtype == "float32":
+        return {"median": float(np.median(ratios)), "95 %": float(np.quantile(ratios, 0.95))}
+    return {"rms": float((ours / rounded) ** 0.5)}
