@@ -59,8 +59,9 @@ struct Task {
     int64_t key_end;    // one past the last of them
     int64_t dim;
     int64_t dim_v;
-    double scale;
-    double softcap;  // 0: none
+    double scale;         // of the queries
+    double score_factor;  // of the scores, a power of two: where `scale` alone would overflow
+    double softcap;       // 0: none
     // Key j is visible to query i if i + offset - left <= j <= i + offset + right.
     int64_t offset;
     int64_t left;

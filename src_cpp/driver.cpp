@@ -250,6 +250,7 @@ private:
         task.dim = call_.dim;
         task.dim_v = call_.dim_v;
         task.scale = call_.scale;
+        task.score_factor = call_.score_factor;
         task.softcap = call_.softcap;
         task.offset = call_.offsets ? call_.offsets[item.batch] : 0;
         task.left = call_.left;

@@ -29,6 +29,7 @@ struct Call {
     DType mask_type;
     int64_t heads_q, heads_kv, length_q, length_k, dim, dim_v;
     double scale;
+    double score_factor;  // of the scores: see Task
     double softcap;       // 0: none
     int64_t left, right;  // kUnlimited: no limit
     int64_t block_q, block_k;

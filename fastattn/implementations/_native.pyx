@@ -97,7 +97,7 @@ cdef extern from "driver.hpp" namespace "fastattn" nogil:
         DType type
         DType mask_type
         int64_t heads_q, heads_kv, length_q, length_k, dim, dim_v
-        double scale, softcap
+        double scale, score_factor, softcap
         int64_t left, right
         int64_t block_q, block_k, keys_per_split
         Threads threads
@@ -228,8 +228,8 @@ cdef class Runner:
     cdef int64_t batch_shape[64]
 
     def __init__(self, int index, int dtype, batch_shape, heads_q, heads_kv, length_q, length_k,
-                 dim, dim_v, double scale, double softcap, left, right, block_q, block_k,
-                 keys_per_split, int threads, int cpus, bint openmp):
+                 dim, dim_v, double scale, double score_factor, double softcap, left, right,
+                 block_q, block_k, keys_per_split, int threads, int cpus, bint openmp):
         cdef int axis
         self.kernels = isa(index).kernels
         for axis in range(len(batch_shape)):
@@ -240,7 +240,7 @@ cdef class Runner:
         self.call.heads_q, self.call.heads_kv = heads_q, heads_kv
         self.call.length_q, self.call.length_k = length_q, length_k
         self.call.dim, self.call.dim_v = dim, dim_v
-        self.call.scale, self.call.softcap = scale, softcap
+        self.call.scale, self.call.score_factor, self.call.softcap = scale, score_factor, softcap
         self.call.left = kUnlimited if left is None else left
         self.call.right = kUnlimited if right is None else right
         self.call.block_q, self.call.block_k = block_q, block_k

@@ -149,7 +149,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
         g.length_k,
         g.dim,
         g.dim_v,
-        g.scale,
+        *g.factors,
         g.softcap or 0.0,
         g.band.left,
         g.band.right,

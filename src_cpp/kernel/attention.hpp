@@ -111,7 +111,7 @@ public:
     void mask_scores(const TileMask& panel, int64_t first, int64_t rows, T* s) {
         const Interval keys = panel.keys;
         const int64_t count = keys.count() * kVectors * kLanes;
-        if (task_.softcap != 0) cap<Simd>(s, count, static_cast<T>(task_.softcap));
+        scale_and_cap<Simd>(task_, s, count);
         if (panel.dense) {
             read_mask<kVectors>(first, rows, keys);
             if constexpr (requires { tile_.mask_factor(); })

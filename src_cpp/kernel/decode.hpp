@@ -199,8 +199,7 @@ private:
     template <int kUsed>
     void mask_scores(const KeyBlock& block) {
         const int64_t count = block.keys.count();
-        if (task_.softcap != 0)
-            cap<Simd>(block.s, round_up(count, Tile::keys) * kUsed, static_cast<T>(task_.softcap));
+        scale_and_cap<Simd>(task_, block.s, round_up(count, Tile::keys) * kUsed);
         if (!block.dense && !block.partial) return;
         for (int64_t r = 0; r < kUsed; ++r) {
             const int64_t row = r < rows_ ? r : rows_ - 1;  // the last are repetitions
