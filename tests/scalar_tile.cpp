@@ -198,7 +198,8 @@ void check(const KernelSet& set, DType type, double tolerance, const Features& f
     call.offsets = &features.offset, call.lengths = &features.length;
     call.type = type, call.mask_type = DType::kBool;
     call.heads_q = heads, call.heads_kv = 1, call.length_q = queries, call.length_k = keys;
-    call.dim = dim, call.dim_v = dim_v, call.scale = 0.5, call.score_factor = 1, call.softcap = features.softcap;
+    call.dim = dim, call.dim_v = dim_v, call.scale = 0.5, call.score_factor = 1,
+    call.softcap = features.softcap;
     call.left = features.left, call.right = features.right;
     call.block_q = 19, call.block_k = 16, call.keys_per_split = features.keys_per_split;
     call.threads = {2, 2, Threading::kPool};

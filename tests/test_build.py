@@ -181,7 +181,9 @@ def test_layers_meet_only_at_the_kernel_set() -> None:
 def test_no_flag_is_fast_math() -> None:
     """Minus infinity hides keys and NaN is data: no flag may assume them away."""
     flags = [*SETUP.COMMON_FLAGS, *SETUP.ISA_FLAGS, *(f for isa in ROWS for f in isa.flags)]
-    assert not [flag for flag in flags if re.search(r"^-f(?!no-).*(fast-math|finite|unsafe)|Ofast", flag)]
+    assert not [
+        flag for flag in flags if re.search(r"^-f(?!no-).*(fast-math|finite|unsafe)|Ofast", flag)
+    ]
 
 
 @pytest.mark.parametrize(

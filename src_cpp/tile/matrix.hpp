@@ -82,12 +82,13 @@ public:
           scaled_(task.softcap != 0) {
         constexpr double kLog2e = 1.4426950408889634;
         factor_ = static_cast<float>(scaled_ ? kLog2e : task.scale * kLog2e);
-        // With such a scale, scores of values in range are finite and in the order of the products.
-        const bool takes =
-            task.scale > 0x1p-40 && task.scale * static_cast<double>(task.dim) < 0x1p30;
+        // With such a scale, scores of values in range are finite and in the order of the products;
+        // otherwise, all rows are refused.
+        const bool in_range = task.score_factor == 1 && task.scale > 0x1p-40 &&
+                              task.scale * static_cast<double>(task.dim) < 0x1p30;
         for (int64_t r = 0; r < rows; ++r) {
             at_.reference[r] = at_.m[r] = -kInfinity<float>;
-            at_.sum[r] = at_.l[r] = takes ? 0 : __builtin_nanf("");
+            at_.sum[r] = at_.l[r] = in_range ? 0 : __builtin_nanf("");
             at_.factors[r] = 1;
         }
     }
