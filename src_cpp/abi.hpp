@@ -105,6 +105,7 @@ struct Kernel {
     int32_t tile_rows;   // queries in a tile
     int32_t block_keys;  // keys of a block where the caller gives none
     int32_t chunk;       // columns of a wider head are taken in chunks of this many
+    int32_t packed;      // bytes of each number of a block's keys and values; 0: not all are packed
 };
 
 // Loops that measure the machine's limits (kernel/probes.hpp).

@@ -79,6 +79,19 @@ def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) ->
         assert cython_.default_block_k(spec, 1920, Tile(4, 16, 8, 128, 128))[0] == wanted
 
 
+@pytest.mark.parametrize(
+    ("dim", "packed", "wanted"), [(64, 2, 1024), (1024, 2, 256), (1024, 6, 64)]
+)
+def test_packed_blocks_fit_half_of_l2(dim: int, packed: int, wanted: int) -> None:
+    """Where keys and values are packed, their copies are read again for each panel of rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        machine = SimpleNamespace(caches_bytes={"L2": 2 * 1024 * 1024})
+        patch.setattr(cython_, "machine", lambda: machine)
+        spec = _spec(np.dtype("float32"), length_k=4096, dim=dim, dim_v=dim)
+        tile = Tile(16, 32, 32, 1024, 2**31 - 1, packed)
+        assert cython_.default_block_k(spec, 4096, tile)[0] == wanted
+
+
 @given(
     batch=st.integers(1, 64),
     heads_kv=st.integers(1, 16),

@@ -27,6 +27,7 @@ cdef extern from "abi.hpp" namespace "fastattn" nogil:
         int32_t tile_rows
         int32_t block_keys
         int32_t chunk
+        int32_t packed
 
     cdef enum class Operation(int32_t):
         kForward
@@ -175,7 +176,9 @@ def best_isa(str operation, int dtype, rows, keys, dim, dim_v):
 def tile(int index, str operation, int dtype):
     """Sizes that an ISA row's kernel works in: see `Kernel` in abi.hpp."""
     cdef const Kernel* found = kernel(index, <Operation> <int> OPERATIONS[operation], <DType> dtype)
-    return found.lanes, found.tile_keys, found.tile_rows, found.block_keys, found.chunk
+    return (
+        found.lanes, found.tile_keys, found.tile_rows, found.block_keys, found.chunk, found.packed
+    )
 
 
 OPENMP = has_openmp()  # whether this build has it

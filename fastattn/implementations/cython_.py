@@ -32,6 +32,7 @@ _WORK_PER_THREAD = 250_000
 # Between the two products, the weights of a register tile's queries are to fit the L1 cache, whose
 # size is assumed to be this if the system does not tell.
 _L1_DEFAULT_BYTES = 32 * 1024
+_L2_DEFAULT_BYTES = 1024 * 1024
 # For heads wider than the kernel's chunk of columns, the scores of all rows of a block wait in L2
 # between chunks, beside a chunk of its keys.  So a block has fewer keys if a number has more bytes.
 _WIDE_ITEM_BYTES = 4
@@ -60,6 +61,7 @@ class Tile(NamedTuple):
     rows: int
     block_keys: int
     chunk: int
+    packed: int = 0
 
 
 def missing() -> str | None:
@@ -239,9 +241,18 @@ def _tile(isa: str, operation: str, code: int) -> Tile:
 
 def default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[int, str]:
     """About `tile.block_keys` keys, such that the blocks of a split are nearly equal, and why."""
-    l1_bytes = machine().caches_bytes.get("L1d", _L1_DEFAULT_BYTES)
-    key_bytes = tile.rows * spec.dtype.compute.itemsize
-    fitting = max(32, l1_bytes // key_bytes // 32 * 32)
+    caches = machine().caches_bytes
+    if tile.packed:
+        key_bytes = tile.packed * (spec.dim + spec.dim_v)
+        room, why = (
+            caches.get("L2", _L2_DEFAULT_BYTES) // 2,
+            "packed keys and values fit half of L2",
+        )
+    else:
+        key_bytes = tile.rows * spec.dtype.compute.itemsize
+        room = caches.get("L1d", _L1_DEFAULT_BYTES)
+        why = f"the weights of {tile.rows} queries fit L1"
+    fitting = max(32, room // key_bytes // 32 * 32)
     wanted = tile.block_keys
     if max(spec.dim, spec.dim_v) > tile.chunk:
         wanted = wanted * _WIDE_ITEM_BYTES // spec.dtype.compute.itemsize
@@ -254,7 +265,7 @@ def default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[in
     last = keys - (blocks - 1) * whole
     if whole <= fitting and -(-keys // whole) == blocks and last > block // 2:
         block = whole
-    return block, f"nearly equal blocks; the weights of {tile.rows} queries fit L1"
+    return block, f"nearly equal blocks; {why}"
 
 
 def _default_keys_per_split(spec: CallSpec) -> tuple[int, str]:

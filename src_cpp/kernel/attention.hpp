@@ -32,6 +32,7 @@
 // and that may have
 //
 //   whole_panels             true: the last panel has all vectors, whatever its rows
+//   packed                   see Kernel in abi.hpp
 //   factors()                by which the results are to be multiplied to agree with l
 //   mask_factor()            by which dense masks are to be multiplied to agree with the scores
 //   refused(row)             whether it could not compute a row exactly enough

@@ -98,6 +98,7 @@ constexpr Kernel& add_forward(KernelSet& set) {
     kernel.tile_rows = Tile::panel_rows;
     kernel.block_keys = Tile::block_keys;
     kernel.chunk = Tile::chunk;
+    if constexpr (requires { Tile::packed; }) kernel.packed = Tile::packed;
     if constexpr (requires { &Tile::worthwhile; }) kernel.worthwhile = &Tile::worthwhile;
     return kernel;
 }

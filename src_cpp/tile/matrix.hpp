@@ -45,6 +45,7 @@ public:
     static constexpr int tile_keys = kStepColumns;
     static constexpr int block_keys = 1024;
     static constexpr int64_t chunk = INT32_MAX;
+    static constexpr int packed = 2 * ComponentsOf<S>::a;
 
 private:
     using Vec = typename Simd::Vec;
@@ -93,11 +94,16 @@ public:
         }
     }
 
-    // The first microseconds run at half speed, and packing has to pay.
+    // The first microseconds run at half speed, and packing has to pay.  With three components the
+    // gain is at most twofold: padding to whole tiles, or results and queries that leave the L1
+    // cache, would cost as much.
     static bool worthwhile(const Extents& of) {
-        return of.rows >= 64 && of.keys >= 64 &&
-               static_cast<double>(of.rows * of.keys) * static_cast<double>(of.dim + of.dim_v) >=
-                   0x1p22;
+        const double area = static_cast<double>(of.rows * of.keys);
+        const double padded =
+            static_cast<double>(round_up(of.rows, kPanelRows) * round_up(of.keys, kStepColumns));
+        const int64_t dims = of.dim + of.dim_v;
+        return of.rows >= 64 && of.keys >= 64 && area * static_cast<double>(dims) >= 0x1p22 &&
+               (Components::a < 3 || (area >= 0.8 * padded && dims <= 1024));
     }
 
     float* results(int64_t first) const { return at_.results + first * features(); }
