@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 
 class FileError(ValueError):
@@ -75,3 +78,16 @@ def write_whole(path: Path, text: str) -> None:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_record(path: Path, version: int, fields: Mapping[str, Any]) -> None:
+    """Write the fields of a record as JSON, with the version of their format."""
+    write_whole(path, json.dumps({"format": version, **fields}, indent=1) + "\n")
+
+
+def read_record(path: Path, version: int) -> dict[str, Any]:
+    """Read what `write_record` wrote; ValueError if it is of another format."""
+    fields: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if (found := fields.pop("format")) != version:
+        raise ValueError(f"it is of another format: {found!r}, not {version}")
+    return fields

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections.abc import Iterable, Mapping
@@ -10,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from perf.files import Reading, write_whole
+from perf.files import Reading, read_record, write_record
 from perf.peers import OURS
 from perf.summary import Estimate, spread
 
@@ -116,7 +115,7 @@ class Results:
 
     def write(self, path: Path) -> None:
         """Keep it all, raw samples included."""
-        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        write_record(path, FORMAT, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Results:
@@ -128,10 +127,7 @@ class Results:
             The file is cut, or of another format.
         """
         with Reading(path):
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored.pop("format") != FORMAT:
-                raise ValueError("it is of another format")
-            return cls.of(stored)
+            return cls.of(read_record(path, FORMAT))
 
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> Results:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import conditions
-from perf.files import Reading, write_whole
+from perf.files import Reading, read_record, write_record
 from perf.peers.results import Results
 from perf.summary import Estimate, estimate
 
@@ -152,7 +151,7 @@ class Record:
 
     def write(self, path: Path) -> None:
         """Keep it all, raw samples included."""
-        write_whole(path, json.dumps({"format": FORMAT, **asdict(self)}, indent=1) + "\n")
+        write_record(path, FORMAT, asdict(self))
 
     @classmethod
     def read(cls, path: Path) -> Record:
@@ -164,9 +163,7 @@ class Record:
             The file is cut, or of another format.
         """
         with Reading(path):
-            stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored.pop("format") != FORMAT:
-                raise ValueError("it is no record of this format")
+            stored = read_record(path, FORMAT)
             rounds = {
                 dim: [Round(**one) for one in found] for dim, found in stored.pop("rounds").items()
             }

@@ -15,6 +15,7 @@
 
 #include "order.hpp"
 #include "prefetch.hpp"
+#include "score_tiles.hpp"
 #include "sublanes.hpp"
 
 namespace fastattn {
@@ -56,7 +57,7 @@ struct DecodeTile {
     // Where the score of a row for a key is, of kUsed rows.
     template <int kUsed>
     static int64_t index(int64_t row, int64_t key) {
-        return (key / keys * kUsed + row) * keys + key % keys;
+        return score_index<kUsed, keys>(row, key);
     }
 
     // Tiles whose scores are computed side by side, if the registers hold them: few rows alone have

@@ -10,6 +10,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "score_tiles.hpp"
 #include "softmax.hpp"
 
 namespace fastattn {
@@ -52,9 +53,7 @@ template <typename Simd, int kRows, int kTileKeys>
     using Lanes = typename MakeSequence<kLanes>::type;
     using Sublane = typename MakeSequence<kSublane>::type;
 
-    const auto at = [s](int64_t r, int64_t j) {
-        return s + (j / kTileKeys * kRows + r) * kTileKeys + j % kTileKeys;
-    };
+    const auto at = [s](int64_t r, int64_t j) { return s + score_index<kRows, kTileKeys>(r, j); };
     const int64_t end = (keys + kStep - 1) / kStep * kStep;
 #pragma GCC unroll 16
     for (int r = 0; r < kRows; ++r)
