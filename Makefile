@@ -6,6 +6,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+ADAPTERS := .venv-adapters
 NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
           $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp tests/*_model.?pp)
 
@@ -17,12 +18,13 @@ unexport PYTHONSAFEPATH
 quoted = '$(subst ','\'',$(value $(1)))'
 unexport BASE HEAD PROFILE STEPS
 
-.PHONY: help test test-thorough test-timing coverage bench roofline tuned preview report chart peers replay compare history browser \
+.PHONY: help test test-thorough test-timing adapters coverage bench roofline tuned preview report chart peers replay compare history browser \
         lint lint-ci sanitize clean distclean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
 	@echo "make test-timing  the tests that assert times, on a machine that does nothing else"
+	@echo "make adapters   the tests of the adapters, with the libraries that they adapt to"
 	@echo "make coverage   what the tests reach: Python by coverage.py, C++ by gcov"
 	@echo "make bench      benchmark the current commit with asv, publish, print a table: PROFILE=full"
 	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
@@ -48,7 +50,7 @@ $(VENV)/.installed: $(NATIVE) | $(VENV)/bin/python
 	@touch $@
 
 # What Numba compiles for the tests stays out of the sources, which may not be writable.
-test test-thorough test-timing coverage: export NUMBA_CACHE_DIR := $(CURDIR)/build/numba-cache
+test test-thorough test-timing adapters coverage: export NUMBA_CACHE_DIR := $(CURDIR)/build/numba-cache
 
 test: $(VENV)/.installed
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not timing" $(ARGS)
@@ -59,6 +61,22 @@ test-thorough: $(VENV)/.installed
 # One at a time, on a machine that does nothing else.
 test-timing: $(VENV)/.installed
 	$(BIN)/python -m pytest -m timing $(ARGS)
+
+# The libraries are large, so they stay out of $(VENV).  Everything else, this package included, is
+# what $(VENV) has.
+$(ADAPTERS)/.installed: pyproject.toml | $(VENV)/.installed
+	$(BIN)/python -m venv --without-pip $(ADAPTERS)
+	$(BIN)/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $(ADAPTERS)/shared.pth
+	mv $(ADAPTERS)/shared.pth $(ADAPTERS)/lib/python*/site-packages/
+	$(BIN)/python -c 'import tomllib; project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+		print(*project["optional-dependencies"]["adapters"], sep="\n")' > $(ADAPTERS)/requirements.txt
+	$(BIN)/python -m pip --python $(ADAPTERS)/bin/python install --quiet --disable-pip-version-check --no-compile \
+		-r $(ADAPTERS)/requirements.txt
+	@touch $@
+
+adapters: $(ADAPTERS)/.installed
+	$(ADAPTERS)/bin/python -m pytest -n 2 --dist worksteal tests/adapters $(ARGS)
 
 # Coverage of Python is that of the whole suite, and counts no function that Numba compiles; of
 # C++ that of KERNEL_TESTS, with an extension that gcov has instrumented.
@@ -160,7 +178,7 @@ sanitize: $(VENV)/.installed
 		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider $(KERNEL_TESTS) -k cython
 
 clean:
-	rm -rf $(VENV) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \
+	rm -rf $(VENV) $(ADAPTERS) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \
 		.asv/env .asv/html .asv/vendor .asv/paired/installed .asv/paired/rounds
 	find fastattn benchmarks perf tests -name __pycache__ -prune -exec rm -rf {} +
 

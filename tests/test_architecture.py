@@ -41,9 +41,15 @@ ROWS = (
     ("wisdom", "_api"),
     ("tuner",),
     ("_commands", "__main__"),
+    ("torch", "transformers", "onnx"),
 )
 PLACES = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enumerate(names)}
 NUMBAS = {"numba", "llvmlite"}
+ADAPTERS = {
+    "torch": {"torch", "ml_dtypes"},
+    "transformers": {"torch", "transformers"},
+    "onnx": {"onnx", "ml_dtypes"},
+}
 OPTIONAL = {
     "_wisdom.store": {"platformdirs"},
     "tuner.measure": {"ml_dtypes"},  # arrays of bfloat16
@@ -137,7 +143,7 @@ def test_foreign_packages(name: str) -> None:
     allowed = {"numpy", "fastattn", *sys.stdlib_module_names}
     if name.startswith("implementations.") and "numba" in name:
         allowed |= NUMBAS
-    allowed |= OPTIONAL.get(name, set())
+    allowed |= OPTIONAL.get(name, set()) | ADAPTERS.get(name.partition(".")[0], set())
     assert roots <= allowed, roots - allowed
 
 
@@ -189,6 +195,9 @@ def test_file_explains_itself(name: str) -> None:
 @modules
 def test_all_is_what_is_public(name: str) -> None:
     """Where a module has ``__all__``: each name is there, and no public one is missing."""
+    if name.partition(".")[0] in ADAPTERS:
+        for library in ADAPTERS[name.partition(".")[0]]:
+            pytest.importorskip(library)
     if name == "__main__" or (NUMBAS & {n.split(".")[0] for n in _imports(MODULES[name])}):
         return
     module = importlib.import_module(f"fastattn.{name}".rstrip("."))

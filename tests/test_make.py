@@ -30,9 +30,13 @@ def tree(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
     for name in ("setup.py", "pyproject.toml", "fastattn/implementations/_native.pyx"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    (binaries / "python").write_text(STUB)
-    (binaries / "python").chmod(0o755)
-    for done in (".installed", ".bench", ".peers", ".rivals"):
+    libraries = folder / ".venv-adapters/bin"
+    libraries.mkdir(parents=True)
+    for where in (binaries, libraries):
+        (where / "python").write_text(STUB)
+        (where / "python").chmod(0o755)
+        (where.parent / ".installed").touch()
+    for done in (".bench", ".peers", ".rivals"):
         (folder / ".venv" / done).touch()
     return folder
 
@@ -56,6 +60,7 @@ def test_a_folder_of_any_name(tree: Path) -> None:
     lines = _make(tree, "test")
     assert f"CACHE={tree}/build/numba-cache" in lines
     assert "[pytest]" in lines
+    assert {f"CACHE={tree}/build/numba-cache", "[tests/adapters]"} <= {*_make(tree, "adapters")}
     for target in ("bench", "history", "report", "preview", "roofline", "tuned", "peers", "replay"):
         assert "[-m]" in _make(tree, target), target
 
