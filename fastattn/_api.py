@@ -2,35 +2,44 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, Unpack, overload
+from collections.abc import Callable
+from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack, overload
+
+from numpy import ndarray
 
 from fastattn._config import Config
+from fastattn._interop import as_ndarrays
 from fastattn._normalise import normalise
 from fastattn._plan import Explanation, explain_plan, plan
 
 __all__ = ["attention", "explain"]
 
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
-_Array: TypeAlias = "NDArray[Any]"
+class _Sharing(Protocol):
+    """An array of NumPy or of another library."""
+
+    @property
+    def __dlpack__(self) -> Callable[..., Any]: ...
+
+
+_Array = TypeVar("_Array", bound=_Sharing)
 _Window: TypeAlias = "tuple[int | None, int | None] | None"
-_Align: TypeAlias = "Literal['top_left', 'bottom_right'] | int | _Array | None"
+_Align: TypeAlias = Literal["top_left", "bottom_right"] | int | _Sharing | None
 _Impl: TypeAlias = Literal["auto", "cython", "numba", "numpy"]
 
 
 class _Options(TypedDict, total=False):
     """Keywords that the overloads of `attention` share."""
 
-    mask: _Array | None
+    mask: _Sharing | None
     causal: bool
     window: _Window
     align: _Align
     scale: float | None
     softcap: float | None
-    kv_lengths: int | _Array | None
-    sinks: _Array | None
-    out: _Array | None
+    kv_lengths: int | _Sharing | None
+    sinks: _Sharing | None
+    out: _Sharing | None
     impl: _Impl
     config: Config | None
 
@@ -49,23 +58,23 @@ def attention(
     q: _Array, k: _Array, v: _Array, *, return_lse: Literal[True], **options: Unpack[_Options]
 ) -> tuple[_Array, _Array]: ...
 def attention(
-    q: _Array,
-    k: _Array,
-    v: _Array,
+    q: Any,
+    k: Any,
+    v: Any,
     *,
-    mask: _Array | None = None,
+    mask: Any = None,
     causal: bool = False,
     window: _Window = None,
-    align: _Align = None,
+    align: Any = None,
     scale: float | None = None,
     softcap: float | None = None,
-    kv_lengths: int | _Array | None = None,
-    sinks: _Array | None = None,
+    kv_lengths: Any = None,
+    sinks: Any = None,
     return_lse: bool = False,
-    out: _Array | None = None,
+    out: Any = None,
     impl: _Impl = "auto",
     config: Config | None = None,
-) -> _Array | tuple[_Array, _Array]:
+) -> Any:
     r"""Exact scaled-dot-product attention, ``softmax(scale * q k^T) v``.
 
     Scores pass through, in this order: `scale`, `softcap`, then `mask`, `causal`,
@@ -73,16 +82,18 @@ def attention(
 
     Parameters
     ----------
-    q : ndarray, (..., Hq, Lq, D)
+    q : array, (..., Hq, Lq, D)
         Queries, one head after the other; 2-D ``(Lq, D)`` and 3-D ``(Hq, Lq, D)`` are
         accepted too.  Data type float32, float64, float16 or bfloat16 (``ml_dtypes``), the
-        same for q, k and v.  Any strides: a view is read in place.
-    k : ndarray, (..., Hkv, Lk, D)
+        same for q, k and v.  Any strides: a view is read in place.  All arrays of a call, the
+        results too, are of one library: NumPy, PyTorch, JAX or any other that shares memory on
+        the CPU through DLPack.
+    k : array, (..., Hkv, Lk, D)
         Keys.  Hq is a multiple of Hkv (grouped-query attention: query head h reads
         key head ``h // (Hq // Hkv)``).  Leading batch axes broadcast as NumPy's do.
-    v : ndarray, (..., Hkv, Lk, Dv)
+    v : array, (..., Hkv, Lk, Dv)
         Values; Dv may differ from D.
-    mask : ndarray, optional
+    mask : array, optional
         Broadcastable to (..., Hq, Lq, Lk).  A boolean mask is True where a query may attend
         to a key.  A floating mask, of q's data type or float32, is added to the scores: -inf
         masks a key; any finite value, ``finfo.min`` included, is only a number.
@@ -91,7 +102,7 @@ def attention(
     window : (int or None, int or None), optional
         (left, right): query i attends to keys ``i + offset - left`` to
         ``i + offset + right``, both included; None for no limit on that side.
-    align : {"top_left", "bottom_right"} or int or ndarray of int, optional
+    align : {"top_left", "bottom_right"} or int or array of int, optional
         Where a causal mask or window lies if there are not as many keys as queries:
         "top_left" is offset 0, "bottom_right" offset ``Lk - Lq`` (``kv_lengths - Lq``
         if these are given); an integer, or integers over the batch axes, is the offset
@@ -107,13 +118,13 @@ def attention(
         Factor of the scores; default ``1 / sqrt(D)``.
     softcap : float, optional
         Replaces each score s by ``softcap * tanh(s / softcap)``.
-    kv_lengths : int or ndarray of int, optional
+    kv_lengths : int or array of int, optional
         Broadcastable to the batch axes; keys at or past the length are masked.
-    sinks : ndarray, (Hq,), optional
+    sinks : array, (Hq,), optional
         Extra logits, one per query head, that take part in the softmax's denominator only.
     return_lse : bool, default False
         Also return the log-sum-exp.
-    out : ndarray, (..., Hq, Lq, Dv), optional
+    out : array, (..., Hq, Lq, Dv), optional
         Array to write the result to; must not overlap an input.
     impl : {"auto", "cython", "numba", "numpy"}, default "auto"
         Implementation; "auto" takes the tuned one, else the first that can run here.
@@ -123,9 +134,9 @@ def attention(
 
     Returns
     -------
-    out : ndarray, (..., Hq, Lq, Dv)
+    out : array, (..., Hq, Lq, Dv)
         In q's data type; (Lq, Dv) for 2-D inputs.
-    lse : ndarray, (..., Hq, Lq)
+    lse : array, (..., Hq, Lq)
         Only with `return_lse`: natural logarithm of the sum of the exponentials of the
         visible scores, without the sinks; float64 for float64 inputs, else float32.
 
@@ -176,6 +187,25 @@ def attention(
     >>> fastattn.attention(q, k, v, causal=True).shape
     (2, 8, 100, 64)
     """
+    if not type(q) is type(k) is type(v) is ndarray:
+        library, arguments = as_ndarrays(
+            q=q,
+            k=k,
+            v=v,
+            mask=mask,
+            causal=causal,
+            window=window,
+            align=align,
+            scale=scale,
+            softcap=softcap,
+            kv_lengths=kv_lengths,
+            sinks=sinks,
+            return_lse=return_lse,
+            out=out,
+            impl=impl,
+            config=config,
+        )
+        return library.answer(attention(**arguments), q, out)
     problem = normalise(
         q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
     )
@@ -184,20 +214,20 @@ def attention(
 
 
 def explain(
-    q: _Array,
-    k: _Array,
-    v: _Array,
+    q: Any,
+    k: Any,
+    v: Any,
     *,
-    mask: _Array | None = None,
+    mask: Any = None,
     causal: bool = False,
     window: _Window = None,
-    align: _Align = None,
+    align: Any = None,
     scale: float | None = None,
     softcap: float | None = None,
-    kv_lengths: int | _Array | None = None,
-    sinks: _Array | None = None,
+    kv_lengths: Any = None,
+    sinks: Any = None,
     return_lse: bool = False,
-    out: _Array | None = None,
+    out: Any = None,
     impl: _Impl = "auto",
     config: Config | None = None,
 ) -> Explanation:
@@ -205,7 +235,7 @@ def explain(
 
     Parameters
     ----------
-    q, k, v : ndarray
+    q, k, v : array
         As for `attention`, and checked in the same way.
     mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out, impl, config
         As for `attention`, and checked in the same way.
@@ -228,6 +258,25 @@ def explain(
     >>> fastattn.explain(x, x, x, impl="numpy").impl
     'numpy'
     """
+    if not type(q) is type(k) is type(v) is ndarray:
+        _, arguments = as_ndarrays(
+            q=q,
+            k=k,
+            v=v,
+            mask=mask,
+            causal=causal,
+            window=window,
+            align=align,
+            scale=scale,
+            softcap=softcap,
+            kv_lengths=kv_lengths,
+            sinks=sinks,
+            return_lse=return_lse,
+            out=out,
+            impl=impl,
+            config=config,
+        )
+        return explain(**arguments)
     problem = normalise(
         q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
     )

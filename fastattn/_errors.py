@@ -54,7 +54,7 @@ class ShapeError(FastattnError, ValueError):
 
 
 class DTypeError(FastattnError, TypeError):
-    """An object that is not a NumPy array of an accepted data type."""
+    """An object that is not an array of an accepted data type in this machine's memory."""
 
 
 class ArgumentError(FastattnError, ValueError):

@@ -56,7 +56,7 @@ def normalise(
     Parameters
     ----------
     q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
-        As for `fastattn.attention`, in its order.
+        As for `fastattn.attention`, in its order; but q, k and v are ndarrays, of no subclass.
     further_masks : mapping, optional
         What the call passes to mask kinds beyond `mask`, `causal`, `window` and `kv_lengths`,
         by the kind's name.
@@ -66,8 +66,6 @@ def normalise(
     Problem
         The checked call, with `out` and, if it is wanted, `lse` allocated.
     """
-    if not type(q) is type(k) is type(v) is ndarray:
-        q, k, v = plain_array("q", q), plain_array("k", k), plain_array("v", v)
     if mask is not None and type(mask) is not ndarray:
         mask = plain_array("mask", mask)
     if return_lse is not False:

@@ -34,7 +34,7 @@ ROWS = (
     ("_version", "_arithmetic", "_optional", "_log", "_errors", "_dtypes", "_config", "_env"),
     ("implementations._native", "_machine"),
     ("_threads", "_roofline"),
-    ("_spec", "_problem", "_arrays"),
+    ("_spec", "_problem", "_arrays", "_interop"),
     ("masks", "_shapes", "_normalise"),
     ("implementations",),
     ("_wisdom", "_plan"),
@@ -51,6 +51,7 @@ ADAPTERS = {
     "onnx": {"onnx", "ml_dtypes"},
 }
 OPTIONAL = {
+    "_interop": {"ml_dtypes"},  # where a tensor of bfloat16 is passed
     "_wisdom.store": {"platformdirs"},
     "tuner.measure": {"ml_dtypes"},  # arrays of bfloat16
 }
