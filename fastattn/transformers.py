@@ -1,0 +1,226 @@
+"""fastattn as an attention implementation of Hugging Face transformers, on the CPU.
+
+`register` adds it under a name, which a model then takes like any other: at its creation, or
+later by ``model.set_attn_implementation("fastattn")``.  Importing this module changes nothing.
+
+What transformers hands to an attention function, and what becomes of it in `fastattn.attention`:
+
+====================================  ============================================================
+their argument                        ours
+====================================  ============================================================
+query (B, H, Lq, D), key, value       `q`, `k`, `v`; key heads are not repeated
+scaling                               `scale`
+attention_mask, boolean               `mask`: True is visible
+attention_mask, floating              `mask`: added to the scores
+attention_mask None                   ``causal=True, align="bottom_right"``, or nothing for
+                                      attention that is not causal
+is_causal, else ``module.is_causal``  `causal`, if there is no mask: masks are causal already
+sliding_window                        in the mask
+softcap                               `softcap`
+s_aux (H,)                            `sinks`
+position_bias                         added to the scores, as part of `mask`
+result (B, Lq, H, Dv), weights        `out`, written in their order; None for the weights
+dropout > 0, output_attentions,       refused: `FastattnError` says what to do
+cache (paged), indices,
+block_indices, sinks (of each token)
+====================================  ============================================================
+
+`register` also adds the function that makes masks.  It returns None, for "bottom right", exactly
+if the last query is the last key and nothing but causality masks a key; transformers' own returns
+None for an empty static cache too, which means "top left".
+
+Examples
+--------
+>>> import torch
+>>> from transformers import AutoModelForCausalLM, LlamaConfig
+>>> import fastattn.transformers
+>>> fastattn.transformers.register()
+>>> config = LlamaConfig(vocab_size=99, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+...                      num_attention_heads=4, num_key_value_heads=2)
+>>> model = AutoModelForCausalLM.from_config(config, attn_implementation="fastattn").eval()
+>>> tokens = torch.arange(20)[None]
+>>> with torch.inference_mode():
+...     model(tokens).logits.shape
+torch.Size([1, 20, 99])
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.masking_utils import sdpa_mask
+
+from fastattn._api import attention
+from fastattn._errors import ArgumentError
+
+__all__ = ["register"]
+
+# transformers looks for these in a name, and treats what it finds as its own implementation.
+_TAKEN = ("eager", "sdpa", "flash", "flex", "paged")
+# Keywords that change the result and that are not computed here: what they are, and the advice.
+_EAGER = 'call model.set_attn_implementation("eager")'
+_REFUSED = {
+    "cache": ("a paged cache", 'use "sdpa" for continuous batching'),
+    "output_attentions": ("a request for the weights, which are never stored", _EAGER),
+    "indices": ("the keys that a sparse model selects", _EAGER),
+    "block_indices": ("the blocks of keys that a sparse model selects", _EAGER),
+    "sinks": ("a sink for each query; `s_aux` has one for each head", _EAGER),
+}
+
+
+def register(name: str = "fastattn") -> None:
+    """Add fastattn to transformers' attention implementations and mask functions.
+
+    Parameters
+    ----------
+    name : str, default "fastattn"
+        What models call it: ``from_pretrained(..., attn_implementation=name)`` or
+        ``model.set_attn_implementation(name)``.  It must not contain the name of one of
+        transformers' own implementations.
+
+    Raises
+    ------
+    FastattnError
+        The name is refused.
+
+    Notes
+    -----
+    Models in training, or called with gradients enabled, are refused: use
+    ``torch.inference_mode()``, or ``torch.no_grad()``, as ``generate`` does.
+
+    Examples
+    --------
+    >>> import fastattn.transformers
+    >>> fastattn.transformers.register()
+    """
+    taken = [word for word in _TAKEN if word in name.lower()]
+    if taken or not name:
+        raise ArgumentError(
+            "name",
+            repr(name),
+            f"a name without any of {', '.join(_TAKEN)}, which transformers takes for its own",
+            'leave it out, for "fastattn"',
+        )
+    AttentionInterface.register(name, _attention)
+    AttentionMaskInterface.register(name, _mask)
+
+
+def _attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    is_causal: bool | None = None,
+    softcap: float | None = None,
+    s_aux: torch.Tensor | None = None,
+    position_bias: torch.Tensor | None = None,
+    **keywords: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function: (B, Lq, H, Dv), contiguous, and no weights."""
+    if dropout:
+        raise ArgumentError(
+            "dropout", str(dropout), "0", 'call model.eval(), or train with "sdpa" or "eager"'
+        )
+    for name in _REFUSED.keys() & keywords.keys():
+        if keywords[name] is not None and keywords[name] is not False:
+            received, fix = _REFUSED[name]
+            raise ArgumentError(name, received, "None", fix)
+    causal = attention_mask is None and _is_causal(module, is_causal)
+    mask = _with_bias(attention_mask, position_bias)
+    if mask is not None and mask.dtype not in (torch.bool, torch.float32):
+        mask = mask.to(query.dtype)
+    batch, heads, rows, _ = query.shape
+    out = query.new_empty((batch, rows, heads, value.shape[-1]))
+    attention(
+        _array("query", query),
+        _array("key", key),
+        _array("value", value),
+        mask=None if mask is None else _array("attention_mask", mask),
+        causal=causal,
+        align="bottom_right" if causal else None,
+        scale=scaling,
+        softcap=softcap,
+        sinks=None if s_aux is None else _array("s_aux", s_aux),
+        out=_array("out", out.transpose(1, 2)),
+    )
+    return out, None
+
+
+def _is_causal(module: torch.nn.Module, is_causal: bool | None) -> bool:
+    """What holds without a mask.  Decoders can be configured to see both ways."""
+    if is_causal is not None:
+        return is_causal
+    config = getattr(module, "config", None)
+    return getattr(module, "is_causal", True) and getattr(config, "is_causal", True)
+
+
+def _with_bias(mask: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Tensor | None:
+    """What is added to the scores, or where they are visible."""
+    if bias is None or mask is None:
+        return mask if bias is None else bias
+    if mask.dtype == torch.bool:
+        return torch.where(mask, bias, -torch.inf)
+    return bias + mask
+
+
+def _mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    q_offset: int | torch.Tensor = 0,
+    kv_offset: int = 0,
+    attention_mask: torch.Tensor | None = None,
+    local_size: int | None = None,
+    allow_is_causal_skip: bool = True,
+    **keywords: Any,
+) -> torch.Tensor | None:
+    """The mask function: boolean (B, 1, Lq, Lk), True where visible, or None for bottom right.
+
+    `local_size` is the length of a window or of a chunk, which mask nothing before they end.
+    """
+    end = kv_offset + kv_length
+    if (
+        allow_is_causal_skip
+        and not torch.compiler.is_compiling()  # it would read values
+        and end == q_offset + q_length
+        and (local_size is None or end <= local_size)
+        and (attention_mask is None or _all_visible(attention_mask, kv_offset, end))
+    ):
+        return None
+    mask: torch.Tensor | None = sdpa_mask(
+        q_length=q_length,
+        kv_length=kv_length,
+        q_offset=q_offset,
+        kv_offset=kv_offset,
+        attention_mask=attention_mask,
+        local_size=local_size,
+        allow_is_causal_skip=False,
+        **keywords,
+    )
+    return mask
+
+
+def _all_visible(padding: torch.Tensor, start: int, end: int) -> bool:
+    return padding.shape[-1] >= end and bool(padding[:, start:end].all())
+
+
+def _array(name: str, tensor: torch.Tensor) -> np.ndarray:
+    """The tensor's memory."""
+    if tensor.requires_grad and torch.is_grad_enabled():
+        raise ArgumentError(
+            name, "a tensor that requires gradients", "inference", "call under torch.no_grad()"
+        )
+    tensor = tensor.detach()
+    array: np.ndarray
+    if tensor.dtype == torch.bfloat16:
+        array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+    else:
+        array = tensor.numpy()
+    return array
