@@ -27,7 +27,7 @@ class Regimes:
         """Measure in turns with the probe."""
         return roofline.measure(self.cases(PROFILE), IMPLS, PROFILE)
 
-    @common.benchmark(version="1", unit="times the peak's time")
+    @common.benchmark(version="2", unit="times the peak's time")
     def track_time_over_peak(self, cells: sampling.Cells, regime: str, impl: str) -> Any:
         """Inverse of the fraction of peak."""
         return sampling.track(cells[regime, impl], "time_over_peak")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,8 @@ PROGRESS_VARIABLE = "FASTATTN_BENCH_PROGRESS"  # a file that `run` reads while a
 CPUS_VARIABLE = "FASTATTN_BENCH_CPUS"  # those `run` may use, before asv pins benchmarks to one
 
 IMPLS = ("numpy", "numba", "cython")
-DTYPES = ("float32", "float64")
+DTYPES = ("float32", "float64", "float16", "bfloat16")
+WIDE = DTYPES[:2]
 DIMS = (64, 128, 256, 400, 512, 768, 1024)
 
 # One thread against one thread: asv.conf.json sets this for BLAS, `bind` for the others.
@@ -121,6 +122,10 @@ REGIMES = {
     "decode-float16": WORKLOADS["decode"].of("float16"),
     "decode-bfloat16": WORKLOADS["decode"].of("bfloat16"),
     "decode-group-8": Case(2, 64, 8, 1, 4096, 128),
+    "dim-1024-bfloat16": dim_case(1024, "bfloat16"),
+    "bert-float16": WORKLOADS["bert"].of("float16"),
+    "bert-bfloat16": WORKLOADS["bert"].of("bfloat16"),
+    "causal-4k-bfloat16": WORKLOADS["causal-4k"].of("bfloat16"),
 }
 # Most keys masked: compared with the roofline, and with the same call without a mask.
 MASKED = {
@@ -146,8 +151,10 @@ class Profile:
 
     Attributes
     ----------
-    dims, dtypes, workloads, workload_dtypes, memory : tuple
-        Which rows of the tables are measured.
+    dims, workloads, workload_dtypes, memory : tuple
+        Which rows of the tables are measured; dims in all data types.
+    sixteen_bit : tuple
+        Dims and workloads that are measured in the 16-bit types.
     rounds : int
         Fresh processes for each case: the unit of the statistics.
     repetitions : int
@@ -171,7 +178,7 @@ class Profile:
     """
 
     dims: tuple[int, ...]
-    dtypes: tuple[str, ...]
+    sixteen_bit: tuple[int | str, ...]
     workloads: tuple[str, ...]
     workload_dtypes: tuple[str, ...]
     memory: tuple[str, ...]
@@ -187,6 +194,10 @@ class Profile:
     history_rounds: int
     tuned: tuple[int, ...]
 
+    def cells(self, names: Sequence[Any], dtypes: Sequence[str]) -> list[tuple[Any, str]]:
+        """Names of cases, each with its data types."""
+        return [(n, t) for n in names for t in dtypes if t in WIDE or n in self.sixteen_bit]
+
 
 _ALL = tuple(WORKLOADS)
 # Without causal-4k: its score matrix takes 512 MiB, and NumPy alone takes half a minute.
@@ -194,7 +205,7 @@ _SHORT = tuple(name for name in WORKLOADS if name != "causal-4k")
 PROFILES = {
     "smoke": Profile(
         dims=(64,),
-        dtypes=DTYPES,
+        sixteen_bit=(64,),
         workloads=("small",),
         workload_dtypes=("float32",),
         memory=("small",),
@@ -212,9 +223,9 @@ PROFILES = {
     ),
     "standard": Profile(
         dims=DIMS,
-        dtypes=DTYPES,
+        sixteen_bit=(64, 512, 1024, "prefill-2k", "decode"),
         workloads=_SHORT,
-        workload_dtypes=("float32",),
+        workload_dtypes=("float32", "float16", "bfloat16"),
         memory=("small", "bert", "prefill-2k", "decode", "long-16k"),
         rounds=2,
         repetitions=18,
@@ -231,6 +242,7 @@ PROFILES = {
 }
 PROFILES["full"] = replace(
     PROFILES["standard"],
+    sixteen_bit=(*DIMS, *_ALL),
     workloads=_ALL,
     workload_dtypes=DTYPES,
     memory=(*_ALL, *LONG),
@@ -238,7 +250,7 @@ PROFILES["full"] = replace(
     repetitions=30,
     budget_seconds=6.0,
     imports=45,
-    compiled=DTYPES,
+    compiled=WIDE,
     tuned=DIMS,
 )
 

@@ -11,7 +11,6 @@ import platform
 import resource
 import time
 from dataclasses import asdict, dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -33,39 +32,6 @@ VARIABLES = (
     "FASTATTN_WISDOM",
 )
 
-# If set, these make a library use other kernels than it would choose for this processor; and the
-# libraries that read them: NumPy's BLAS, or modules.
-FORCING = {
-    **dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"), ("openblas",)),
-    **dict.fromkeys(("MKL_CBWR", "MKL_DEBUG_CPU_TYPE"), ("mkl", "torch")),
-    "MKL_ENABLE_INSTRUCTIONS": ("mkl", "torch"),
-    "BLIS_ARCH_TYPE": ("blis",),
-    "NVPL_BLAS_DEBUG_CPU_TYPE": ("nvpl",),
-    **dict.fromkeys(("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"), ("numpy",)),
-    **dict.fromkeys(("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"), ("numba",)),
-    "ATEN_CPU_CAPABILITY": ("torch",),
-    "DNNL_MAX_CPU_ISA": ("torch", "openvino", "onnxruntime"),
-    "ONEDNN_MAX_CPU_ISA": ("torch", "openvino", "onnxruntime"),
-    "FASTATTN_ISA": ("fastattn",),
-}
-
-
-def forcing() -> dict[str, str]:
-    """Those of `FORCING` that are set and that a library which is installed here reads."""
-    import numpy as np
-
-    configuration: Any = np.show_config(mode="dicts")
-    blas = configuration.get("Build Dependencies", {}).get("blas", {}).get("name", "")
-
-    def there(library: str) -> bool:
-        return library in blas or find_spec(library) is not None
-
-    return {
-        name: os.environ[name]
-        for name, libraries in FORCING.items()
-        if os.environ.get(name) and any(map(there, libraries))
-    }
-
 
 def cpus() -> list[int]:
     """CPUs that this process may use."""
@@ -84,10 +50,7 @@ def facts() -> dict[str, Any]:
         "system": platform.platform(),
         "cpus": cpus(),
         "governor": read_text("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor"),
-        "variables": {
-            **{name: os.environ.get(name) for name in VARIABLES},
-            **forcing(),
-        },
+        "variables": {name: os.environ.get(name) for name in VARIABLES},
         "threads": status("Threads"),
     }
 

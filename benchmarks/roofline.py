@@ -1,9 +1,9 @@
 """Fraction of peak: the time that the machine's limits allow over the time that a call takes.
 
-A call cannot be faster than its useful multiplications and additions at the machine's FMA peak,
-nor faster than reading K and V once at its streaming rate; the longer of the two times is the
-peak's time.  Both limits come from `fastattn.roofline` and are probed in turn with the calls of
-each repetition, because the machine's clock is not the same a second later.
+A call cannot be faster than its useful multiplications and additions at the machine's peak (of
+FMA; in bfloat16, of its products if those are faster), nor faster than reading K and V once at its
+streaming rate; the longer of the two times is the peak's.  Both limits, of `fastattn.roofline`, are
+probed in turn with a repetition's calls, because the machine's clock changes within a second.
 
 asv looks for numbers that grow, so `bench_roofline` tracks the inverse: time over the peak's.
 """
@@ -42,9 +42,15 @@ def bytes_read(case: Case) -> int:
     return 2 * case.batch * case.heads_kv * case.length_k * case.dim * case.itemsize
 
 
+def peak_flops(roof: Any, dtype: str) -> float:
+    """Multiplications and additions per second, by the faster of the instructions for a type."""
+    products = getattr(roof, "bfloat16_flops_per_second", None) if dtype == "bfloat16" else None
+    return float(max(roof.fma_flops_per_second[dtype], products or 0.0))
+
+
 def peak_seconds(case: Case, roof: Any) -> float:
     """Least time that the limits of a `fastattn.Roofline` allow."""
-    arithmetic: float = work(case) / roof.fma_flops_per_second[case.dtype]
+    arithmetic = work(case) / peak_flops(roof, case.dtype)
     reading: float = bytes_read(case) / roof.stream_bytes_per_second
     return max(arithmetic, reading)
 

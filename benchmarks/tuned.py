@@ -88,7 +88,7 @@ def searched(dim: int, profile: Profile) -> dict[str, Any]:
     }
     everything = [
         {"block": block, "threads": count, "dtype": dtype}
-        for block, count, dtype in itertools.product(BLOCKS, THREADS, common.DTYPES)
+        for block, count, dtype in itertools.product(BLOCKS, THREADS, common.WIDE)
     ]
     ratios = over(dim, everything, winner, profile)
     return {

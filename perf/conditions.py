@@ -5,14 +5,48 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import FORCING, Contention
+from benchmarks.conditions import Contention
 from benchmarks.conditions import read_text as _read
 from perf.files import Reading, write_whole
 
 CONTENDED_SHARE = 0.1  # of a run's measurements: beyond it the run is contended
+
+# If set, these make a library use other kernels than it would choose for this processor; and the
+# libraries that read them: NumPy's BLAS, or modules.
+FORCING = {
+    **dict.fromkeys(("OPENBLAS_CORETYPE", "OPENBLAS_L2_SIZE"), ("openblas",)),
+    **dict.fromkeys(("MKL_CBWR", "MKL_DEBUG_CPU_TYPE"), ("mkl", "torch")),
+    "MKL_ENABLE_INSTRUCTIONS": ("mkl", "torch"),
+    "BLIS_ARCH_TYPE": ("blis",),
+    "NVPL_BLAS_DEBUG_CPU_TYPE": ("nvpl",),
+    **dict.fromkeys(("NPY_DISABLE_CPU_FEATURES", "NPY_ENABLE_CPU_FEATURES"), ("numpy",)),
+    **dict.fromkeys(("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES"), ("numba",)),
+    "ATEN_CPU_CAPABILITY": ("torch",),
+    "DNNL_MAX_CPU_ISA": ("torch", "openvino", "onnxruntime"),
+    "ONEDNN_MAX_CPU_ISA": ("torch", "openvino", "onnxruntime"),
+    "FASTATTN_ISA": ("fastattn",),
+}
+
+
+def forcing() -> dict[str, str]:
+    """Those of `FORCING` that are set and that a library which is installed here reads."""
+    import numpy as np
+
+    configuration: Any = np.show_config(mode="dicts")
+    blas = configuration.get("Build Dependencies", {}).get("blas", {}).get("name", "")
+
+    def there(library: str) -> bool:
+        return library in blas or find_spec(library) is not None
+
+    return {
+        name: os.environ[name]
+        for name, libraries in FORCING.items()
+        if os.environ.get(name) and any(map(there, libraries))
+    }
 
 
 def forced(variables: Mapping[str, str | None]) -> str | None:
@@ -49,6 +83,7 @@ def gather(lines: list[str]) -> dict[str, Any]:
         names = ("seconds", "lost_share", "steal_share", "switches")
         contention = Contention(**{name: entry.pop(name) for name in names})
         case = entry.pop("case")
+        entry["variables"] |= forcing()
         if entry not in different:
             different.append(entry)
         shares = {n: round(getattr(contention, n), 4) for n in names}

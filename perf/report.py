@@ -107,6 +107,9 @@ def attention_table(report: Report, name: str, title: str, first: str) -> Table:
     for impl in IMPLS:
         table.add_column(f"{impl}\nCV", justify="right")
     for case, dtype in report.rows(f"{name}.track_time"):
+        times = [report.get(f"{name}.track_time", case, impl, dtype) for impl in IMPLS]
+        if all(time is not None and math.isnan(time) for time in times):
+            continue  # not in the profile
 
         def cell(track: str, impl: str, case: Any = case, dtype: str = dtype) -> float | None:
             return report.get(f"{name}.{track}", case, impl, dtype)
@@ -114,7 +117,7 @@ def attention_table(report: Report, name: str, title: str, first: str) -> Table:
         table.add_row(
             str(case),
             dtype,
-            *(show(cell("track_time", impl), seconds) for impl in IMPLS),
+            *(show(time, seconds) for time in times),
             *(show(cell("track_speedup", impl), speedup) for impl in others),
             *(show(cell("track_variation", impl), percent) for impl in IMPLS),
         )
@@ -282,7 +285,8 @@ def render(report: Report) -> int:
     console.print(
         "Time: median. Speed-up: NumPy's time over this one's, taken in turns of one process."
         "\nCV: standard deviation of the time over its mean, within a process."
-        "\nOf peak: time that the FMA peak and the memory allow, over the time that was taken."
+        "\nOf peak: time that the peak of arithmetic (FMA or products of bfloat16) and the memory"
+        " allow, over the time that was taken."
     )
     console.print(f"Commit {report.commit[:8]}, {report.machine}, Python {report.python}.")
     if report.warning:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from benchmarks import common, sampling
 from benchmarks.common import Case
-from benchmarks.roofline import bytes_read, measure, work
+from benchmarks.roofline import bytes_read, measure, missing, work
 from perf import entry
 
 
@@ -30,6 +30,27 @@ def row(name: str, case: Case, impl: str, cell: sampling.Cell) -> str:
     )
 
 
+def limits(threads: int) -> str:
+    """What the fractions refer to, measured now; they are measured again beside each call."""
+    import fastattn
+
+    roof = fastattn.roofline(threads=threads)
+    flops = {name: rate / 1e9 for name, rate in roof.fma_flops_per_second.items()}
+    if roof.bfloat16_flops_per_second is None:
+        products = f"{roof.isa} has no products of bfloat16, so bfloat16 is compared with float32's"
+    else:
+        products = (
+            f"{roof.bfloat16_flops_per_second / 1e9:.1f} GFLOP/s by products of bfloat16 (random "
+            "numbers, summed in float32): if that is more than by FMA, the peak of bfloat16.  A "
+            "result as exact as one rounding takes three products for two, so 2/3 is the most"
+        )
+    return (
+        f"Limits of {roof.isa}: {flops['float32']:.1f} GFLOP/s in float32 and "
+        f"{flops['float64']:.1f} in float64 by FMA; {roof.stream_bytes_per_second / 1e9:.1f} GB/s "
+        f"from memory;\n{products}.\n"
+    )
+
+
 def main() -> int:
     """Run the command; exit status 2 if a call is wrong or dies, 130 if stopped."""
     cases = common.REGIMES | common.MASKED
@@ -46,6 +67,8 @@ def main() -> int:
         parser.error(f"numpy is measured on {common.THREADS} thread")
     os.environ.update(dict.fromkeys(common.BLAS_VARIABLES, str(common.THREADS)) | common.UNTUNED)
     profile = replace(common.profile(), rounds=options.rounds)
+    if missing() is None:
+        print(limits(options.threads))
     print(f"{options.threads} thread(s); fraction of peak: median and range over the rounds\n")
     print(f"{'regime':<20} {'impl':<7} {'ms':>9} {'GFLOP/s':>9} {'K,V GB/s':>9} {'of peak':>9}")
     failed = False

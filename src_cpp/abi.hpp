@@ -114,6 +114,8 @@ struct Probes {
     int64_t (*fma32)(int64_t rounds);  // flops done; < 0: a wrong sum
     int64_t (*fma64)(int64_t rounds);
     int64_t (*read)(const void* from, int64_t bytes);  // bytes: a multiple of kProbeStep
+    // Products of bfloat16; nullptr: the set has no instruction for them.
+    int64_t (*bfloat16)(int64_t rounds);
 };
 
 // CPU features, as bits; names and detection in cpu.cpp.

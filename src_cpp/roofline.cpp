@@ -24,7 +24,7 @@
 namespace fastattn {
 namespace {
 
-constexpr int kLimits = 4;
+constexpr int kLimits = 5;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kSmallPage = 4096;
 
@@ -60,8 +60,8 @@ double rate(double window_seconds, Work work) {
 // One thread: its share of the memory, and where in it the stream continues.
 class Worker {
 public:
-    Worker(const Probes& probes, const Probing& how, char* share, int64_t bytes)
-        : probes_(probes), how_(how), share_(share), bytes_(bytes) {
+    Worker(const KernelSet& kernels, const Probing& how, char* share, int64_t bytes)
+        : kernels_(kernels), probes_(kernels.probes), how_(how), share_(share), bytes_(bytes) {
         for (int64_t at = 0; at < bytes; at += kSmallPage) share[at] = 1;  // no page is shared
     }
 
@@ -70,11 +70,19 @@ public:
             case 0: return rate(how_.window_seconds, [&] { return probes_.fma32(kRounds); });
             case 1: return rate(how_.window_seconds, [&] { return probes_.fma64(kRounds); });
             case 2: return rate(how_.window_seconds, [&] { return stream(); });
-            default: return rate(how_.window_seconds, [&] { return cached(); });
+            case 3: return rate(how_.window_seconds, [&] { return cached(); });
+            default: return probes_.bfloat16 ? bfloat16() : 0;
         }
     }
 
 private:
+    double bfloat16() {
+        const uint64_t entered = kernels_.enter ? kernels_.enter() : 0;
+        const double found = rate(how_.window_seconds, [&] { return probes_.bfloat16(kRounds); });
+        if (kernels_.leave) kernels_.leave(entered);
+        return found;
+    }
+
     int64_t stream() {
         at_ = at_ + kChunkBytes <= bytes_ ? at_ : 0;
         digest_ ^= probes_.read(share_ + at_, kChunkBytes);
@@ -89,6 +97,7 @@ private:
         return read;
     }
 
+    const KernelSet& kernels_;
     const Probes& probes_;
     const Probing& how_;
     char* share_;
@@ -149,7 +158,7 @@ Probed roofline(const Probing& how, const KernelSet& kernels, Roofline& found) {
     // An item for each thread: none is done before all have begun.
     share(threads, how.threads, [&](int64_t item, int) {
         if (!meeting.join()) return;
-        Worker worker(kernels.probes, how, memory + item * each, each);
+        Worker worker(kernels, how, memory + item * each, each);
         for (int repetition = 0; repetition < how.repetitions; ++repetition) {
             for (int limit = 0; limit < kLimits; ++limit) {
                 start.arrive_and_wait();
@@ -164,7 +173,7 @@ Probed roofline(const Probing& how, const KernelSet& kernels, Roofline& found) {
     std::free(memory);
     if (!meeting.held()) return Probed::kNoThreads;
     if (wrong) return Probed::kWrongSum;
-    found = {best[0], best[1], best[2], best[3]};
+    found = {best[0], best[1], best[4], best[2], best[3]};
     return Probed::kOk;
 }
 

@@ -20,6 +20,7 @@ struct Probing {
 struct Roofline {
     double flops32;
     double flops64;
+    double bfloat16_flops;  // 0: the instruction set has no products of bfloat16
     double stream_bytes;
     double cached_bytes;
 };

@@ -13,6 +13,7 @@ constexpr fastattn::KernelSet fastattn_kernels_amx_model = [] {
     set.name = "amx_model";
     set.needs = kAvx2 | kFma | kF16c;
     set.probes = probes_of<Avx2>();
+    set.probes.bfloat16 = &MatrixProbe<ModelUnit>::multiply;
     add_refusing<MatrixTile<ModelUnit, float>, fastattn_kernels_avx2>(set);
     add_refusing<MatrixTile<ModelUnit, Half>, fastattn_kernels_avx2>(set);
     add_refusing<MatrixTile<ModelUnit, BFloat>, fastattn_kernels_avx2>(set);

@@ -184,11 +184,12 @@ def test_tables_keep_their_beginnings() -> None:
         "causal-4k": (1, 8, 8, 4096, 4096, 128, True),
         "decode": (4, 32, 8, 1, 4096, 128, False),
     }
-    assert tuple(common.REGIMES)[:17] == (
+    assert tuple(common.REGIMES)[:21] == (
         *("dim-256", "dim-512", "dim-1024", "small", "bert", "prefill-2k", "prefill-2k-128"),
         *("causal-4k", "decode", "decode-16k", "dim-512-float64", "prefill-2k-float64"),
         *("prefill-2k-float16", "prefill-2k-bfloat16", "decode-float16", "decode-bfloat16"),
-        "decode-group-8",
+        *("decode-group-8", "dim-1024-bfloat16", "bert-float16", "bert-bfloat16"),
+        "causal-4k-bfloat16",
     )
     assert common.REGIMES["prefill-2k-128"] == common.Case(1, 8, 8, 2048, 2048, 128)
     assert common.REGIMES["decode-16k"] == common.Case(1, 8, 8, 1, 16384, 128)
@@ -204,7 +205,7 @@ def test_tables_keep_their_beginnings() -> None:
 
 def test_profiles_differ_in_extent_only() -> None:
     full = common.PROFILES["full"]
-    names = ("dims", "dtypes", "workloads", "workload_dtypes", "memory", "compiled", "regimes")
+    names = ("dims", "sixteen_bit", "workloads", "workload_dtypes", "memory", "compiled", "regimes")
     for profile in common.PROFILES.values():
         assert profile.repetitions % len(common.IMPLS) == 0  # whole balanced squares
         for name in (*names, "masked", "history"):

@@ -8,6 +8,7 @@ import random
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def test_a_wrong_result_is_refused(dtype: str, wrong: str) -> None:
     q, k, v = common.inputs(case)
     result = fastattn.attention(q, k, v, causal=wrong != "not causal", impl="numpy")
     if wrong == "scaled":
-        result *= 1 + 100 * np.finfo(dtype).eps
+        result *= 1 + 100 * float(np.spacing(np.ones((), result.dtype)))
     elif wrong == "nan":
         result[..., 3] = np.nan
     elif wrong == "heads":
@@ -237,6 +238,12 @@ def test_the_longer_limit_is_the_peak() -> None:
     prefill = Case(1, 1, 1, 1000, 1000, 100)
     assert roofline.peak_seconds(prefill, ROOF) == pytest.approx(0.4)
     assert roofline.peak_seconds(prefill.of("float64"), ROOF) == pytest.approx(0.8)
+    tiles = replace(ROOF, bfloat16_flops_per_second=8e9)
+    slow = replace(ROOF, bfloat16_flops_per_second=5e8)
+    old = SimpleNamespace(fma_flops_per_second={"bfloat16": 1e9}, stream_bytes_per_second=1e9)
+    for roof, seconds in ((ROOF, 0.4), (tiles, 0.05), (slow, 0.4), (old, 0.4)):
+        assert roofline.peak_seconds(prefill.of("bfloat16"), roof) == pytest.approx(seconds)
+    assert roofline.peak_seconds(prefill.of("float16"), tiles) == pytest.approx(0.4)
     decode = Case(1, 1, 1, 1, 1000, 100)
     assert roofline.peak_seconds(decode, ROOF) == pytest.approx(8e-4)
     assert roofline.peak_seconds(decode.of("float16"), ROOF) == pytest.approx(4e-4)
@@ -315,16 +322,25 @@ def test_the_command_prints_a_row_a_regime(
             for impl in impls
         }
 
+    roof = replace(ROOF, isa="amx", bfloat16_flops_per_second=3e12)
+    monkeypatch.setattr(fastattn, "roofline", lambda threads: roof)
+    monkeypatch.setattr(command, "missing", lambda: None)
     monkeypatch.setattr(command, "measure", measure)
     words = ["roofline", "blocks-2k", "--threads", "2", "--impl", "cython"]
     monkeypatch.setattr(sys, "argv", words)
     assert command.main() == 0
-    (line,) = [text for text in capsys.readouterr().out.splitlines() if "blocks-2k" in text]
+    printed = capsys.readouterr().out
+    assert "Limits of amx: 1.0 GFLOP/s" in printed
+    assert "3000.0 GFLOP/s by products of bfloat16" in printed
+    (line,) = [text for text in printed.splitlines() if "blocks-2k" in text]
     flops = roofline.work(common.MASKED["blocks-2k"]) / 1e-3 / 1e9
     assert {"1.000", f"{flops:.1f}", "0.375", "0.250", "0.500"} <= set(line.split())
     monkeypatch.setattr(sys, "argv", [*words, "numba"])
+    monkeypatch.setattr(fastattn, "roofline", lambda threads: ROOF)
     assert command.main() == 2
-    assert "long story" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "avx2 has no products of bfloat16" in printed
+    assert "long story" in printed
     for wrong, told in ((["seven"], "no regime seven"), (["--impl", "numpy"], "1 thread")):
         monkeypatch.setattr(sys, "argv", [*words[:1], *wrong, *words[2:4]])
         with pytest.raises(SystemExit):
@@ -343,6 +359,7 @@ def test_the_command_may_be_stopped(
             raise KeyboardInterrupt
         return {(name, "cython"): sampling.Cell(skipped="not here") for name in cases}
 
+    monkeypatch.setattr(command, "missing", lambda: "no kernels")
     monkeypatch.setattr(command, "measure", measure)
     monkeypatch.setattr(sys, "argv", ["roofline", "bert", "small", "dim-256"])
     assert command.main() == 130

@@ -135,7 +135,7 @@ def test_the_studys_space_is_the_one_that_is_gone_through() -> None:
     from fastattn.tuner.space import study
 
     space = study()
-    mine = itertools.product(tuned.BLOCKS, tuned.THREADS, common.DTYPES)
+    mine = itertools.product(tuned.BLOCKS, tuned.THREADS, common.WIDE)
     assert list(mine) == [tuple(space.values(point).values()) for point in space.points]
 
 

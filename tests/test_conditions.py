@@ -35,25 +35,28 @@ def test_facts(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_forces_a_librarys_kernels_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     assert conditions.forced({"OMP_NUM_THREADS": "2", "FASTATTN_ISA": None}) is None
-    monkeypatch.setattr(measured, "find_spec", {"numpy": True, "torch": True}.get)
-    for name in measured.FORCING:
+    monkeypatch.setattr(conditions, "find_spec", {"numpy": True, "torch": True}.get)
+    for name in conditions.FORCING:
         monkeypatch.setenv(name, "x")
     blas: dict[str, Any] = {}
     dependencies = {"Build Dependencies": {"blas": blas}}
+
+    def gathered() -> Any:
+        return conditions.gather(lines(0.0))["facts"][0]["variables"]
+
     monkeypatch.setattr("numpy.show_config", lambda mode: dependencies)
     for name, variable in (("scipy-openblas", "OPENBLAS_CORETYPE"), ("mkl-sdl", "MKL_CBWR")):
         blas["name"] = name
-        for found in (measured.facts()["variables"], command.about(0.0)["environment"]):
+        for found in (gathered(), command.about(0.0)["environment"]):
             words = conditions.forced(found)
             assert words is not None
             assert f"{variable}=x" in words
             assert "NPY_ENABLE_CPU_FEATURES=x" in words
             for absent in ("NVPL", "BLIS", "NUMBA_CPU"):  # nothing that is here reads them
                 assert absent not in words
-    monkeypatch.setattr(measured, "find_spec", lambda name: None)
-    monkeypatch.delenv("FASTATTN_ISA")
+    monkeypatch.setattr(conditions, "find_spec", lambda name: None)
     blas.clear()
-    assert conditions.forced(measured.facts()["variables"]) is None
+    assert conditions.forced(gathered()) is None
 
 
 def test_stolen_time_is_that_of_our_cpus(tmp_path: Path) -> None:
@@ -88,7 +91,7 @@ def test_what_is_too_much(lost: float, steal: float, contended: bool) -> None:
 
 
 def lines(*shares: float) -> list[str]:
-    variables = {"OMP_NUM_THREADS": "1", "OPENBLAS_CORETYPE": "Haswell"}
+    variables = {"OMP_NUM_THREADS": "1"}
     facts: dict[str, Any] = {"numpy": "2", "cpus": [1], "variables": variables}
     entries = [
         {"case": f"dim {i}", "seconds": 1.0, "lost_share": s, "steal_share": 0.0, "switches": 1}
@@ -150,6 +153,9 @@ def test_a_contended_run_is_marked_and_told(
         note.write_text("\n".join(lines(0.5)))
         return status
 
+    for name in conditions.FORCING:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("FASTATTN_ISA", "avx2")
     monkeypatch.setattr(run, "measure", measure)
     monkeypatch.setattr(run.report, "RESULTS", tmp_path)
     session = run.Session("here", sys.stdout, {}, note)
@@ -162,4 +168,4 @@ def test_a_contended_run_is_marked_and_told(
     assert asked[0][-2:] == ["--bench", "x"]
     assert conditions.load(tmp_path, "here", "c" * 40)[0]["contended"]
     printed = capsys.readouterr().out
-    assert printed.count("Forced from outside: OPENBLAS_CORETYPE=Haswell.") == 1
+    assert printed.count("Forced from outside: FASTATTN_ISA=avx2.") == 1

@@ -18,6 +18,7 @@ CYTHON = [target.parameter() for target in TARGETS if target.impl == "cython"]
 
 # No core does more in a second: 10 GHz, 4 vectors of 64 bytes at once.
 MOST_HERTZ, MOST_VECTORS, MOST_BYTES = 10e9, 4, 64
+PRODUCTS = ("amx", "amx_model")  # have products of bfloat16
 
 
 @pytest.fixture(autouse=True)
@@ -40,8 +41,21 @@ def test_limits_are_plausible(cython: Target, threads: int) -> None:
     for name, size in (("float32", 4), ("float64", 8)):
         at_most = threads * MOST_HERTZ * 2 * MOST_VECTORS * MOST_BYTES / size
         assert 1e7 < flops[name] < at_most
+    products = roof.bfloat16_flops_per_second
+    assert (products is not None) == (cython.isa in PRODUCTS)
+    if products is not None:  # 16 rows of 16 columns and 32 products in as many cycles
+        assert 1e7 < products < threads * MOST_HERTZ * 2 * 16 * 32
     for rate in (roof.stream_bytes_per_second, roof.l2_bytes_per_second):
         assert 1e7 < rate < threads * MOST_HERTZ * MOST_VECTORS * MOST_BYTES
+
+
+@pytest.mark.skipif("amx" not in fastattn.machine().isas, reason="no tiles here")
+@pytest.mark.timing
+def test_tiles_compute_more_than_vectors() -> None:
+    """The best of many turns; several times as much, unless a neighbour uses the tiles too."""
+    roofs = [fastattn.roofline("amx", seconds=0.1) for _ in range(3)]
+    best = max(roof.bfloat16_flops_per_second or 0.0 for roof in roofs)
+    assert best > 1.5 * max(roof.fma_flops_per_second["float32"] for roof in roofs)
 
 
 @pytest.mark.parametrize("cython", CYTHON)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import logging
 import os
@@ -115,6 +116,26 @@ def test_the_nearest_serves(wisdom_folder: Path) -> None:
     assert (found.config.block_q, "borrowed" in found.why) == (24, False)
 
 
+def test_what_other_kernels_were_tuned_for_does_not_serve(
+    wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the size of a call decides which kernels serve it; unless the winner names them."""
+    configure = load(IMPL).configure
+
+    def by_size(problem: Any, config: Config) -> tuple[Config, dict[str, str]]:
+        resolved, reasons = configure(problem, config)
+        isa = config.isa or ("small" if problem.length_q < 64 else "large")
+        return dataclasses.replace(resolved, isa=isa), reasons
+
+    remembered.remember()
+    for length in (63, 64):  # of one bucket
+        assert _wisdom.lookup(spec((1, 4, 2, length, 64, 16, 16)), "auto") is not None
+    monkeypatch.setattr(load(IMPL), "configure", by_size)
+    for length, found in ((63, False), (64, True), (80, True), (50, False)):
+        served = _wisdom.lookup(spec((1, 4, 2, length, 64, 16, 16)), "auto")
+        assert (served is not None) == found, length
+
+
 def test_only_fields_that_differ_from_the_default_are_kept(wisdom_folder: Path) -> None:
     """The others follow the shape of each call."""
     default = _explain().config
@@ -163,11 +184,14 @@ def test_forced_by_the_environment(wisdom_folder: Path, monkeypatch: pytest.Monk
     with pytest.raises(ConfigError, match="more threads than its limit"):
         remembered.remember(config=Config(threads=fastattn.machine().usable_cpus + 2))
     monkeypatch.delenv("FASTATTN_NUM_THREADS")
-    for isa in fastattn.machine().isas[-1:]:
-        monkeypatch.setenv("FASTATTN_ISA", isa)
+    first, *_, last = fastattn.machine().kernels.get("forward", {}).get("float32", ()) or [None] * 2
+    if last is not None and last != first:
+        _wisdom.remember(spec(), "cython", Config(isa=first, block_q=56), {})
+        assert _explain(impl="cython").config.isa == first
+        monkeypatch.setenv("FASTATTN_ISA", last)
         _plan._plan.cache_clear()
         explained = _explain(impl="cython")
-        assert explained.config.isa == isa
+        assert explained.config.isa == last
         assert "tuned" not in str(explained)
         with pytest.raises(ConfigError, match="instruction set"):
             _wisdom.remember(spec(), "cython", Config(isa="other"), {})

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastattn._errors import ArgumentError
 from fastattn._machine import machine
-from fastattn._roofline import roofline
+from fastattn._roofline import Roofline, roofline
 from fastattn._threads import threading_backend
 from fastattn._version import __version__
 from fastattn.implementations import implementations, load
@@ -79,12 +79,25 @@ def _roofline(isa: str | None, progress: Callable[[str], None]) -> list[str]:
     progress("")
     lines = [
         f"  {roof.threads:7} {roof.fma_flops_per_second['float32'] / 1e9:16.1f}"
-        f" {roof.fma_flops_per_second['float64'] / 1e9:16.1f}"
+        f" {roof.fma_flops_per_second['float64'] / 1e9:16.1f} {_products(roof):>17}"
         f" {roof.stream_bytes_per_second / 1e9:12.1f} {roof.l2_bytes_per_second / 1e9:9.1f}"
         for roof in rows
     ]
     return [
         f"roofline of {rows[0].isa}: the most that all threads together reached",
-        "  threads  float32 GFLOP/s  float64 GFLOP/s  memory GB/s   L2 GB/s",
+        "  threads  float32 GFLOP/s  float64 GFLOP/s  bfloat16 GFLOP/s  memory GB/s   L2 GB/s",
         *lines,
+        *_explanations(rows[0]),
     ]
+
+
+def _products(roof: Roofline) -> str:
+    rate = roof.bfloat16_flops_per_second
+    return "-" if rate is None else f"{rate / 1e9:.1f}"
+
+
+def _explanations(roof: Roofline) -> list[str]:
+    """What the column bfloat16 is."""
+    if roof.bfloat16_flops_per_second is None:
+        return [f"  bfloat16: {roof.isa} has no products of bfloat16 and computes in float32"]
+    return ["  bfloat16: products of bfloat16 numbers, random ones, summed in float32"]

@@ -72,6 +72,8 @@ def lookup(spec: CallSpec, impl: str) -> Remembered | None:
         path = os.path.join(folder, *entry.location)
         store.report(path, f"its winner cannot run here: {reason}", _FIX)
         return None
+    if entry.config.isa is None and _kernels(entry.impl, entry.spec) != _kernels(entry.impl, spec):
+        return None  # its blocks are those of kernels that do not serve this call
     why = f"tuned here on {describe(entry.spec)}"
     if not same_bucket:
         why = f"borrowed from the nearest bucket: {why}"
@@ -122,6 +124,11 @@ def remember(
             "tune this problem on this machine",
         )
     return Path(store.write(entry))
+
+
+def _kernels(impl: str, spec: CallSpec) -> str | None:
+    """The instruction set that serves a problem by default."""
+    return load(impl).configure(spec, Config())[0].isa
 
 
 def _changed_fields(impl: str, spec: CallSpec, config: Config) -> Config:

@@ -119,7 +119,7 @@ cdef extern from "roofline.hpp" namespace "fastattn" nogil:
         int64_t cached_bytes
 
     cdef struct Roofline:
-        double flops32, flops64, stream_bytes, cached_bytes
+        double flops32, flops64, bfloat16_flops, stream_bytes, cached_bytes
 
     cdef enum class Probed:
         kOk
@@ -203,7 +203,8 @@ cdef Threads threads_of(int count, int cpus, bint openmp) noexcept:
 
 def roofline(int index, int threads, int cpus, bint openmp, int repetitions, double window_seconds,
              int64_t stream_bytes, int64_t cached_bytes):
-    """Limits of an ISA row, per second: flops in float32 and float64, bytes streamed and cached.
+    """Limits of an ISA row, per second: flops in float32, in float64 and of bfloat16 products (0:
+    it has none), bytes streamed and cached.
 
     None if that many threads cannot be started.
     """
@@ -220,7 +221,9 @@ def roofline(int index, int threads, int cpus, bint openmp, int repetitions, dou
     if status == Probed.kNoMemory:
         raise MemoryError(f"fastattn: {stream_bytes} bytes to stream cannot be allocated")
     assert status == Probed.kOk, "a probe computed a wrong sum"
-    return found.flops32, found.flops64, found.stream_bytes, found.cached_bytes
+    return (
+        found.flops32, found.flops64, found.bfloat16_flops, found.stream_bytes, found.cached_bytes
+    )
 
 
 cdef class Runner:

@@ -42,7 +42,7 @@ class Suite:
 
 
 SUITES = {
-    # One of each kind: overhead, tiles alone, blocks, float64, encoder, few rows, masks.
+    # One of each kind: overhead, tiles alone, blocks, other types, encoder, few rows, masks.
     "smoke": Suite(
         "standard",
         ("cython",),
@@ -52,6 +52,7 @@ SUITES = {
             "DimGrid 256 float32",
             "DimGrid 512 float32",
             "DimGrid 256 float64",
+            "DimGrid 512 bfloat16",
             "Workloads small float32",
             "Workloads decode float32",
             "Masked blocks-2k",

@@ -53,8 +53,10 @@ SHAPES = {f"dim-{dim}": dim_case(dim, "float32") for dim in DIMS} | WORKLOADS
 ROWS = (
     ("float32", tuple(SHAPES)),
     ("float64", ("dim-64", "small", "dim-512", "dim-1024", "prefill-2k")),
-    ("bfloat16", ("dim-512", "prefill-2k", "causal-4k")),
-    ("float16", ("dim-512", "prefill-2k", "causal-4k")),
+    *(
+        (dtype, ("dim-512", "dim-1024", "bert", "prefill-2k", "causal-4k", "decode"))
+        for dtype in ("bfloat16", "float16")
+    ),
 )
 
 # The public test of torch's SDPA: batch 4, heads 2, length 100, head size 32, uniform inputs.

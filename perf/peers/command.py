@@ -10,8 +10,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.conditions import FORCING, forcing
 from perf import children, git, system
+from perf.conditions import FORCING, forcing
 from perf.peers import timing
 from perf.peers.results import Entry, Results
 

@@ -92,6 +92,22 @@ def summary_table(results: Results) -> Table:
     return table
 
 
+def error_table(results: Results) -> Table:
+    """Error of every peer's result, over that of the plain computation: less is better."""
+    columns = [n for n in results.peers if any(n in shown(results, t) for t in results.threads())]
+    table = _table(
+        "Maximum error, over that of the plain computation (for 16-bit types: in float32, rounded "
+        "once)"
+    )
+    table.add_column("cell", no_wrap=True)
+    for name in columns:
+        table.add_column(name.replace("-", "\n", 1), justify="right", no_wrap=True)
+    for cell in dict.fromkeys(entry.cell for entry in results.entries):
+        errors = (results.error(cell, name) for name in columns)
+        table.add_row(cell, *("-" if error is None else f"{error:.2f}" for error in errors))
+    return table
+
+
 def behind(results: Results) -> list[str]:
     """Every cell and peer where we are slower, the worst first."""
     found = []
@@ -169,6 +185,7 @@ def render(results: Results) -> int:
         console.print(speed_table(results, threads))
         console.print(verdict_table(results, threads))
     console.print(summary_table(results))
+    console.print(error_table(results))
     for line in agreement_lines(results):
         console.print(line, soft_wrap=True)
     slower = behind(results)
@@ -187,7 +204,8 @@ def render(results: Results) -> int:
     console.print(
         f"Commit {about['commit']}, {machine['processor']}, {machine['usable_cpus']} CPUs.  "
         "Time: median.  Ratios: median of those of one repetition, and the middle 80 % of them."
-        "  Limit: FMA peak, or reading keys and values at streaming bandwidth.",
+        "  Limit: peak of arithmetic (FMA; in bfloat16, its products if they are faster), or "
+        "reading keys and values at streaming bandwidth.",
         soft_wrap=True,
     )
     peers = registry()

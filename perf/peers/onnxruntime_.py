@@ -174,7 +174,7 @@ PEERS = (
             name,
             f"operator MultiHeadAttention, keys {layout}",
             MODULES,
-            ("float32",),
+            ("float32", "float16"),
             _multihead(heads_first),
             grouped=False,
         )

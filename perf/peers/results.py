@@ -99,6 +99,11 @@ class Results:
         theirs, ours = self.get(cell, threads, peer), self.get(cell, threads, OURS)
         return None if theirs is None or ours is None else ratio(theirs, ours)
 
+    def error(self, cell: str, peer: str) -> float | None:
+        """Largest error of a peer in a cell, on any number of threads."""
+        entries = (e for e in self.entries if (e.cell, e.peer) == (cell, peer))
+        return max((e.error for e in entries if e.error is not None), default=None)
+
     def fastest(self, cell: str, threads: int, peers: Iterable[str]) -> tuple[str, Estimate] | None:
         """The fastest of some peers and its ratio."""
         found = [(peer, self.ratio(cell, threads, peer)) for peer in peers]
@@ -140,9 +145,9 @@ def fraction_of_limit(
 ) -> tuple[float, str]:
     """What fraction of the machine's limit a time reaches, and which limit that is.
 
-    The least time is that of the arithmetic at the FMA peak or that of reading keys and
-    values once from memory, whichever is longer.
+    The least time is that of the arithmetic at its peak (of FMA or, for bfloat16, of tiles) or
+    that of reading keys and values once from memory, whichever is longer.
     """
     arithmetic = operations / limits["operations"].get(dtype, math.inf)
     reading = keys_bytes / limits["stream_bytes"]
-    return max(arithmetic, reading) / seconds, "FMA" if arithmetic >= reading else "memory"
+    return max(arithmetic, reading) / seconds, "compute" if arithmetic >= reading else "memory"

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from benchmarks import common, oracle, sampling
+from benchmarks import common, oracle, roofline, sampling
 from perf.answering import one_line, own_output
 from perf.peers import OURS, registry
 from perf.peers.cells import CELLS, Cell
@@ -40,10 +40,10 @@ def limits(threads: int) -> dict[str, Any]:
     """What the machine can do at most, probed in this process."""
     import fastattn
 
-    roofline = fastattn.roofline(threads=threads)
+    found = fastattn.roofline(threads=threads)
     return {
-        "operations": dict(roofline.fma_flops_per_second),
-        "stream_bytes": roofline.stream_bytes_per_second,
+        "operations": {name: roofline.peak_flops(found, name) for name in common.DTYPES},
+        "stream_bytes": found.stream_bytes_per_second,
     }
 
 

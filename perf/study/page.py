@@ -147,8 +147,9 @@ def _roofline(record: Record) -> Section:
         "Against the peak",
         (
             "Least time that the machine allows over the time taken: useful multiplications and "
-            "additions at the FMA peak, or keys and values read once at streaming speed, "
-            "whichever is longer. Both limits are probed in turn with the calls.",
+            "additions at the peak of FMA (in bfloat16, of its products if that is more), or keys "
+            "and values read once at streaming speed, whichever is longer. Both limits are probed "
+            "in turn with the calls.",
         ),
         charts=(chart,),
         numbers=(tables.roofline(record),),

@@ -26,6 +26,7 @@ constexpr fastattn::KernelSet fastattn_kernels_amx = [] {
     set.enter = &enter;
     set.leave = &leave;
     set.probes = probes_of<Avx512>();
+    set.probes.bfloat16 = &MatrixProbe<AmxUnit>::multiply;
     add_refusing<MatrixTile<AmxUnit, float>, fastattn_kernels_avx512>(set);
     add_refusing<MatrixTile<AmxUnit, Half>, fastattn_kernels_avx512>(set);
     add_refusing<MatrixTile<AmxUnit, BFloat>, fastattn_kernels_avx512>(set);

@@ -85,9 +85,48 @@ struct Probe {
     }
 };
 
+// Products of bfloat16 tiles, C[16][16] += A[16][32] B[32][16], by a matrix unit (tile/amx.hpp).
+// The numbers are random, because the unit's clock depends on them: zeros would show a rate that no
+// computation reaches.
+template <typename Unit>
+struct MatrixProbe {
+    static constexpr int64_t kNumbers = 512, kFlops = 2 * 16 * 16 * 32;  // of a tile
+
+    // Returns the flops of `rounds` products, or -1 if a sum is 0 or not finite.
+    [[gnu::noinline]] static int64_t multiply(int64_t rounds) {
+        alignas(64) uint16_t numbers[4 * kNumbers];
+        uint32_t state = 1;
+        for (uint16_t& number : numbers) {
+            state = state * 1664525 + 1013904223;
+            number = static_cast<uint16_t>(0x3f00 | (state >> 16 & 0x80ff));  // 0.5 to 2, any sign
+        }
+        Unit::template zero<0>();
+        Unit::template zero<1>();
+        Unit::template zero<2>();
+        Unit::template zero<3>();
+        Unit::template load<4>(numbers, 64);
+        Unit::template load<5>(numbers + kNumbers, 64);
+        Unit::template load<6>(numbers + 2 * kNumbers, 64);
+        Unit::template load<7>(numbers + 3 * kNumbers, 64);
+        int64_t done = 0;
+        for (; done < rounds; done += 4) {
+            Unit::template multiply<0, 4, 6>();
+            Unit::template multiply<1, 4, 7>();
+            Unit::template multiply<2, 5, 6>();
+            Unit::template multiply<3, 5, 7>();
+        }
+        alignas(64) float results[kNumbers / 2];
+        Unit::template store<0>(results, 64);
+        for (const float sum : results)
+            if (sum == 0 || !(sum - sum == 0)) return -1;
+        return done * kFlops;
+    }
+};
+
 template <template <typename> class Simd>
 constexpr Probes probes_of() {
-    return {&Probe<Simd<float>>::fma, &Probe<Simd<double>>::fma, &Probe<Simd<float>>::read};
+    return {&Probe<Simd<float>>::fma, &Probe<Simd<double>>::fma, &Probe<Simd<float>>::read,
+            nullptr};
 }
 
 }  // namespace
