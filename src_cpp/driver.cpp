@@ -21,6 +21,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "allocate.hpp"
 #include "schedule.hpp"
 
 namespace fastattn {
@@ -56,11 +57,14 @@ private:
     Threads threads_;
 };
 
-// Scratch of the calling thread, kept for its next call: fresh pages would have to be faulted in
-// and cleared each time.  If it is larger than kKept, it is freed when the call ends.
+// Scratch of a thread, kept for its next call: fresh pages would have to be faulted in and cleared
+// each time.  If it is larger than kKept, it is freed when the call ends.
 class Scratch {
 public:
+    Scratch() = default;
     ~Scratch() { std::free(memory_); }
+    Scratch(const Scratch&) = delete;
+    Scratch& operator=(const Scratch&) = delete;
 
     // At least `bytes` bytes, or nullptr.
     char* reserve(int64_t bytes) {
@@ -96,7 +100,27 @@ private:
     int64_t size_ = 0;
 };
 
-thread_local Scratch scratch_of_caller;
+#if defined(__unix__) || defined(__APPLE__)
+pthread_key_t scratch_key;
+const bool has_scratch_key =
+    pthread_key_create(&scratch_key, [](void* kept) { destroy(static_cast<Scratch*>(kept)); }) == 0;
+
+// The calling thread's, or nullptr where the system has no room for it.  Not a thread_local object:
+// where memory is short, the C library ends a process that uses one for the first time.
+Scratch* scratch_of_caller() {
+    if (!has_scratch_key) return nullptr;
+    if (void* const kept = pthread_getspecific(scratch_key)) return static_cast<Scratch*>(kept);
+    Scratch* const made = make<Scratch>();
+    if (!made || pthread_setspecific(scratch_key, made) == 0) return made;
+    destroy(made);
+    return nullptr;
+}
+#else
+Scratch* scratch_of_caller() {
+    thread_local Scratch kept;
+    return &kept;
+}
+#endif
 
 // Bytes from the start of an array to its batch entry with flat index `batch`.
 int64_t batch_offset(const Call& call, const Array& array, int64_t batch) {
@@ -337,13 +361,16 @@ Status attention(const Call& call, const KernelSet& kernels) {
     if (bytes < 0 || shared_bytes < 0 ||
         bytes > std::numeric_limits<int64_t>::max() / 4 / call.threads.count)
         return Status::kNoMemory;
-    char* shared = scratch_of_caller.reserve(shared_bytes + bytes * team.threads().count);
+    Scratch of_call;
+    Scratch* const kept = scratch_of_caller();
+    Scratch& memory = kept ? *kept : of_call;
+    char* const shared = memory.reserve(shared_bytes + bytes * team.threads().count);
     if (!shared) return Status::kNoMemory;
-    char* scratch = shared + shared_bytes;
+    char* const scratch = shared + shared_bytes;
     work.start(shared);
     share(items, team.threads(),
           [&](int64_t item, int thread) { work.run(item, scratch + bytes * thread, shared); });
-    scratch_of_caller.release_excess();
+    memory.release_excess();
     return Status::kOk;
 }
 

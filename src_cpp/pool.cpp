@@ -20,7 +20,6 @@
 #include <cstdint>
 #include <exception>
 #include <mutex>
-#include <new>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -29,6 +28,7 @@
 #endif
 
 #include "affinity.hpp"
+#include "allocate.hpp"
 
 namespace fastattn {
 namespace {
@@ -182,26 +182,33 @@ private:
         return one;
     }
 
-    // Starts one more thread.  It blocks signals that are sent, which are for threads that know of
-    // them, but not those of its own faults.
-    bool start() {
+    // Starts one more thread, or none if the system does not give it: the call goes on with the
+    // helpers there are.  It blocks signals that are sent, which are for threads that know of them,
+    // but not those of its own faults.
 #if defined(__unix__) || defined(__APPLE__)
+    // Not a std::thread, whose exceptions need memory, which may be what is lacking.
+    bool start() {
         sigset_t sent, before;
         sigfillset(&sent);
         for (const int fault : {SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGABRT}) sigdelset(&sent, fault);
         pthread_sigmask(SIG_SETMASK, &sent, &before);
-#endif
-        bool started = true;
+        pthread_t thread;
+        const auto help = [](void* pool) -> void* { static_cast<Pool*>(pool)->help(); };
+        const bool started = pthread_create(&thread, nullptr, help, this) == 0;
+        if (started) pthread_detach(thread);
+        pthread_sigmask(SIG_SETMASK, &before, nullptr);
+        return started;
+    }
+#else
+    bool start() {
         try {
             std::thread([this] { help(); }).detach();
         } catch (const std::exception&) {
-            started = false;  // the call goes on with the helpers there are
+            return false;
         }
-#if defined(__unix__) || defined(__APPLE__)
-        pthread_sigmask(SIG_SETMASK, &before, nullptr);
-#endif
-        return started;
+        return true;
     }
+#endif
 
     [[noreturn]] void help() {
         Helper self;
@@ -271,9 +278,9 @@ std::atomic<Pool*> pool{nullptr};
 Pool* pool_of_process() {
     Pool* there = pool.load(std::memory_order_acquire);
     if (there) return there;
-    Pool* const made = new (std::nothrow) Pool;
-    if (made && pool.compare_exchange_strong(there, made, std::memory_order_acq_rel)) return made;
-    delete made;
+    Pool* const made = make<Pool>();
+    if (!made || pool.compare_exchange_strong(there, made, std::memory_order_acq_rel)) return made;
+    destroy(made);
     return there;
 }
 
