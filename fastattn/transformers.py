@@ -48,14 +48,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import ml_dtypes
-import numpy as np
 import torch
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.masking_utils import sdpa_mask
 
-from fastattn._api import attention
 from fastattn._errors import ArgumentError
+from fastattn._interop import from_torch
+from fastattn._normalise import normalise
+from fastattn._plan import plan
 
 __all__ = ["register"]
 
@@ -128,29 +128,47 @@ def _attention(
         raise ArgumentError(
             "dropout", str(dropout), "0", 'call model.eval(), or train with "sdpa" or "eager"'
         )
-    for name in _REFUSED.keys() & keywords.keys():
-        if keywords[name] is not None and keywords[name] is not False:
-            received, fix = _REFUSED[name]
+    for name, (received, fix) in _REFUSED.items():
+        wanted = keywords.get(name)
+        if wanted is not None and wanted is not False:
             raise ArgumentError(name, received, "None", fix)
+    if query.device.type != "cpu":
+        raise ArgumentError("query", f"a tensor on {query.device}", "the CPU", 'use "sdpa"')
+    if torch.is_grad_enabled():
+        _refuse_gradients(query, key, value, attention_mask, s_aux, position_bias)
     causal = attention_mask is None and _is_causal(module, is_causal)
     mask = _with_bias(attention_mask, position_bias)
     if mask is not None and mask.dtype not in (torch.bool, torch.float32):
         mask = mask.to(query.dtype)
-    batch, heads, rows, _ = query.shape
-    out = query.new_empty((batch, rows, heads, value.shape[-1]))
-    attention(
-        _array("query", query),
-        _array("key", key),
-        _array("value", value),
-        mask=None if mask is None else _array("attention_mask", mask),
-        causal=causal,
-        align="bottom_right" if causal else None,
-        scale=scaling,
-        softcap=softcap,
-        sinks=None if s_aux is None else _array("s_aux", s_aux),
-        out=_array("out", out.transpose(1, 2)),
+    batch = max(query.shape[0], key.shape[0])  # learned queries may serve a whole batch
+    out = query.new_empty((batch, query.shape[2], query.shape[1], value.shape[-1]))
+    problem = normalise(
+        from_torch(query),
+        from_torch(key),
+        from_torch(value),
+        None if mask is None else from_torch(mask),
+        causal,
+        None,
+        "bottom_right" if causal else None,
+        scaling,
+        softcap,
+        None,
+        None if s_aux is None else from_torch(s_aux),
+        False,
+        from_torch(out.transpose(1, 2)),
     )
+    plan(problem.spec, "auto", None).run(problem)
     return out, None
+
+
+def _refuse_gradients(*tensors: torch.Tensor | None) -> None:
+    if any(tensor is not None and tensor.requires_grad for tensor in tensors):
+        raise ArgumentError(
+            "query, key, value",
+            "tensors that require gradients, which do not flow through this call",
+            "inference",
+            'call the model under torch.inference_mode(), or train with "sdpa" or "eager"',
+        )
 
 
 def _is_causal(module: torch.nn.Module, is_causal: bool | None) -> bool:
@@ -209,18 +227,3 @@ def _mask(
 
 def _all_visible(padding: torch.Tensor, start: int, end: int) -> bool:
     return padding.shape[-1] >= end and bool(padding[:, start:end].all())
-
-
-def _array(name: str, tensor: torch.Tensor) -> np.ndarray:
-    """The tensor's memory."""
-    if tensor.requires_grad and torch.is_grad_enabled():
-        raise ArgumentError(
-            name, "a tensor that requires gradients", "inference", "call under torch.no_grad()"
-        )
-    tensor = tensor.detach()
-    array: np.ndarray
-    if tensor.dtype == torch.bfloat16:
-        array = tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
-    else:
-        array = tensor.numpy()
-    return array

@@ -47,7 +47,7 @@ PLACES = {name: (row, at) for row, names in enumerate(ROWS) for at, name in enum
 NUMBAS = {"numba", "llvmlite"}
 ADAPTERS = {
     "torch": {"torch", "ml_dtypes"},
-    "transformers": {"torch", "transformers", "ml_dtypes"},
+    "transformers": {"torch", "transformers"},
     "onnx": {"onnx", "ml_dtypes"},
 }
 OPTIONAL = {

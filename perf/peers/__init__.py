@@ -16,7 +16,7 @@ import importlib
 
 from perf.peers.peer import Peer
 
-FILES = ("ours", "torch_", "onnxruntime_", "openvino_", "jax_", "mlx_")
+FILES = ("ours", "adapters", "torch_", "onnxruntime_", "openvino_", "jax_", "mlx_")
 OURS = "cython"  # ratios are relative to it
 
 

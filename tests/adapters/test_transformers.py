@@ -312,10 +312,19 @@ def test_refusals(refused: dict[str, Any]) -> None:
         call(**ARGUMENTS, **refused)
 
 
+def test_learned_queries() -> None:
+    """One set of them may serve a whole batch."""
+    call = transformers.AttentionInterface()["fastattn"]
+    q, k = torch.randn(1, 2, 3, 4), torch.randn(5, 2, 6, 4)
+    result, _ = call(torch.nn.Module(), q, k, k, None, is_causal=False)
+    expected = torch.nn.functional.scaled_dot_product_attention(q.expand(5, -1, -1, -1), k, k)
+    torch.testing.assert_close(result, expected.transpose(1, 2))
+
+
 def test_gradients_are_refused() -> None:
     """In training, or if the caller forgets to switch them off."""
     model = _random(AutoModelForCausalLM, CAUSAL["gpt_oss"], attn_implementation="fastattn")
-    with torch.inference_mode(False), pytest.raises(FastattnError, match="no_grad"):
+    with torch.inference_mode(False), pytest.raises(FastattnError, match="inference_mode"):
         model(_tokens(1, 4).clone())
     with torch.inference_mode(False), torch.no_grad():
         model(_tokens(1, 4).clone())
