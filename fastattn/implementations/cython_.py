@@ -37,8 +37,9 @@ _L2_DEFAULT_BYTES = 1024 * 1024
 # between chunks, beside a chunk of its keys.  So a block has fewer keys if a number has more bytes.
 _WIDE_ITEM_BYTES = 4
 # Most rows of a block, and most bytes of its queries and sums.  The rows of a block share what is
-# read of keys and values.
+# read of keys and values, and what packing them costs.
 _BLOCK_Q_LARGEST = 512
+_BLOCK_Q_LARGEST_PACKED = 1024
 _BLOCK_Q_BYTES = 2 * 1024 * 1024
 # Where there are few work items, the threads' loads are balanced: five items on two threads take as
 # long as six.  Reading a block's keys and values takes as long as this many of its rows, and a
@@ -282,7 +283,8 @@ def default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]
     """Whole vectors of rows: many to a block, but enough blocks for the threads, and why."""
     g = spec
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
-    rows, why = _BLOCK_Q_LARGEST, "the largest default"
+    rows = _BLOCK_Q_LARGEST_PACKED if tile.packed else _BLOCK_Q_LARGEST
+    why = "the largest default"
     if _BLOCK_Q_BYTES // row_bytes < rows:
         rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
     if threads > 1:

@@ -31,6 +31,7 @@
 //
 // and that may have
 //
+//   finish()                 called once, when all blocks are added
 //   whole_panels             true: the last panel has all vectors, whatever its rows
 //   packed                   see Kernel in abi.hpp
 //   factors()                by which the results are to be multiplied to agree with l
@@ -104,6 +105,7 @@ public:
             tile_.load(block, visible_.may_mask(task_, block), at_.non_finite);
             tile_.compute(panels(), *this);
         });
+        if constexpr (requires { tile_.finish(); }) tile_.finish();
         epilogue();
     }
 

@@ -72,8 +72,8 @@ struct AmxUnit {
     // The upper halves of a's and b's lanes, as pairs: a's in the low half of each lane.
     [[gnu::always_inline]] static __m512i pairs(Vec a, Vec b) {
         const __m512i low = _mm512_castps_si512(a);
-        return _mm512_mask_blend_epi16(0xaaaaaaaa, _mm512_alignr_epi8(low, low, 2),
-                                       _mm512_castps_si512(b));
+        constexpr __mmask64 kLowHalves = 0x3333333333333333;
+        return _mm512_mask_alignr_epi8(_mm512_castps_si512(b), kLowHalves, low, low, 2);
     }
 };
 

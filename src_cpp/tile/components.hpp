@@ -5,7 +5,8 @@
 //   float16   x = h + l exactly         scores: all four products; values: l h + h h + h l
 //   bfloat16  x = h                     one product; weights have two components: h l + h h
 //
-// What is dropped is at most 2^-24 of a product in float32, 2^-16 of a weighted value in float16.
+// What is dropped is at most 2^-24 of a product in float32; of a weighted value, 2^-14 in float16 and
+// 2^-15 in bfloat16.
 // Source: Henry, Tang and Heinecke, arXiv:1904.06376; Fasi, Higham et al., "Matrix multiplication
 // in multiword arithmetic", SIAM J. Sci. Comput. 45(1), 2023.
 // SPDX-License-Identifier: Apache-2.0

@@ -3,8 +3,7 @@
 //   queries    components, packed panel by panel, when the panel's first job of a block comes
 //   keys       components, packed once per block of keys
 //   values     components, transposed, packed once per block of keys
-//   scores     [key][row], float32, for two jobs
-//   weights    components, for two jobs
+//   scores     [key][row], float32, for two jobs; then, in their place, the weights' components
 //   results    [feature][row], float32
 //
 // A job is up to job_keys keys of a block for one panel of 32 rows.  The jobs of a block form one
@@ -43,7 +42,7 @@ public:
     static constexpr int64_t panel_rows = kPanelRows;
     static constexpr int64_t decode_rows = 0;
     static constexpr int tile_keys = kStepColumns;
-    static constexpr int block_keys = 1024;
+    static constexpr int block_keys = 2048;
     static constexpr int64_t chunk = INT32_MAX;
     static constexpr int packed = 2 * ComponentsOf<S>::a;
 
@@ -58,13 +57,14 @@ public:
     struct Regions {
         typename Operands::Regions operands;
         int64_t job_keys;
-        char* weights;
+        char* third;  // component of weights: of both jobs in turns, step by step
         float *scores, *results, *reference, *sum, *m, *l, *factors;
 
         Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
             : operands(arena, block_k, dim, dim_v),
-              job_keys(operands.d_steps + operands.v_steps <= 4 ? kSmallDimJob : kLargeDimJob) {
-            weights = arena.region<char>(2 * steps_of(job_keys) * Softmax::kStepBytes);
+              job_keys(operands.d_steps + operands.v_steps <= 8 ? kSmallDimJob : kLargeDimJob) {
+            third = arena.region<char>(
+                Components::p == 3 ? steps_of(job_keys) * 2 * kComponentBytes : 0);
             scores = arena.region<float>(2 * job_keys * kPanelRows);
             results = arena.region<float>(rows * operands.v_steps * kStepColumns);
             reference = arena.region<float>(rows);
@@ -88,9 +88,8 @@ public:
         const bool in_range = task.score_factor == 1 && task.scale > 0x1p-40 &&
                               task.scale * static_cast<double>(task.dim) < 0x1p30;
         for (int64_t r = 0; r < rows; ++r) {
-            at_.reference[r] = at_.m[r] = -kInfinity<float>;
-            at_.sum[r] = at_.l[r] = in_range ? 0 : __builtin_nanf("");
-            at_.factors[r] = 1;
+            at_.reference[r] = -kInfinity<float>;
+            at_.sum[r] = in_range ? 0 : __builtin_nanf("");
         }
     }
 
@@ -147,7 +146,10 @@ public:
                 rows.add_non_finite(count, panel, first, real,
                                     [](int64_t, int64_t) { return 1.0f; });
         });
-        // What m loses by rounding, the factors give back.
+    }
+
+    // What m loses by rounding, the factors give back.
+    void finish() {
         constexpr double kLn2 = 0.6931471805599453;
         for (int64_t r = 0; r < rows_; ++r) {
             const bool some = at_.reference[r] > -kInfinity<float>;
@@ -161,7 +163,7 @@ public:
 
 private:
     // Keys of a job: its scores and weights stay in the L1 cache beside the other operands.
-    static constexpr int64_t kSmallDimJob = Components::a == 3 ? 32 : 64;
+    static constexpr int64_t kSmallDimJob = 64;
     static constexpr int64_t kLargeDimJob = 128;
 
     struct Job {
@@ -204,9 +206,7 @@ private:
 
     static Vec load_vector(const float* from) { return fastattn::load<Vec>(from); }
     float* scores(int parity) const { return at_.scores + parity * at_.job_keys * kPanelRows; }
-    char* weights(int parity) const {
-        return at_.weights + parity * steps_of(at_.job_keys) * Softmax::kStepBytes;
-    }
+    char* third(int parity) const { return at_.third + parity * kComponentBytes; }
 
     // One stage of the pipeline: scores of `next`, weights of `now`, weighted values of `before`.
     template <typename Block>
@@ -219,6 +219,9 @@ private:
         if (raised) __builtin_memcpy(alpha_before_, alpha_, sizeof(alpha_));
         raised_ = false;
         Softmax softmax;
+        // The last scores of `now` are stored with the first product; those of one step are needed
+        // at once.
+        if (now.steps == 1 || !(before.steps || next.steps)) accumulators_.flush();
         if (now.steps) prepare(rows, now, softmax);
         const int64_t pairs = now.steps * kTileRows;
         const int64_t slots = 1 + next.steps * at_.operands.d_steps * kScoreSlots +
@@ -229,49 +232,58 @@ private:
             for (credit += rate; credit >> kFraction; credit -= int64_t{1} << kFraction)
                 softmax.pair(done++);
         };
-        if (next.steps) {
-            const int64_t stride = at_.operands.d_steps * Operands::kStepBytes;
-            const char* a = at_.operands.keys + next.step * stride;
-            float* s = scores(parity_ ^ 1);
-            for (int64_t g = 0; g < next.steps; ++g, a += stride, s += kStepColumns * kPanelRows)
-                accumulators_.template multiply<Components::scores, Components::low>(
-                    a, Operands::kStepBytes, at_.operands.queries, Components::q * kComponentBytes,
-                    at_.operands.d_steps, nullptr, s, between);
-        }
         if (before.steps) {
             bool& accumulate = panels.all[before.panel].accumulate;
             float* o = results(before.panel * kPanelRows);
             if (raised && accumulate) accumulators_.flush(), rescale(o);
             const int64_t stride = at_.operands.v_steps * Operands::kStepBytes;
             const char* a = at_.operands.values + before.step * stride;
+            const WeightLayout b{reinterpret_cast<const char*>(scores(parity_ ^ 1)),
+                                 third(parity_ ^ 1)};
             for (int64_t f = 0; f < at_.operands.v_steps;
                  ++f, a += Operands::kStepBytes, o += kStepColumns * kPanelRows)
                 accumulators_.template multiply<Components::values, Components::low>(
-                    a, stride, weights(parity_ ^ 1), Softmax::kStepBytes, before.steps,
-                    accumulate ? o : nullptr, o, between);
+                    a, stride, b, before.steps, accumulate ? o : nullptr, o, between);
             accumulate = true;
-        } else {
-            accumulators_.flush();  // no group comes between the scores and their softmax
         }
+        if (next.steps) compute_scores(next, scores(parity_ ^ 1), between);
         if (now.steps) {
             while (done < pairs) softmax.pair(done++);
-            conclude(now, softmax);
+            conclude(rows, now, softmax);
         }
+    }
+
+    template <typename Between>
+    [[gnu::always_inline]] void compute_scores(const Job& job, float* s, Between between) {
+        const int64_t stride = at_.operands.d_steps * Operands::kStepBytes;
+        const char* a = at_.operands.keys + job.step * stride;
+        const QueryLayout<Components::q> b{at_.operands.queries};
+        for (int64_t g = 0; g < job.steps; ++g, a += stride, s += kStepColumns * kPanelRows)
+            accumulators_.template multiply<Components::scores, Components::low>(
+                a, Operands::kStepBytes, b, at_.operands.d_steps, nullptr, s, between);
+    }
+
+    bool changes_scores(const Job& job) const {
+        const bool padded = job.mask.keys.count() < job.steps * kStepColumns;
+        return scaled_ || job.mask.dense || job.mask.partial || padded || operands_.refuses();
     }
 
     // Masks the scores of a job and starts its softmax.
     template <typename Block>
     [[gnu::always_inline]] void prepare(Block& rows, const Job& job, Softmax& softmax) {
         softmax.scores = scores(parity_);
-        softmax.weights = weights(parity_);
+        softmax.third = third(parity_);
         softmax.factor = broadcast<Simd>(factor_);
-        const bool padded = job.mask.keys.count() < job.steps * kStepColumns;
-        if (scaled_ || job.mask.dense || job.mask.partial || padded || operands_.refuses())
+        if (changes_scores(job)) {
+            accumulators_.flush();
             mask(rows, job);
+        }
         const float* m = at_.reference + job.panel * kPanelRows;
         const Vec none = broadcast<Simd>(-kInfinity<float>);
-        if (any_yes((load_vector(m) == none) | (load_vector(m + kHalf) == none)))
+        if (any_yes((load_vector(m) == none) | (load_vector(m + kHalf) == none))) {
+            accumulators_.flush();
             raise(job, nullptr);
+        }
         begin_totals(job, softmax);
     }
 
@@ -337,20 +349,28 @@ private:
         raised_ = true;
     }
 
-    [[gnu::always_inline]] void conclude(const Job& job, const Softmax& softmax) {
+    template <typename Block>
+    [[gnu::always_inline]] void conclude(Block& rows, const Job& job, const Softmax& softmax) {
         Vec totals[2] = {softmax.low[0] + softmax.high[0], softmax.low[1] + softmax.high[1]};
         const Vec late = broadcast<Simd>(kLateSum);
         if (any_yes((totals[0] >= late) | (totals[1] >= late))) {
             Softmax again = softmax;  // a copy, so that the other one can stay in registers
-            repeat(job, again, totals);
+            repeat(rows, job, again, totals);
         }
         float* sum = at_.sum + job.panel * kPanelRows;
         fastattn::store(sum, load_vector(sum) + totals[0]);
         fastattn::store(sum + kHalf, load_vector(sum + kHalf) + totals[1]);
     }
 
-    // A maximum came late: computes the weights of a job once more.
-    [[gnu::noinline]] void repeat(const Job& job, Softmax& softmax, Vec* totals) {
+    // A maximum came late: computes a job's scores, of which the weights took the place, and its
+    // weights once more.
+    template <typename Block>
+    [[gnu::noinline]] void repeat(Block& rows, const Job& job, Softmax& softmax, Vec* totals) {
+        accumulators_.flush();
+        if (packed_panel_ != job.panel) pack_queries(job.panel);
+        compute_scores(job, scores(parity_), [] {});
+        accumulators_.flush();
+        if (changes_scores(job)) mask(rows, job);
         float earlier[kPanelRows];
         for (int64_t r = 0; r < kPanelRows; ++r) earlier[r] = raised_ ? alpha_[r] : 1;
         raise(job, totals);

@@ -14,23 +14,26 @@ class MatrixAccumulators {
     static constexpr int64_t kHalf = kTileRows;           // rows of half a panel
 
 public:
-    // Starts sums of the products of `steps` steps, `stride` bytes apart on either side.  They
+    // Starts sums of the products of `steps` steps; those of A are `stride` bytes apart.  They
     // start from `start`, or 0, and are stored by the next `multiply` or by `flush`: a store right
     // after the last product would wait for it.  The first kLow products of all steps come before
     // the others, so that they are added to a small sum.  `between` is called after each pair.
-    template <const auto& kProducts, int kLow, typename Between>
-    [[gnu::always_inline]] void multiply(const char* a, int64_t stride_a, const char* b,
-                                         int64_t stride_b, int64_t steps, const float* start,
-                                         float* result, Between between) {
+    //
+    // Layout tells where the tiles of B are: component(index), `step` bytes from one step to the
+    // next, `half` to the tile of the other rows, `row` from one row of a tile to the next.
+    template <const auto& kProducts, int kLow, typename Layout, typename Between>
+    [[gnu::always_inline]] void multiply(const char* a, int64_t stride, const Layout& b,
+                                         int64_t steps, const float* start, float* result,
+                                         Between between) {
         constexpr int kCount = sizeof(kProducts) / sizeof(kProducts[0]);
         float* const pending = pending_;  // a member would be read again after each store
         if constexpr (kLow > 0)
             for (int64_t k = 0; k < steps; ++k)
-                step<kProducts, 0>(a + k * stride_a, b + k * stride_b, k == 0, start, pending,
-                                   between, typename MakeSequence<kLow>::type{});
+                step<kProducts, 0>(a + k * stride, b, k, k == 0, start, pending, between,
+                                   typename MakeSequence<kLow>::type{});
         for (int64_t k = 0; k < steps; ++k)
-            step<kProducts, kLow>(a + k * stride_a, b + k * stride_b, kLow == 0 && k == 0, start,
-                                  pending, between, typename MakeSequence<kCount - kLow>::type{});
+            step<kProducts, kLow>(a + k * stride, b, k, kLow == 0 && k == 0, start, pending,
+                                  between, typename MakeSequence<kCount - kLow>::type{});
         pending_ = result;
     }
 
@@ -45,16 +48,17 @@ public:
     }
 
 private:
-    template <const auto& kProducts, int kFirst, typename Between, int... kIndex>
-    [[gnu::always_inline]] static void step(const char* a, const char* b, bool begins,
+    template <const auto& kProducts, int kFirst, typename Layout, typename Between, int... kIndex>
+    [[gnu::always_inline]] static void step(const char* a, const Layout& b, int64_t k, bool begins,
                                             const float* start, float* pending, Between between,
                                             Sequence<kIndex...>) {
-        (product<kProducts, kFirst, kFirst + kIndex>(a, b, begins, start, pending, between), ...);
+        (product<kProducts, kFirst, kFirst + kIndex>(a, b, k, begins, start, pending, between),
+         ...);
     }
     // Loads the tiles of a product that the one before it has not loaded, and multiplies.
-    template <const auto& kProducts, int kFirst, int kIndex, typename Between>
-    [[gnu::always_inline]] static void product(const char* a, const char* b, bool begins,
-                                               const float* start, float* pending,
+    template <const auto& kProducts, int kFirst, int kIndex, typename Layout, typename Between>
+    [[gnu::always_inline]] static void product(const char* a, const Layout& b, int64_t k,
+                                               bool begins, const float* start, float* pending,
                                                Between between) {
         constexpr bool kLoads = kIndex == kFirst;
         constexpr ComponentProduct now = kProducts[kIndex],
@@ -64,8 +68,9 @@ private:
             Unit::template stream<5>(a + now.a * kComponentBytes + kTileBytes, 64);
         }
         if constexpr (kLoads || now.b != before.b) {
-            Unit::template load<6>(b + now.b * kComponentBytes, 64);
-            Unit::template load<7>(b + now.b * kComponentBytes + kTileBytes, 64);
+            const char* const from = b.component(now.b) + k * Layout::step;
+            Unit::template load<6>(from, Layout::row);
+            Unit::template load<7>(from + Layout::half, Layout::row);
         }
         const bool first = kLoads && begins;
         if (first) begin_tile<0>(start, pending);

@@ -23,6 +23,14 @@ inline constexpr int64_t kStepColumns = 32;
 inline constexpr int64_t kTileBytes = 1024;
 inline constexpr int64_t kComponentBytes = 2 * kTileBytes;  // of one step: two tiles
 
+// Where queries of kComponents components lie, as operands of MatrixAccumulators.
+template <int kComponents>
+struct QueryLayout {
+    static constexpr int64_t step = kComponents * kComponentBytes, row = 64, half = kTileBytes;
+    const char* queries;
+    const char* component(int index) const { return queries + index * kComponentBytes; }
+};
+
 inline int64_t steps_of(int64_t columns) { return (columns + kStepColumns - 1) / kStepColumns; }
 
 // Writes the components of the columns (low lanes: column i, high: column i + 16) as pairs.

@@ -22,52 +22,56 @@ inline constexpr float kLateSum = 0x1p33f;
 // |m| stays below this, so that s - m is exact enough; rows beyond are left to the FMA kernel.
 inline constexpr float kLargestReference = 0x1p22f;
 
+inline constexpr int64_t kScoreRowBytes = 4 * kPanelRows;  // of a key
+inline constexpr int64_t kScoreStepBytes = kStepColumns * kScoreRowBytes;
+
+// Where a job's weights lie, as operands of MatrixAccumulators: component 0 in the rows of the
+// scores of a step's keys 0 to 15, component 1 in those of the others.
+struct WeightLayout {
+    static constexpr int64_t step = kScoreStepBytes, row = kScoreRowBytes, half = 4 * kTileRows;
+    const char* scores;
+    const char* third;
+    const char* component(int index) const {
+        return index == 2 ? third : scores + index * kTileRows * kScoreRowBytes;
+    }
+};
+
 template <typename Unit, typename S>
 struct MatrixSoftmax {
     using Simd = typename Unit::Simd;
     using Vec = typename Unit::Vec;
     using Components = ComponentsOf<S>;
-    static constexpr int64_t kStepBytes = Components::p * kComponentBytes;  // weights of 32 keys
 
-    const float* scores;  // [key][32 queries]
-    char* weights;        // [32 keys][component][2][16 pairs of keys][16 queries]
-    Vec factor;           // of scores in the exponent
+    float* scores;  // [key][32 queries]; weights take their place, see WeightLayout
+    char* third;    // the lowest of three components
+    Vec factor;     // of scores in the exponent
     Vec shift[2];         // -m of both halves of the queries
     Vec low[2], high[2];  // sums of the weights of the first and the last 16 keys of each 32
 
     // Row i of pairs: the weights of keys i and i + 16 of 32, and their share of the sums.
     [[gnu::always_inline]] void pair(int64_t index) {
         const int64_t step = index / kTileRows, i = index % kTileRows;
-        const float* s = scores + (step * kStepColumns + i) * kPanelRows;
-        char* to = weights + step * kStepBytes + i * 64;
+        float* const first = scores + (step * kStepColumns + i) * kPanelRows;
+        float* const second = first + kTileRows * kPanelRows;
 #pragma GCC unroll 2
-        for (int half = 0; half < 2; ++half) {
-            Vec a = weight(load<Vec>(s + half * kTileRows), shift[half]);
-            Vec b = weight(load<Vec>(s + half * kTileRows + kTileRows * kPanelRows), shift[half]);
-            low[half] += a;
-            high[half] += b;
-#pragma GCC unroll 4
-            for (int p = 0; p < Components::p; ++p) {
-                if (Components::p < 3 && p + 1 == Components::p) {
-                    a = rounded(a);
-                    b = rounded(b);
-                }
-                fastattn::store(to + half * kTileBytes + p * kComponentBytes, Unit::pairs(a, b));
-                if (p + 1 < Components::p) {
-                    a -= upper(a);
-                    b -= upper(b);
-                }
-            }
+        for (int half = 0; half < kPanelRows; half += kTileRows) {
+            Vec a = weight(load<Vec>(first + half), shift[half / kTileRows]);
+            Vec b = weight(load<Vec>(second + half), shift[half / kTileRows]);
+            low[half / kTileRows] += a;
+            high[half / kTileRows] += b;
+            fastattn::store(first + half, Unit::pairs(a, b));
+            a -= upper(a);
+            b -= upper(b);
+            fastattn::store(second + half, Unit::pairs(a, b));
+            if constexpr (Components::p == 3)
+                fastattn::store(third + step * kScoreStepBytes + i * kScoreRowBytes + 4 * half,
+                                Unit::pairs(a - upper(a), b - upper(b)));
         }
     }
 
 private:
     [[gnu::always_inline]] static Vec upper(Vec x) {
         return bits<Vec>(bits<typename Simd::Bits>(x) & 0xffff0000u);
-    }
-    // Up to half a unit more, so that the upper half is x to nearest.
-    [[gnu::always_inline]] static Vec rounded(Vec x) {
-        return bits<Vec>(bits<typename Simd::Bits>(x) + 0x8000u);
     }
     [[gnu::always_inline]] static Vec constant(float x) {
         return broadcast<Simd>(x * kWeightScale);
