@@ -52,8 +52,8 @@ def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | N
         rows = rng.permutation(case.length_q)[:ROWS]
         seen = case.seen(rows)
         operands = q[b, h, rows], k[b, h // group], v[b, h // group]
-        exact = _attention(*operands, seen, wide)
-        naive = _attention(*operands, seen, compute).astype(dtype).astype(wide)
+        exact = attention(*operands, seen, wide)
+        naive = attention(*operands, seen, compute).astype(dtype).astype(wide)
         errors.append(np.abs(result[b, h, rows].astype(wide) - exact).max())
         naive_errors.append(np.abs(naive - exact).max())
         sizes.append(np.abs(exact).max())
@@ -70,7 +70,7 @@ def relative_error(case: Case, q: Any, k: Any, v: Any, result: Any) -> float | N
     return None
 
 
-def _attention(q: Any, k: Any, v: Any, seen: Any, dtype: Any) -> Any:
+def attention(q: Any, k: Any, v: Any, seen: Any, dtype: Any) -> Any:
     """Rows of one head, (L, D): the plain three steps, in the given type."""
     import numpy as np
 

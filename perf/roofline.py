@@ -40,9 +40,10 @@ def limits(threads: int) -> str:
         products = f"{roof.isa} has no products of bfloat16, so bfloat16 is compared with float32's"
     else:
         products = (
-            f"{roof.bfloat16_flops_per_second / 1e9:.1f} GFLOP/s by products of bfloat16 (random "
-            "numbers, summed in float32): if that is more than by FMA, the peak of bfloat16.  A "
-            "result as exact as one rounding takes three products for two, so 2/3 is the most"
+            f"{roof.bfloat16_flops_per_second / 1e9:.1f} GFLOP/s by products of bfloat16 (in tiles "
+            "of random ones), summed in float32: if that is more than by FMA, the peak of "
+            "bfloat16.\nA result as exact as one rounding takes three products for two, so 2/3 of "
+            "it is the most"
         )
     return (
         f"Limits of {roof.isa}: {flops['float32']:.1f} GFLOP/s in float32 and "

@@ -23,7 +23,7 @@ from benchmarks import common, oracle  # noqa: E402
 from benchmarks.common import Case  # noqa: E402
 from perf import peers, system  # noqa: E402
 from perf.peers import __main__ as command_line  # noqa: E402
-from perf.peers import cells, command, timing  # noqa: E402
+from perf.peers import accuracy, cells, command, timing  # noqa: E402
 from perf.peers.cells import CELLS, Cell  # noqa: E402
 from perf.peers.peer import Bound, Peer, fold, owns_its_cpus  # noqa: E402
 from perf.peers.results import Results  # noqa: E402
@@ -100,7 +100,7 @@ def test_cells_are_those_of_the_issue() -> None:
     assert {n for n, c in CELLS.items() if c.case.dtype == "float32"} == names | {"blog"}
     assert {"dim-512-f64", "dim-1024-f64", "prefill-2k-f64"} <= set(CELLS)
     for suffix in ("-bf16", "-f16"):
-        assert {f"{n}{suffix}" for n in ("dim-512", "prefill-2k", "causal-4k")} <= set(CELLS)
+        assert {f"{n}{suffix}" for n in ("dim-512", "bert", "decode", "causal-4k")} <= set(CELLS)
     blog = CELLS["blog"]
     assert (blog.case.batch, blog.case.heads_q, blog.case.length_q, blog.case.dim) == (
         4,
@@ -281,6 +281,19 @@ def test_arguments(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
         with pytest.raises(SystemExit):
             command_line.parse(wrong)
     assert "accepted are blog, dim-64" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_accuracy_is_relative_to_one_rounding(dtype: str) -> None:
+    """1 for the exact result rounded, 2 for twice that error; other types have the oracle's."""
+    case = Case(2, 4, 2, 40, 40, 16, causal=True, dtype=dtype)
+    arrays = common.inputs(case)
+    wide = (array.astype(np.float64) for array in arrays)
+    exact = fastattn.attention(*wide, causal=True, impl="numpy")
+    once = exact.astype(dtype)
+    twice = exact + 2 * (once - exact)  # float64, to have such an error
+    found = [accuracy.over_one_rounding(case, arrays, result) for result in (once, twice)]
+    assert found == ([None] * 2 if dtype == "float32" else pytest.approx([1, 2], rel=1e-6))
 
 
 def test_the_list(capsys: pytest.CaptureFixture[str]) -> None:

@@ -96,8 +96,8 @@ def error_table(results: Results) -> Table:
     """Error of every peer's result, over that of the plain computation: less is better."""
     columns = [n for n in results.peers if any(n in shown(results, t) for t in results.threads())]
     table = _table(
-        "Maximum error, over that of the plain computation (for 16-bit types: in float32, rounded "
-        "once)"
+        "Error: the largest over that of the plain computation; in 16-bit types, root mean square "
+        "over that of the exact result rounded once"
     )
     table.add_column("cell", no_wrap=True)
     for name in columns:

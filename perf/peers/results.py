@@ -30,6 +30,8 @@ class Entry:
         Whether it is too slow to take turns: one sample, of one call.
     error : float or None
         Maximum error against a wider type, over the naive one.
+    rms : float or None
+        In 16-bit types, root mean square of the error, over that of the exact result rounded once.
     difference : float or None
         Maximum difference from our result, if the cell asks for it.
     restless : int
@@ -45,6 +47,7 @@ class Entry:
     calls: int = 0
     alone: bool = False
     error: float | None = None
+    rms: float | None = None
     difference: float | None = None
     restless: int = 0
     skipped: str | None = None
@@ -100,9 +103,10 @@ class Results:
         return None if theirs is None or ours is None else ratio(theirs, ours)
 
     def error(self, cell: str, peer: str) -> float | None:
-        """Largest error of a peer in a cell, on any number of threads."""
+        """Largest error of a peer in a cell; the `rms` if there is one."""
         entries = (e for e in self.entries if (e.cell, e.peer) == (cell, peer))
-        return max((e.error for e in entries if e.error is not None), default=None)
+        errors = (e.error if e.rms is None else e.rms for e in entries)
+        return max((error for error in errors if error is not None), default=None)
 
     def fastest(self, cell: str, threads: int, peers: Iterable[str]) -> tuple[str, Estimate] | None:
         """The fastest of some peers and its ratio."""

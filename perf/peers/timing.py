@@ -22,7 +22,7 @@ from typing import Any
 
 from benchmarks import common, oracle, roofline, sampling
 from perf.answering import one_line, own_output
-from perf.peers import OURS, registry
+from perf.peers import OURS, accuracy, registry
 from perf.peers.cells import CELLS, Cell
 from perf.peers.peer import Bound
 from perf.system import Others, pin, settle, wake
@@ -58,6 +58,7 @@ def agree(cell: Cell, arrays: tuple[Any, Any, Any], result: Any, ours: Any) -> d
     import numpy as np
 
     found: dict[str, Any] = {"error": oracle.relative_error(cell.case, *arrays, result)}
+    found["rms"] = accuracy.over_one_rounding(cell.case, arrays, result)
     if cell.agreement is not None and ours is not None:
         difference = float(np.abs(result - ours).max())
         if not difference <= cell.agreement:

@@ -153,7 +153,7 @@ def roofline(record: Record) -> Chart | None:
         axes.set_yticks(range(len(names)), names)
         axes.tick_params(length=0)
         axes.set_ylim(len(names) - 0.4, -0.6)
-        axes.set_xlim(0, max(1.0, 1.08 * max(values)))
+        axes.set_xlim(0, max(1.0, 1.15 * max(values)))
         axes.grid(axis="y", visible=False)
         axes.set_title("Fraction of peak, Cython on one thread", x=0)
         ticks(axes.xaxis, lambda value: f"{100 * value:g} %")

@@ -149,7 +149,8 @@ def _roofline(record: Record) -> Section:
             "Least time that the machine allows over the time taken: useful multiplications and "
             "additions at the peak of FMA (in bfloat16, of its products if that is more), or keys "
             "and values read once at streaming speed, whichever is longer. Both limits are probed "
-            "in turn with the calls.",
+            "in turn with the calls. Tiles, which compute float32 and float16 as sums of bfloat16 "
+            "products, can exceed the FMA peak.",
         ),
         charts=(chart,),
         numbers=(tables.roofline(record),),
