@@ -8,9 +8,10 @@ from typing import Any, Literal, Protocol, TypeAlias, TypedDict, TypeVar, Unpack
 from numpy import ndarray
 
 from fastattn._config import Config
+from fastattn._errors import UnavailableError
 from fastattn._interop import as_ndarrays
 from fastattn._normalise import normalise
-from fastattn._plan import Explanation, explain_plan, plan
+from fastattn._plan import Explanation, explain_plan, plan, plan_anew
 
 __all__ = ["attention", "explain"]
 
@@ -209,7 +210,13 @@ def attention(
     problem = normalise(
         q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
     )
-    plan(problem.spec, impl, config).run(problem)
+    chosen = plan(problem.spec, impl, config)
+    try:
+        chosen.run(problem)
+    except UnavailableError:
+        if impl != "auto":
+            raise
+        plan_anew(problem.spec, config).run(problem)
     return problem.out if problem.lse is None else (problem.out, problem.lse)
 
 

@@ -17,7 +17,7 @@ from fastattn._wisdom import Remembered, lookup
 from fastattn._wisdom.store import clear_when_changed
 from fastattn.implementations import REGISTRY, Implementation, load, refuse_name, unsupported
 
-__all__ = ["Explanation", "Plan", "explain_plan", "plan"]
+__all__ = ["Explanation", "Plan", "explain_plan", "plan", "plan_anew"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -94,6 +94,12 @@ def _decide(spec: CallSpec, impl: str, config: Config | None) -> Plan:
 
 
 clear_when_changed(_plan.cache_clear)
+
+
+def plan_anew(spec: CallSpec, config: Config | None) -> Plan:
+    """Decide again, after a call has found that an implementation cannot run here."""
+    _plan.cache_clear()
+    return plan(spec, "auto", config)
 
 
 def _run_lowered(run: Callable[[Problem], None], handled: frozenset[str], problem: Problem) -> None:

@@ -21,6 +21,7 @@ import numpy as np
 
 from fastattn._arithmetic import in_default_arithmetic
 from fastattn._config import MOST_THREADS, Config
+from fastattn._errors import UnavailableError
 from fastattn._optional import import_failure
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
@@ -40,9 +41,16 @@ _CALLS_PER_THREAD = 8
 _UNLIMITED = 2**52  # a side of a band; positions stay below 2**49
 
 
-@functools.cache
+_uncompiled: list[str] = []  # why the kernel cannot be compiled, once a call has met that
+
+
 def missing() -> str | None:
     """Why this implementation cannot run here; None if it can.  Imports Numba."""
+    return _uncompiled[0] if _uncompiled else _not_importable()
+
+
+@functools.cache
+def _not_importable() -> str | None:
     if (reason := import_failure("numba", "numba.extending")) is not None:
         return f"the package numba cannot be imported: {reason}"
     from numba.core import config
@@ -103,10 +111,9 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     at_once = min(items // (_CALLS_PER_THREAD * threads), _WORK_PER_CALL * items // (work + 1))
 
     def run(problem: Problem) -> None:
-        from fastattn.implementations._numba.cache import compiled  # imports Numba
-
         if not problem.out.size:
             return
+        kernel = _kernel(name)
         mask, kind = problem.mask, 0
         if mask is not None:
             kind = 1 if mask.dtype == np.bool_ else 2
@@ -128,7 +135,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             )
             masks = tuple(m if i + 1 == kind else array for i, array in enumerate(absent))
             attend = functools.partial(
-                compiled(name), q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *sides,
+                kernel, q, k, v, o, lse, masks, kind, offsets, lengths, sinks, *sides,
                 *spec.factors, spec.softcap or 0.0, block_q, block_k,
             )  # fmt: skip
             _share(attend, items, max(1, at_once), threads)
@@ -137,6 +144,25 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
                 np.copyto(out, result, casting="unsafe")
 
     return lambda problem: in_default_arithmetic(run, problem)
+
+
+def _kernel(name: str) -> Callable[..., object]:
+    """The kernel that computes in a data type; UnavailableError if Numba cannot compile it here."""
+    from fastattn.implementations._numba.cache import compiled  # imports Numba
+
+    try:
+        found: Callable[..., object] = compiled(name)
+    except MemoryError:
+        raise
+    except Exception as error:  # Numba's and LLVM's have no base of their own
+        _uncompiled[:] = [f"numba cannot compile its kernel: {type(error).__name__}: {error}"]
+        raise UnavailableError(
+            "impl",
+            "'numba'",
+            "an implementation that runs here",
+            f"use impl='auto'; the reason is: {_uncompiled[0]}",
+        ) from error
+    return found
 
 
 def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:
