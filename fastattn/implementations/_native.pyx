@@ -1,9 +1,9 @@
 # distutils: language = c++
-# cython: language_level=3, boundscheck=False, wraparound=False
+# cython: language_level=3, boundscheck=False, wraparound=False, freethreading_compatible=True
 """Binding over src_cpp: passes addresses and strides on, and imports nothing of the package.
 
 It trusts its caller, `fastattn.implementations.cython_`: shapes, types and ranges were
-checked by `normalise` and `configure`.
+checked by `normalise` and `configure`.  It needs no GIL: a `Runner` is only read once it is made.
 """
 
 from libc.stdint cimport int32_t, int64_t
