@@ -16,10 +16,10 @@ unexport PYTHONSAFEPATH
 # The variable of that name as one word for the shell, whatever is in it: neither make nor the
 # shell looks inside.
 quoted = '$(subst ','\'',$(value $(1)))'
-unexport BASE HEAD PROFILE STEPS
+unexport BASE HEAD PROFILE STEPS SECONDS
 
 .PHONY: help test test-thorough test-timing adapters coverage bench roofline tuned preview report chart peers replay compare history browser \
-        lint lint-ci sanitize clean distclean
+        lint lint-ci sanitize fuzz clean distclean
 
 help:
 	@echo "make test       set up .venv, build, and run the tests"
@@ -39,6 +39,7 @@ help:
 	@echo "make browser    a headless browser for the tests of pages"
 	@echo "make lint       ruff, mypy and clang-format; lint-ci: actionlint and zizmor"
 	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
+	@echo "make fuzz       drawn calls, with sanitizers and beside a reference: SECONDS=60 [ARGS='--seed 1 kernels']"
 	@echo "make clean      remove .venv, builds and caches; distclean: also what was measured"
 
 $(VENV)/bin/python:
@@ -176,6 +177,10 @@ sanitize: $(VENV)/.installed
 	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
 		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider $(KERNEL_TESTS) -k cython
+
+# What it finds of inputs that reach new code stays in build/fuzz/corpus, for the next time.
+fuzz: $(VENV)/.installed
+	$(BIN)/python tests/fuzz.py --seconds $(if $(value SECONDS),$(call quoted,SECONDS),60) $(ARGS)
 
 clean:
 	rm -rf $(VENV) $(ADAPTERS) build *.egg-info fastattn/implementations/*.so .mypy_cache .pytest_cache .ruff_cache \
