@@ -1,0 +1,205 @@
+"""torch's ``scaled_dot_product_attention`` on the CPU, computed by fastattn.
+
+torch calls one dispatcher op for it.  Its own registry of attention implementations puts our kernel
+in that op's place, and takes it away.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn import attention as registry
+
+from fastattn._errors import FastattnError
+from fastattn._interop import from_torch, to_torch
+from fastattn._normalise import normalise
+from fastattn._problem import Problem
+from fastattn.torch._compute import arrays, solve
+from fastattn.torch._status import COUNTS, ELSEWHERE, Status
+
+__all__ = ["disable", "enable", "enabled", "status"]
+
+_NAME = "fastattn"
+_OP = "_scaled_dot_product_flash_attention_for_cpu"
+
+
+class _Override:
+    """Our kernel in the op's place, until `remove`; what it declines goes to the one before."""
+
+    def __init__(self) -> None:
+        self._before = torch.library.get_kernel(f"aten::{_OP}", "CPU")
+        self._library: Any = torch.library.Library("aten", "IMPL", "CPU")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch tells that a kernel is replaced: it is meant to
+            self._library.impl(_OP, self._forward, with_keyset=True)
+
+    def remove(self) -> None:
+        """Put the kernel back that was there before."""
+        self._library = None  # torch takes back what a library registered when nobody holds it
+
+    def _forward(
+        self,
+        keys: Any,
+        query: torch.Tensor,
+        key: torch.Tensor,
+        value: torch.Tensor,
+        dropout_p: float = 0.0,
+        is_causal: bool = False,
+        *,
+        attn_mask: torch.Tensor | None = None,
+        scale: float | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        reason = None
+        if dropout_p:
+            reason = "dropout"
+        elif query.dim() != 4:
+            reason = "not four axes"
+        else:
+            try:
+                return _computed(query, key, value, is_causal, attn_mask, scale)
+            except FastattnError as error:
+                reason = str(error)
+        COUNTS.declined[reason] += 1
+        result: tuple[torch.Tensor, torch.Tensor] = self._before.call_boxed(
+            keys, query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
+        )
+        return result
+
+
+def _computed(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    is_causal: bool,
+    mask: torch.Tensor | None,
+    scale: float | None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Result and log-sum-exp, in memory as torch's meta kernel tells: like the query, and BLH."""
+    out = None if query.is_contiguous() else torch.empty_like(query)
+    problem = normalise(
+        *arrays(query, key, value),
+        None if mask is None else from_torch(mask),
+        is_causal,
+        align="top_left" if is_causal else None,
+        scale=scale,
+        return_lse=True,
+        out=None if out is None else from_torch(out),
+    )
+    if problem.out.shape != query.shape:
+        raise FastattnError(
+            "query, key, value",
+            f"shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}",
+            "a result of the query's shape",
+            "call fastattn.torch.attention",
+        )
+    solve(problem)
+    COUNTS.served += 1
+    return to_torch(problem.out) if out is None else out, to_torch(_lse(problem))
+
+
+def _lse(problem: Problem) -> np.ndarray:
+    """The log-sum-exp as torch's backward wants it: 0, and not -inf, where no key is visible."""
+    lse = problem.lse
+    assert lse is not None
+    if problem.mask is not None:
+        np.copyto(lse, 0, where=lse == -np.inf)
+    batch, heads, length = lse.shape
+    if heads == 1 or length == 1:
+        return lse
+    moved = np.empty((batch, length, heads), lse.dtype).swapaxes(1, 2)
+    moved[...] = lse
+    return moved
+
+
+registry.register_flash_attention_impl(_NAME, register_fn=_Override)
+
+
+def enable() -> None:
+    """Let fastattn compute ``scaled_dot_product_attention`` of CPU tensors.
+
+    Compiled and exported modules are served too, and training goes through torch's own backward.
+    What fastattn declines is computed by torch's own kernel; `status` tells.  At most
+    ``torch.get_num_threads()`` threads are used.
+
+    An implementation of attention that was active in torch's registry, such as FA4 on CUDA, is
+    deactivated: torch has one at a time.
+
+    See Also
+    --------
+    disable, enabled, status
+
+    Examples
+    --------
+    >>> import torch, fastattn.torch
+    >>> fastattn.torch.enable()
+    >>> q = k = v = torch.ones(1, 2, 10, 8)
+    >>> torch.nn.functional.scaled_dot_product_attention(q, k, v).shape
+    torch.Size([1, 2, 10, 8])
+    >>> fastattn.torch.disable()
+    """
+    if not _is_active():
+        registry.activate_flash_attention_impl(_NAME)
+
+
+def disable() -> None:
+    """Give ``scaled_dot_product_attention`` back to torch; nothing happens if it is torch's.
+
+    Examples
+    --------
+    >>> import fastattn.torch
+    >>> fastattn.torch.disable()
+    """
+    if _is_active():
+        registry.restore_flash_attention_impl()
+
+
+@contextlib.contextmanager
+def enabled() -> Iterator[None]:
+    """Context in which `enable` holds, for all threads; afterwards all is as it was before.
+
+    Examples
+    --------
+    >>> import torch, fastattn.torch
+    >>> x = torch.ones(1, 2, 10, 8)
+    >>> with fastattn.torch.enabled():
+    ...     y = torch.nn.functional.scaled_dot_product_attention(x, x, x)
+    >>> fastattn.torch.status().enabled
+    False
+    """
+    before = registry.current_flash_attention_impl()
+    enable()
+    try:
+        yield
+    finally:
+        if before is None:
+            disable()
+        elif before != _NAME:
+            registry.activate_flash_attention_impl(before)
+
+
+def status() -> Status:
+    """What became of the calls of ``scaled_dot_product_attention``.
+
+    Returns
+    -------
+    Status
+        Calls that were served, calls that were declined and why, and calls that torch computes
+        without asking, each with a remedy.
+
+    Examples
+    --------
+    >>> import fastattn.torch
+    >>> print(fastattn.torch.status())  # doctest: +ELLIPSIS
+    fastattn is not enabled in torch
+    served ...
+    """
+    return Status(_is_active(), COUNTS.served, dict(COUNTS.declined), dict(ELSEWHERE))
+
+
+def _is_active() -> bool:
+    return bool(registry.current_flash_attention_impl() == _NAME)
