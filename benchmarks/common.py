@@ -223,7 +223,7 @@ PROFILES = {
     ),
     "standard": Profile(
         dims=DIMS,
-        sixteen_bit=(64, 512, 1024, "prefill-2k", "decode"),
+        sixteen_bit=(64, 512, "prefill-2k"),
         workloads=_SHORT,
         workload_dtypes=("float32", "float16", "bfloat16"),
         memory=("small", "bert", "prefill-2k", "decode", "long-16k"),
