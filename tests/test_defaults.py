@@ -112,7 +112,7 @@ def test_blocks_of_rows(
     threads: int,
     tile: Tile,
 ) -> None:
-    """Whole vectors that fit 2 MiB, no more of them than a head has; work for every thread.
+    """Whole vectors that fit some MiB, no more of them than a head has; work for every thread.
 
     Where there is work for all: some hundred rows or more of one thread's share.
     """
@@ -132,9 +132,10 @@ def test_blocks_of_rows(
     assert block_q >= vector
     assert block_q % vector == 0
     assert block_q < length_q * group + lanes
-    assert block_q <= 512 + lanes
+    largest, mib = (1024, 4) if tile.packed else (512, 2)
+    assert block_q <= largest + lanes
     row_bytes = sum(dims) * lookup(dtype).compute.itemsize
-    assert (block_q - lanes) * row_bytes <= 2 * KIB**2
+    assert (block_q - lanes) * row_bytes <= mib * KIB**2
     items = batch * heads_kv * -(-length_q * group // block_q)
     share = batch * heads_q * length_q / threads
     if share >= 256 + lanes:

@@ -38,9 +38,8 @@ _L2_DEFAULT_BYTES = 1024 * 1024
 _WIDE_ITEM_BYTES = 4
 # Most rows of a block, and most bytes of its queries and sums.  The rows of a block share what is
 # read of keys and values, and what packing them costs.
-_BLOCK_Q_LARGEST = 512
-_BLOCK_Q_LARGEST_PACKED = 1024
-_BLOCK_Q_BYTES = 2 * 1024 * 1024
+_BLOCK_Q_LARGEST, _BLOCK_Q_MIB = 512, 2
+_BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED = 1024, 4
 # Where there are few work items, the threads' loads are balanced: five items on two threads take as
 # long as six.  Reading a block's keys and values takes as long as this many of its rows, and a
 # choice of fewer blocks than the usual one has to be better by this factor.
@@ -283,10 +282,12 @@ def default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]
     """Whole vectors of rows: many to a block, but enough blocks for the threads, and why."""
     g = spec
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
-    rows = _BLOCK_Q_LARGEST_PACKED if tile.packed else _BLOCK_Q_LARGEST
+    rows, mib = _BLOCK_Q_LARGEST, _BLOCK_Q_MIB
+    if tile.packed:
+        rows, mib = _BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED
     why = "the largest default"
-    if _BLOCK_Q_BYTES // row_bytes < rows:
-        rows, why = _BLOCK_Q_BYTES // row_bytes, "queries and sums of a block take 2 MiB"
+    if (mib << 20) // row_bytes < rows:
+        rows, why = (mib << 20) // row_bytes, f"queries and sums of a block take {mib} MiB"
     if threads > 1:
         share = g.batch * g.heads_q * g.length_q / threads
         # Each block of rows reads all keys and values visible to it.  Below a tile or two of rows,

@@ -23,6 +23,7 @@
 
 #include "flush.hpp"
 #include "matrix_accumulators.hpp"
+#include "matrix_jobs.hpp"
 #include "matrix_operands.hpp"
 #include "matrix_softmax.hpp"
 #include "panels.hpp"
@@ -60,11 +61,15 @@ public:
         char* third;  // component of weights: of both jobs in turns, step by step
         float *scores, *results, *reference, *sum, *m, *l, *factors;
 
+        // Scores and weights stay in the L1 cache beside results of few features; those of many
+        // leave it, and are to be read and written seldom.
+        static constexpr int64_t job_keys_for(int64_t steps) { return steps <= 8 ? 64 : 256; }
+
         Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
             : operands(arena, block_k, dim, dim_v),
-              job_keys(operands.d_steps + operands.v_steps <= 8 ? kSmallDimJob : kLargeDimJob) {
-            third = arena.region<char>(
-                Components::p == 3 ? steps_of(job_keys) * 2 * kComponentBytes : 0);
+              job_keys(job_keys_for(operands.d_steps + operands.v_steps)) {
+            third = arena.region<char>(Components::p == 3 ? steps_of(job_keys) * 2 * kComponentBytes
+                                                          : 0);
             scores = arena.region<float>(2 * job_keys * kPanelRows);
             results = arena.region<float>(rows * operands.v_steps * kStepColumns);
             reference = arena.region<float>(rows);
@@ -162,38 +167,12 @@ public:
     }
 
 private:
-    // Keys of a job: its scores and weights stay in the L1 cache beside the other operands.
-    static constexpr int64_t kSmallDimJob = 64;
-    static constexpr int64_t kLargeDimJob = 128;
-
-    struct Job {
-        int64_t panel;
-        int64_t step, steps;  // of 32 keys, from the block's first key; steps == 0: no job
-        TileMask mask;        // keys: those of its steps that the block has
-    };
+    using Job = MatrixJob;
 
     // The first job at or after a panel and a step.
     Job next_job(const Panels<Simd, vectors, true>& panels, int64_t panel, int64_t step) const {
-        const int64_t job_steps = steps_of(at_.job_keys);
-        for (; panel * kPanelRows < panels.end; ++panel, step = 0) {
-            const Panel& of = panels.all[panel];
-            const int64_t end = steps_of(of.keys.end - block_.begin);
-            const int64_t begin = (of.keys.begin - block_.begin) / kStepColumns;
-            const int64_t from = begin > step ? begin : step;
-            if (of.keys.empty() || from >= end) continue;
-            // Jobs end at multiples of their size, whatever is visible of them.
-            const int64_t whole = (from / job_steps + 1) * job_steps;
-            const int64_t to = whole < end ? whole : end;
-            Job job{panel, from, to - from, of};
-            job.mask.keys = common(
-                {block_.begin + from * kStepColumns, block_.begin + to * kStepColumns}, block_);
-            const bool wider =
-                job.mask.keys.begin < of.keys.begin || job.mask.keys.end > of.keys.end;
-            job.mask.partial |= wider;
-            job.mask.dense |= wider && task_.mask.data;  // it may be why the panel's keys are fewer
-            return job;
-        }
-        return {};
+        return fastattn::next_job(panels, panel, step, block_, steps_of(at_.job_keys),
+                                  task_.mask.data);
     }
 
     void pack_queries(int64_t panel) {

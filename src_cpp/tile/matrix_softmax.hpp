@@ -42,9 +42,9 @@ struct MatrixSoftmax {
     using Vec = typename Unit::Vec;
     using Components = ComponentsOf<S>;
 
-    float* scores;  // [key][32 queries]; weights take their place, see WeightLayout
-    char* third;    // the lowest of three components
-    Vec factor;     // of scores in the exponent
+    float* scores;        // [key][32 queries]; weights take their place, see WeightLayout
+    char* third;          // the lowest of three components
+    Vec factor;           // of scores in the exponent
     Vec shift[2];         // -m of both halves of the queries
     Vec low[2], high[2];  // sums of the weights of the first and the last 16 keys of each 32
 
