@@ -25,7 +25,14 @@ from fastattn._arrays import plain_array
 from fastattn._errors import DTypeError, OutputError
 from fastattn._optional import import_failure
 
-__all__ = ["LIBRARIES", "Library", "as_ndarrays", "from_torch", "to_torch"]
+__all__ = [
+    "LIBRARIES",
+    "Library",
+    "as_ndarrays",
+    "bfloat16_dtype",
+    "from_torch",
+    "to_torch",
+]
 
 _ARRAYS = ("q", "k", "v", "mask", "align", "kv_lengths", "sinks", "out")
 _CPU = 1  # DLPack's kDLCPU
@@ -153,7 +160,7 @@ def from_torch(tensor: Any) -> np.ndarray:
     torch = sys.modules["torch"]
     array: np.ndarray
     if tensor.dtype is torch.bfloat16:
-        array = tensor.view(torch.int16).numpy().view(_bfloat16())
+        array = tensor.view(torch.int16).numpy().view(bfloat16_dtype())
     else:
         array = tensor.numpy()
     return array
@@ -174,7 +181,8 @@ def _torch_written(out: Any) -> None:
 
 
 @functools.cache
-def _bfloat16() -> np.dtype:
+def bfloat16_dtype() -> np.dtype:
+    """NumPy's data type of that name, from ml_dtypes."""
     import ml_dtypes
 
     dtype: np.dtype = np.dtype(ml_dtypes.bfloat16)

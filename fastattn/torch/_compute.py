@@ -7,12 +7,12 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
-from torch import bfloat16  # looked up by name alone, for small calls
+from torch import bfloat16, int16  # looked up by name alone, for small calls
 from torch.autograd import forward_ad
 
 from fastattn._config import Config
 from fastattn._errors import DTypeError
-from fastattn._interop import from_torch
+from fastattn._interop import bfloat16_dtype, from_torch
 from fastattn._plan import plan
 from fastattn._problem import Problem
 
@@ -22,12 +22,19 @@ __all__ = ["arrays", "refuse_gradients", "solve"]
 def arrays(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The same memory as ndarrays."""
-    if q.dtype is not bfloat16:
-        try:
+    """The same memory as ndarrays, in few steps: each takes a tenth of a small call's time."""
+    try:
+        if q.dtype is not bfloat16:
             return q.numpy(), k.numpy(), v.numpy()
-        except (RuntimeError, TypeError):  # one requires gradients, or is bfloat16
-            pass
+        if k.dtype is v.dtype is bfloat16:
+            dtype = bfloat16_dtype()
+            return (
+                q.view(int16).numpy().view(dtype),
+                k.view(int16).numpy().view(dtype),
+                v.view(int16).numpy().view(dtype),
+            )
+    except (RuntimeError, TypeError):  # one requires gradients, or is bfloat16
+        pass
     return from_torch(q), from_torch(k), from_torch(v)
 
 

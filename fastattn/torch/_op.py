@@ -183,13 +183,14 @@ def _problem(
 
 
 def _cpu(*tensors: Any, **options: Any) -> Any:
-    return to_torch(_problem(*tensors, **options).out)
+    out = _problem(*tensors, **options).out
+    return torch.from_numpy(out) if out.dtype.kind == "f" else to_torch(out)
 
 
 def _cpu_with_lse(*tensors: Any, **options: Any) -> Any:
     problem = _problem(*tensors, **options, return_lse=True)
     assert problem.lse is not None
-    return to_torch(problem.out), to_torch(problem.lse)
+    return to_torch(problem.out), torch.from_numpy(problem.lse)
 
 
 def _elsewhere(q: torch.Tensor, *tensors: Any, **options: Any) -> Any:

@@ -26,6 +26,19 @@ def _onnx(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
     return Bound(lambda: evaluator.run(None, feed), read=lambda result: result[0])
 
 
+def _torch(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
+    import torch
+
+    torch.set_num_threads(threads)
+    attention = importlib.import_module("fastattn.torch").attention
+    q, k, v = map(tensor, (q, k, v))
+
+    def call() -> Any:
+        return attention(q, k, v, causal=case.causal)
+
+    return Bound(call, lambda result: result.double().numpy(), torch.inference_mode)
+
+
 def _transformers(case: Case, q: Any, k: Any, v: Any, threads: int) -> Bound:
     import torch
     from transformers import AttentionInterface
@@ -56,4 +69,8 @@ def _peer(library: str, bind: Any) -> Peer:
     )
 
 
-PEERS = (_peer("onnx", _onnx), _peer("transformers", _transformers))
+PEERS = (
+    _peer("onnx", _onnx),
+    _peer("torch", _torch),
+    _peer("transformers", _transformers),
+)
