@@ -55,7 +55,8 @@ from transformers.masking_utils import sdpa_mask
 from fastattn._errors import ArgumentError
 from fastattn._interop import from_torch
 from fastattn._normalise import normalise
-from fastattn._plan import plan
+from fastattn.torch import attention as traced_attention
+from fastattn.torch._compute import arrays, solve
 
 __all__ = ["register"]
 
@@ -140,16 +141,28 @@ def _attention(
     mask = _with_bias(attention_mask, position_bias)
     if mask is not None and mask.dtype not in (torch.bool, torch.float32):
         mask = mask.to(query.dtype)
+    align = "bottom_right" if causal else None
+    if torch.compiler.is_compiling():  # traced, as one node
+        result = traced_attention(
+            query,
+            key,
+            value,
+            mask=mask,
+            causal=causal,
+            align=align,
+            scale=scaling,
+            softcap=softcap,
+            sinks=s_aux,
+        )
+        return result.transpose(1, 2).contiguous(), None
     batch = max(query.shape[0], key.shape[0])  # learned queries may serve a whole batch
     out = query.new_empty((batch, query.shape[2], query.shape[1], value.shape[-1]))
     problem = normalise(
-        from_torch(query),
-        from_torch(key),
-        from_torch(value),
+        *arrays(query, key, value),
         None if mask is None else from_torch(mask),
         causal,
         None,
-        "bottom_right" if causal else None,
+        align,
         scaling,
         softcap,
         None,
@@ -157,7 +170,7 @@ def _attention(
         False,
         from_torch(out.transpose(1, 2)),
     )
-    plan(problem.spec, "auto", None).run(problem)
+    solve(problem)
     return out, None
 
 

@@ -312,6 +312,22 @@ def test_refusals(refused: dict[str, Any]) -> None:
         call(**ARGUMENTS, **refused)
 
 
+def test_compiled() -> None:
+    """One node of one graph, in the layout that models expect."""
+    call = transformers.AttentionInterface()["fastattn"]
+    module, q, sinks = torch.nn.Module(), torch.randn(1, 4, 5, 8), torch.randn(4)
+    keys = torch.randn(1, 2, 9, 8)
+
+    def layer(q: torch.Tensor, keys: torch.Tensor) -> torch.Tensor:
+        return call(module, q, keys, keys, None, softcap=2.0, s_aux=sinks)[0]
+
+    with torch.inference_mode(False):
+        compiled = torch.compile(layer, backend="aot_eager", fullgraph=True)
+        result, expected = compiled(q.clone(), keys.clone()), layer(q, keys)
+    assert result.is_contiguous()
+    torch.testing.assert_close(result, expected)
+
+
 def test_learned_queries() -> None:
     """One set of them may serve a whole batch."""
     call = transformers.AttentionInterface()["fastattn"]
