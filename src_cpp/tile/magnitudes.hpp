@@ -17,20 +17,22 @@ inline constexpr Range kScoredRange = {0, 0x1p50f};
 // Components of such values and their products with weights are exact.
 inline constexpr Range kValueRange = {0x1p-102f, 0x1p70f};
 
-// The largest magnitude and the smallest one that is not 0, of the values seen in each lane, which
-// are float32 (Integer = uint32_t) or bfloat16 (uint16_t).
-template <typename Integer, int kLanes>
+// The largest magnitude and, if kSmallest, the smallest one that is not 0, of the values seen in
+// each lane, which are float32 (Integer = uint32_t) or bfloat16 (uint16_t).
+template <typename Integer, int kLanes, bool kSmallest = true>
 class Magnitudes {
     using Lanes = VectorOf_t<Integer, kLanes>;
 
 public:
     [[gnu::always_inline]] void note(Lanes x) {
-        const Lanes magnitude = x & kMagnitude,
-                    less = magnitude - Integer(1);  // 0 becomes the largest
+        const Lanes magnitude = x & kMagnitude;
         largest_ = magnitude > largest_ ? magnitude : largest_;
-        smallest_ = less < smallest_ ? less : smallest_;
+        if constexpr (kSmallest) {
+            const Lanes less = magnitude - Integer(1);  // 0 becomes the largest
+            smallest_ = less < smallest_ ? less : smallest_;
+        }
     }
-    // Whether all values are in a range.
+    // Whether all values are in a range; without kSmallest, one that begins at 0.
     bool within(Range range) const {
         const Integer smallest = integer(range.smallest), largest = integer(range.largest);
         const Integer least = smallest ? static_cast<Integer>(smallest - 1) : smallest;

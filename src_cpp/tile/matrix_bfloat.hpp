@@ -12,6 +12,7 @@ namespace {
 inline constexpr int kBFloatStep = kStepColumns;
 using BFloatStep = VectorOf_t<uint16_t, kBFloatStep>;
 using BFloatMagnitudes = Magnitudes<uint16_t, kBFloatStep>;
+using BFloatLargest = Magnitudes<uint16_t, kBFloatStep, false>;
 
 // A step of a row of which `left` columns are left; 0 for those that it lacks.
 [[gnu::always_inline]] inline BFloatStep load_step(const char* from, int64_t left) {
@@ -40,7 +41,7 @@ using StepIndex = MakeSequence<kBFloatStep>::type;
 }
 
 // `rows`: the addresses of 32 rows of `columns` columns.
-inline void pack_bfloat_keys(const char* const* rows, int64_t columns, BFloatMagnitudes& found,
+inline void pack_bfloat_keys(const char* const* rows, int64_t columns, BFloatLargest& found,
                              char* to) {
     for (int64_t i = 0; i < kStepColumns; ++i)
         for (int64_t c = 0; c < columns; c += kStepColumns) {
@@ -75,7 +76,7 @@ inline void pack_bfloat_values(const char* const* rows, int64_t columns, BFloatM
 }
 
 template <typename Vec>
-inline void pack_bfloat_queries(const char* const* rows, int64_t columns, BFloatMagnitudes& found,
+inline void pack_bfloat_queries(const char* const* rows, int64_t columns, BFloatLargest& found,
                                 char* to) {
     for (int64_t c = 0; c < columns; c += kStepColumns)
         for (int64_t half = 0; half < 2; ++half, to += kTileBytes) {

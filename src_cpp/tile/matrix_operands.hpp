@@ -79,7 +79,7 @@ public:
         addresses(task_, task_.q, first, rows, kPanelRows, from);
         if constexpr (kBFloat)
             if (task_.q.column == static_cast<int64_t>(sizeof(S))) {
-                BFloatMagnitudes found;
+                BFloatLargest found;
                 pack_bfloat_queries<Vec>(from, task_.dim, found, at_.queries);
                 if (found.within(kScoredRange)) return;
             }
@@ -120,12 +120,15 @@ private:
                 return false;
             const char* rows[kStepColumns];
             for (int64_t i = 0; i < kStepColumns; ++i) rows[i] = row_of(source, first + i);
-            BFloatMagnitudes found;
-            if constexpr (kValues)
+            if constexpr (kValues) {
+                BFloatMagnitudes found;
                 pack_bfloat_values<Vec>(rows, columns, found, to);
-            else
+                return found.within(range);
+            } else {
+                BFloatLargest found;
                 pack_bfloat_keys(rows, columns, found, to);
-            return found.within(range);
+                return found.within(range);
+            }
         }
         return false;
     }

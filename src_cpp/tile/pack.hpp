@@ -40,6 +40,26 @@ inline void pack_rows(char* const* rows, int64_t count, int64_t column, int64_t 
     }
 }
 
+// The way back of two vectors of adjacent columns, from `c` on, for up to a vector of rows: numbers
+// become narrow first, so that there are half as many to transpose.
+template <typename Simd>
+inline void unpack_bfloats(const float* from, int64_t ld, typename Simd::Vec factor, int64_t count,
+                           char* const* rows, int64_t c) {
+    using Vec = typename Simd::Vec;
+    using Bits = typename Simd::Bits;
+    Vec pairs[Simd::lanes];
+#pragma GCC unroll 16
+    for (int i = 0; i < Simd::lanes; ++i, from += 2 * ld) {
+        const Bits low = float_to_bfloat<Vec, Bits>(load<Vec>(from) * factor);
+        const Bits high = float_to_bfloat<Vec, Bits>(load<Vec>(from + ld) * factor);
+        pairs[i] = bits<Vec>(low | high << 16);
+    }
+    transpose<Vec, Simd::lanes>(pairs);
+#pragma GCC unroll 16
+    for (int r = 0; r < Simd::lanes; ++r)
+        if (r < count) store(rows[r] + c * static_cast<int64_t>(sizeof(BFloat)), pairs[r]);
+}
+
 // The way back for `count` rows, any number: rows[lane][c] = from[c * ld + lane] * factor[lane].
 template <typename Simd, typename S>
 inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
@@ -53,6 +73,9 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
         const Vec scale = load<Vec>(factor + lane);
         int64_t c = 0;
         if (column == static_cast<int64_t>(sizeof(S))) {
+            if constexpr (__is_same(S, BFloat))
+                for (; c + 2 * kLanes <= columns; c += 2 * kLanes)
+                    unpack_bfloats<Simd>(from + c * ld + lane, ld, scale, filled, rows, c);
             for (; c + kLanes <= columns; c += kLanes) {
                 Vec square[kLanes];
 #pragma GCC unroll 16
