@@ -6,6 +6,8 @@ import operator
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import numpy as np
+
 from fastattn._errors import ConfigError
 
 __all__ = ["MOST_THREADS", "TUNABLES", "Config", "Tunable"]
@@ -82,7 +84,7 @@ class Config:
             if value is None:
                 continue
             try:
-                number = -1 if isinstance(value, bool) else operator.index(value)
+                number = -1 if isinstance(value, (bool, np.bool_)) else operator.index(value)
             except TypeError:
                 number = -1
             if not row.low <= number <= row.high:
