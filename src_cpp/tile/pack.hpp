@@ -41,7 +41,7 @@ inline void pack_rows(char* const* rows, int64_t count, int64_t column, int64_t 
 }
 
 // The way back of two vectors of adjacent columns, from `c` on, for up to a vector of rows: numbers
-// become narrow first, so that there are half as many to transpose.
+// are rounded first, so that there are half as many vectors to transpose.
 template <typename Simd>
 inline void unpack_bfloats(const float* from, int64_t ld, typename Simd::Vec factor, int64_t count,
                            char* const* rows, int64_t c) {
