@@ -301,3 +301,26 @@ for room in (0, 1 << 12, 1 << 16, 1 << 19, 1 << 20, 1 << 21, 1 << 22, 1 << 23, 1
     del got
 """
     )
+
+
+def test_subinterpreters() -> None:
+    """Right, or refused by an ImportError, as NumPy does it."""
+    run_python(
+        """
+        try:
+            import _interpreters as interpreters
+        except ImportError:
+            import _xxsubinterpreters as interpreters
+        code = '''
+        import numpy as np
+        import fastattn
+        x = np.random.default_rng(0).standard_normal((3, 4, 4))
+        np.testing.assert_allclose(fastattn.attention(x[0], x[0], np.ones((4, 4))), 1)
+        '''
+        try:
+            found = interpreters.run_string(interpreters.create(), code)
+        except Exception as error:  # of a type that depends on the version
+            found = error
+        assert found is None or "ImportError" in str(getattr(found, "type", found)), found
+        """
+    )
