@@ -104,7 +104,6 @@ def fuzz_calls(seconds: int, seed: int) -> bool:
     """Draw calls for every implementation; whether all were right."""
     made, end = 0, time.monotonic() + seconds
 
-    @given(call=calls())
     def check(call: Call) -> None:
         nonlocal made
         if time.monotonic() > end:
@@ -126,7 +125,7 @@ def fuzz_calls(seconds: int, seed: int) -> bool:
     fine = True
     while fine and time.monotonic() < end:
         try:
-            profile(hypothesis.seed(seed)(check))()
+            profile(hypothesis.seed(seed)(given(call=calls())(check)))()
         except Exception as error:
             print(f"calls: {error}", *getattr(error, "__notes__", ()), sep="\n")
             fine = False

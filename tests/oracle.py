@@ -222,11 +222,16 @@ def assert_agrees(
     got: tuple[np.ndarray, np.ndarray | None], *arrays: np.ndarray, **arguments: Any
 ) -> None:
     """`got` (result, log-sum-exp or None) is the call's answer within its bound."""
+    assert_expected(got, expect(*arrays, **arguments), arrays[0].dtype)
+
+
+def assert_expected(
+    got: tuple[np.ndarray, np.ndarray | None], expected: Expected, dtype: np.dtype
+) -> None:
+    """The same for an answer that is known, of a call in `dtype`."""
     out, lse = got
-    expected = expect(*arrays, **arguments)
-    q = arrays[0]
-    assert out.dtype == q.dtype
+    assert out.dtype == dtype
     assert_close(out, expected.out, expected.out_bound, "out")
     if lse is not None:
-        assert lse.dtype == COMPUTE[q.dtype.name]
+        assert lse.dtype == COMPUTE[dtype.name]
         assert_close(lse, expected.lse, expected.lse_bound, "lse")
