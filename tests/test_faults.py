@@ -64,6 +64,8 @@ def forked(work):
 """
 
 FAILING = """
+MANY = 30  # not all: while every allocation fails, CPython may handle its own MemoryErrors for ever
+
 library = ctypes.PyDLL(None)
 library.call_failing.restype = ctypes.py_object
 library.call_failing.argtypes = [
@@ -95,7 +97,7 @@ def failing_malloc(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @native
 def test_any_allocation_may_fail(failing_malloc: Path) -> None:
-    """Each allocation of a call, alone and with all after it: MemoryError, and the next is right.
+    """Each allocation of a call, alone and with many after it: MemoryError, and the next is right.
 
     Of a planned call and of one that is planned anew.
     """
@@ -105,7 +107,7 @@ def test_any_allocation_may_fail(failing_malloc: Path) -> None:
         + """
 call, right = problem(40, "cython")
 for planned in True, False:
-    for count in 1, 10**9:
+    for count in 1, MANY:
         for first in range(1, 10**6):
             planned or forget_plans()
             got, ended = failing(call, first, count)
@@ -148,7 +150,7 @@ def child(first, count):
         os._exit(3)
     return fine and after
 
-for count in 1, 10**9:
+for count in 1, MANY:
     for first in range(1, 1000):
         status = forked(lambda: child(first, count))
         if status == 3:
