@@ -159,7 +159,7 @@ inline void scale_mask(typename Simd::Value* mask, int64_t count, typename Simd:
     const Vec masked = broadcast<Simd>(-kInfinity<T>), lowest = broadcast<Simd>(-kLargest<T>);
     for (int64_t i = 0; i < count; i += Simd::lanes) {
         const Vec m = load<Vec>(mask + i), scaled = m * broadcast<Simd>(factor);
-        store(mask + i, (scaled == masked) & (m != masked) ? lowest : scaled);
+        store(mask + i, ((scaled == masked) & (m != masked)) ? lowest : scaled);
     }
 }
 
