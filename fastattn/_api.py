@@ -189,23 +189,7 @@ def attention(
     (2, 8, 100, 64)
     """
     if not type(q) is type(k) is type(v) is ndarray:
-        library, arguments = as_ndarrays(
-            q=q,
-            k=k,
-            v=v,
-            mask=mask,
-            causal=causal,
-            window=window,
-            align=align,
-            scale=scale,
-            softcap=softcap,
-            kv_lengths=kv_lengths,
-            sinks=sinks,
-            return_lse=return_lse,
-            out=out,
-            impl=impl,
-            config=config,
-        )
+        library, arguments = as_ndarrays(**locals())  # the parameters: nothing else is local yet
         return library.answer(attention(**arguments), q, out)
     problem = normalise(
         q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
@@ -266,23 +250,7 @@ def explain(
     'numpy'
     """
     if not type(q) is type(k) is type(v) is ndarray:
-        _, arguments = as_ndarrays(
-            q=q,
-            k=k,
-            v=v,
-            mask=mask,
-            causal=causal,
-            window=window,
-            align=align,
-            scale=scale,
-            softcap=softcap,
-            kv_lengths=kv_lengths,
-            sinks=sinks,
-            return_lse=return_lse,
-            out=out,
-            impl=impl,
-            config=config,
-        )
+        _, arguments = as_ndarrays(**locals())
         return explain(**arguments)
     problem = normalise(
         q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out
