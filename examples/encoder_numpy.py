@@ -1,10 +1,10 @@
-"""A transformer encoder of BERT's size in plain NumPy, with fastattn in place of three lines.
+"""A transformer encoder of BERT's size in plain NumPy, with and without fastattn.
 
-Its weights are random, and its sentences are of different lengths.  The encoder runs alternately
-with attention written by hand and with fastattn, which reads queries, keys and values in place, out
-of one product with all their weights::
+The weights are random, and the sentences have different lengths.  The encoder runs alternately with
+attention written by hand and with fastattn.  One matrix product computes queries, keys and values
+together; fastattn reads them from its result as views, without a copy::
 
-    pip install fastattn
+    pip install .
     python examples/encoder_numpy.py
     python examples/encoder_numpy.py --length 1024 --batch 2 --layers 4
 """
@@ -45,7 +45,7 @@ def by_hand(q: np.ndarray, k: np.ndarray, v: np.ndarray, lengths: np.ndarray) ->
 
 
 def with_fastattn(q: np.ndarray, k: np.ndarray, v: np.ndarray, lengths: np.ndarray) -> np.ndarray:
-    """The same."""
+    """The same result, without storing the scores."""
     return fastattn.attention(q, k, v, kv_lengths=lengths)
 
 
@@ -55,7 +55,7 @@ ATTENTION: dict[str, Attention] = {"by hand": by_hand, "fastattn": with_fastattn
 def encode(
     x: np.ndarray, lengths: np.ndarray, layers: list[Layer], heads: int, attention: Attention
 ) -> tuple[np.ndarray, float]:
-    """Embeddings (batch, length, hidden) through all layers; and the seconds of attention."""
+    """Apply all layers to embeddings (batch, length, hidden); also return attention's seconds."""
     batch, length, hidden = x.shape
     seconds = 0.0
     for layer in layers:
@@ -115,7 +115,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, whose defaults take about a minute."""
+    """Read the options; with the defaults, the program takes about a minute."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--hidden", type=int, default=768)
@@ -127,7 +127,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def random_layer(rng: np.random.Generator, hidden: int) -> Layer:
-    """Weights that keep the size of what they multiply."""
+    """Random weights, scaled so that a product has numbers of the size of its input."""
 
     def weights(rows: int, columns: int) -> np.ndarray:
         return rng.standard_normal((rows, columns), np.float32) / np.sqrt(rows, dtype=np.float32)
@@ -141,7 +141,7 @@ def random_layer(rng: np.random.Generator, hidden: int) -> Layer:
 
 
 def table(totals: dict[str, list[float]], attended: dict[str, list[float]]) -> str:
-    """Medians, and how many times as fast as the first row."""
+    """Median times, and how many times as fast as the first row they are."""
     lines = [f"{'attention':<12}{'attention, ms':>22}{'whole encoder, ms':>26}"]
     base: list[float] = []
     for name in totals:
@@ -155,7 +155,7 @@ def table(totals: dict[str, list[float]], attended: dict[str, list[float]]) -> s
 
 
 def show(text: str) -> None:
-    """Progress, on a terminal."""
+    """Show progress, if the error stream is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 

@@ -1,10 +1,10 @@
 """Prompt and decoding speed of a random transformer, with each attention implementation.
 
-A model of random weights, of a kind that transformers knows, reads a long prompt and then
-generates tokens, greedily.  The implementations do so alternately, so that other load on the
-machine touches all of them.  Nothing is downloaded::
+A model with random weights reads a long prompt and then generates tokens, greedily.  This is
+measured with each implementation alternately, so that other load on the machine affects all of them
+alike.  Nothing is downloaded::
 
-    pip install "fastattn[transformers]"
+    pip install ".[transformers]"
     python examples/transformers_generate.py
     python examples/transformers_generate.py --model gemma2 --prompt 1024 --dtype bfloat16
     python examples/transformers_generate.py --help
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    """The options, whose defaults take about a minute."""
+    """Read the options; with the defaults, the program takes about a minute."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", choices=MODELS, default="llama")
     parser.add_argument("--layers", type=int, default=16)
@@ -95,7 +95,7 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def random_model(options: argparse.Namespace) -> Any:
-    """A model that has seen nothing."""
+    """Create a model with random weights."""
     config = MODELS[options.model](
         vocab_size=options.vocabulary,
         hidden_size=options.hidden,
@@ -115,7 +115,7 @@ def random_model(options: argparse.Namespace) -> Any:
 
 
 def usable(model: Any, names: list[str]) -> list[str]:
-    """The implementations that the model can have; the others are told."""
+    """Return the implementations that the model supports; print the others, with the reason."""
     found = []
     for name in names:
         try:
@@ -158,7 +158,7 @@ def table(times: dict[str, Times], options: argparse.Namespace) -> str:
 
 
 def compare(logits: dict[str, torch.Tensor], dtype: str) -> int:
-    """Print how far the implementations are apart; 1 if that is more than rounding."""
+    """Print how much the logits differ; return 1 if that is more than rounding."""
     first, *others = logits
     status = 0
     for name in others:
@@ -169,7 +169,7 @@ def compare(logits: dict[str, torch.Tensor], dtype: str) -> int:
 
 
 def show(text: str) -> None:
-    """Progress, on a terminal."""
+    """Show progress, if the error stream is a terminal."""
     if sys.stderr.isatty():
         print(f"\r\033[K{text}", end="", file=sys.stderr, flush=True)
 
