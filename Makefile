@@ -1,7 +1,7 @@
-# Two commands do all the set-up: `make test` and `make bench`.
+# Each target sets up what it needs; `make help` lists them.
 #
-# .venv/.installed stands for "the package and its tools are installed from these files";
-# it is made anew when one of them changes.
+# .venv/.installed stands for "the package and its tools are installed from these files".  It is
+# made again when one of them changes.
 
 PYTHON ?= python3
 VENV := .venv
@@ -22,25 +22,28 @@ unexport BASE HEAD PROFILE STEPS SECONDS
         lint lint-ci sanitize fuzz clean distclean
 
 help:
-	@echo "make test       set up .venv, build, and run the tests"
-	@echo "make test-timing  the tests that assert times, on a machine that does nothing else"
-	@echo "make adapters   the tests of the adapters, with the libraries that they adapt to"
-	@echo "make coverage   what the tests reach: Python by coverage.py, C++ by gcov"
-	@echo "make bench      benchmark the current commit with asv, publish, print a table: PROFILE=full"
-	@echo "make roofline   fraction of the machine's peak for each regime, of this working tree"
-	@echo "make preview    serve the published pages"
-	@echo "make compare    two revisions in turns, a verdict for each benchmark: BASE=v1 [HEAD=v2]"
-	@echo "make history    the ratio tracks of the last commits: STEPS=20"
-	@echo "make report     the study's Table 1 and Figure 1 on this machine, as one page: report/"
-	@echo "make chart      draw the README's picture from the last make bench"
-	@echo "make peers      compare with other libraries: ARGS='--cells small,decode --threads 1'"
-	@echo "make tuned      tuned calls against the default, over the workloads"
-	@echo "make replay     the tuner beside its rivals, on recorded tables: ARGS='replay --quick'"
-	@echo "make browser    a headless browser for the tests of pages"
-	@echo "make lint       ruff, mypy and clang-format; lint-ci: actionlint and zizmor"
-	@echo "make sanitize   the tests of the C++ side under AddressSanitizer and UBSan"
-	@echo "make fuzz       drawn calls, with sanitizers and beside a reference: SECONDS=60 [ARGS='--seed 1 kernels']"
-	@echo "make clean      remove .venv, builds and caches; distclean: also what was measured"
+	@echo "make test            set up .venv, build, and run the tests"
+	@echo "make test-thorough   the same, with many more generated cases"
+	@echo "make test-timing     run the tests that assert times; needs an idle machine"
+	@echo "make adapters        run the tests of the adapters; installs PyTorch, JAX, transformers and onnx"
+	@echo "make coverage        measure test coverage: Python by coverage.py, C++ by gcov"
+	@echo "make bench           benchmark the current commit with asv, publish pages, print a table: PROFILE=full"
+	@echo "make preview         serve the published pages at http://127.0.0.1:8080"
+	@echo "make compare         compare two revisions, a verdict for each benchmark: BASE=v1 [HEAD=v2]"
+	@echo "make history         measure the last commits, as ratios to NumPy: STEPS=20"
+	@echo "make roofline        measure the machine's limits, and the working tree against them"
+	@echo "make report          compare NumPy, Numba and Cython as the study did; writes report/index.html"
+	@echo "make chart           draw the README's picture from the last make bench"
+	@echo "make peers           compare with other libraries, which it installs: ARGS='--cells small,decode --threads 1'"
+	@echo "make tuned           compare tuned calls with the default configuration"
+	@echo "make replay          compare the tuner with other optimisers, on recorded tables: ARGS='replay --quick'"
+	@echo "make browser         install a headless browser, for the tests of pages"
+	@echo "make lint            run ruff, mypy and clang-format"
+	@echo "make lint-ci         run actionlint and zizmor on the workflows of hosted CI"
+	@echo "make sanitize        run the tests of the C++ code under AddressSanitizer and UBSan"
+	@echo "make fuzz            test random calls, with sanitizers and against a reference: SECONDS=60 [ARGS='--seed 1 kernels']"
+	@echo "make clean           remove .venv, builds and caches"
+	@echo "make distclean       the same, and all stored measurements"
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

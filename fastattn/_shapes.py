@@ -16,10 +16,12 @@ from fastattn._errors import ArgumentError, DTypeError, ShapeError
 from fastattn._spec import CallSpec
 from fastattn.masks import dense
 
-__all__ = ["SHAPE", "SPECS", "Shape", "parse_shape", "spec_of"]
+__all__ = ["AXES", "SHAPE", "SPECS", "Shape", "parse_shape", "spec_of"]
 
 SHAPE = "B,Hq,Hkv,Lq,Lk,D[,Dv]"
 """A call's shape as people write it."""
+AXES = "batch, query heads, key heads, queries, keys, head size[, head size of the values]"
+"""What the axes of `SHAPE` are."""
 
 _REMEMBERED = 4096  # specs
 _WORK_LIMIT = 2**62  # below it, counts and byte offsets of a call fit int64

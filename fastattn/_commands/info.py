@@ -17,13 +17,15 @@ from fastattn.implementations import implementations, load
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "what this machine is, and what can run on it"
+SUMMARY = "describe this machine, and which implementations can run on it"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Whether to measure, and with what."""
-    parser.add_argument("--roofline", action="store_true", help="measure the machine's limits")
-    parser.add_argument("--isa", metavar="NAME", help="instruction set of the roofline")
+    parser.add_argument("--roofline", action="store_true", help="also measure the machine's limits")
+    parser.add_argument(
+        "--isa", metavar="NAME", help="with --roofline: the instruction set, default the best"
+    )
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
@@ -34,7 +36,7 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
         )
     measured = ["", *_roofline(options.isa, progress)] if options.roofline else []
     here = machine()
-    caches = ", ".join(f"{name} {size // 1024} KiB" for name, size in here.caches_bytes.items())
+    caches = ", ".join(f"{name} {_size(size)}" for name, size in here.caches_bytes.items())
     usable = [
         f"  {name:<9} {load(name).SUMMARY}" if reason is None else f"  {name:<9} no: {reason}"
         for name, reason in implementations().items()
@@ -50,14 +52,19 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
             f"CPUs        {here.cpus}, of which this process may use {here.usable_cpus}",
             f"threading   {' ('.join(threading_backend())})",
             "",
-            "implementations, in the order impl='auto' prefers them",
+            "implementations, in the order in which impl='auto' prefers them",
             *usable,
             "",
-            "instruction sets of the cython implementation, best first, and what they compute",
+            "instruction sets of the implementation cython, best first: operation and data types",
             *isas,
             *measured,
         ]
     )
+
+
+def _size(size: int) -> str:
+    """A number of bytes in KiB, or in MiB from 4 MiB on."""
+    return f"{size >> 20} MiB" if size >= 4 << 20 else f"{size >> 10} KiB"
 
 
 def _served(isa: str) -> str:
@@ -84,7 +91,7 @@ def _roofline(isa: str | None, progress: Callable[[str], None]) -> list[str]:
         for roof in rows
     ]
     return [
-        f"roofline of {rows[0].isa}: the most that all threads together reached",
+        f"roofline of {rows[0].isa}: the highest rates of all threads together",
         "  threads  float32 GFLOP/s  float64 GFLOP/s  bfloat16 GFLOP/s  memory GB/s   L2 GB/s",
         *lines,
         *_explanations(rows[0]),
@@ -99,5 +106,5 @@ def _products(roof: Roofline) -> str:
 def _explanations(roof: Roofline) -> list[str]:
     """What the column bfloat16 is."""
     if roof.bfloat16_flops_per_second is None:
-        return [f"  bfloat16: {roof.isa} has no products of bfloat16 and computes in float32"]
-    return ["  bfloat16: products of bfloat16 numbers, random ones, summed in float32"]
+        return [f"  bfloat16: {roof.isa} has no products of bfloat16; it computes in float32"]
+    return ["  bfloat16: products of random bfloat16 numbers, summed in float32"]

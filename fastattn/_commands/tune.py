@@ -12,7 +12,7 @@ from pathlib import Path
 from fastattn._dtypes import DTYPES
 from fastattn._errors import ArgumentError
 from fastattn._machine import machine
-from fastattn._shapes import SHAPE, parse_shape, spec_of
+from fastattn._shapes import AXES, SHAPE, parse_shape, spec_of
 from fastattn._version import __version__
 from fastattn._wisdom.entry import describe
 from fastattn._wisdom.store import check_writable, replace_file
@@ -25,7 +25,7 @@ from fastattn.tuner.strategies import AUTO, STRATEGIES
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "find the best configuration for a problem on this machine, and remember it"
+SUMMARY = "find the fastest configuration for a problem on this machine, and remember it"
 
 _EXAMPLE = "1,8,8,2048,2048,64"  # shape for which a space is shown if none is given
 _ROWS = 20
@@ -39,23 +39,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = "\n".join(["strategies", *rows])
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     add = parser.add_argument
-    add("--shape", action="append", default=[], metavar=SHAPE, help="may be repeated")
-    add("--dtype", default="float32", metavar="NAME", help=", ".join(DTYPES))
-    add("--causal", action="store_true", help="causal, aligned bottom-right")
+    add("--shape", action="append", default=[], metavar=SHAPE, help=f"{AXES}; may be repeated")
+    add("--dtype", default="float32", metavar="NAME", help=f"one of {', '.join(DTYPES)}")
+    add("--causal", action="store_true", help="with a causal mask, aligned bottom-right")
     add(
         "--space",
         nargs="?",
         const="",
         metavar="NAME",
-        help=f"{', '.join(SPACES)} (default kernel); without a name or a shape: show the spaces",
+        help=f"space of configurations: {', '.join(SPACES)} (default kernel); "
+        "without a name or a shape: show the spaces",
     )
     add("--strategy", default="auto", metavar="NAME", help="see below; default auto")
     add("--impl", default="auto", metavar="NAME", help=f"auto, {', '.join(REGISTRY)}")
-    add("--budget", type=int, default=18, metavar="N", help="evaluations, default 18")
-    add("--seed", type=int, default=0, metavar="N", help="default 0")
-    add("--seconds", type=float, default=30.0, metavar="S", help="limit of a search, default 30")
-    add("--json", type=Path, metavar="FILE", help="write every measurement")
-    add("--no-remember", action="store_true", help="leave what is remembered as it is")
+    add("--budget", type=int, default=18, metavar="N", help="configurations to try, default 18")
+    add("--seed", type=int, default=0, metavar="N", help="of all random choices, default 0")
+    add(
+        "--seconds",
+        type=float,
+        default=30.0,
+        metavar="S",
+        help="time limit of a search, default 30",
+    )
+    add("--json", type=Path, metavar="FILE", help="write every measurement to a file")
+    add("--no-remember", action="store_true", help="do not store the winners")
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> Iterator[str]:
@@ -118,12 +125,13 @@ def _spaces(options: argparse.Namespace) -> str:
         raise ArgumentError("--shape", "none", f"at least one {SHAPE}", f"write --shape {_EXAMPLE}")
     text = options.shape[0] if options.shape else _EXAMPLE
     spec = spec_of(parse_shape(text), options.dtype, causal=options.causal)
-    lines = [f"for {describe(spec)} on this machine:"]
+    lines = [f"Spaces of configurations for {describe(spec)} on this machine"]
     for name in [options.space] if options.space else SPACES:
         space = space_of(name, spec, options.impl)
+        width = max(len(", ".join(map(str, gene.values))) for gene in space.genes)
         lines += ["", f"{name}: {len(space)} points"]
         lines += [
-            f"  {gene.name:<8} {', '.join(map(str, gene.values)):<40} {gene.meaning}"
+            f"  {gene.name:<8} {', '.join(map(str, gene.values)):<{width}} {gene.meaning}"
             for gene in space.genes
         ]
     return "\n".join(lines)

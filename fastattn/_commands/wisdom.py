@@ -12,31 +12,31 @@ from fastattn._shapes import SHAPE, parse_shape
 
 __all__ = ["SUMMARY", "add_arguments", "run"]
 
-SUMMARY = "what the tuner found: show, export, import, merge and forget it"
+SUMMARY = "show, export, import, merge and forget the configurations that tune found"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """An action, and what it acts on."""
     actions = parser.add_subparsers(required=True, metavar="ACTION", dest="action")
-    actions.add_parser("show", help="what is remembered")
+    actions.add_parser("show", help="list the configurations of this machine")
 
-    exported = actions.add_parser("export", help="write all of it to one file")
+    exported = actions.add_parser("export", help="write all configurations to one file")
     exported.add_argument("file", metavar="FILE")
 
-    imported = actions.add_parser("import", help="take in what was exported elsewhere")
+    imported = actions.add_parser("import", help="add the configurations of an exported file")
     imported.add_argument("file", metavar="FILE")
 
-    merged = actions.add_parser("merge", help="join exported files into one; the newest stays")
+    merged = actions.add_parser("merge", help="join exported files; of equal keys the newest wins")
     merged.add_argument("files", metavar="FILE", nargs="+")
     merged.add_argument("-o", dest="out", metavar="FILE", required=True)
 
-    forgotten = actions.add_parser("forget", help="remove what is remembered")
+    forgotten = actions.add_parser("forget", help="remove configurations")
     which = forgotten.add_mutually_exclusive_group(required=True)
-    which.add_argument("--all", action="store_true", help="of every machine and build")
-    which.add_argument("--here", action="store_true", help="of this machine and build")
-    which.add_argument("--damaged", action="store_true", help="what cannot be read or run")
-    which.add_argument("--shape", metavar=SHAPE, help="of this machine, for such problems")
-    forgotten.add_argument("--dtype", metavar="NAME", help=f"of it, only {', '.join(DTYPES)}")
+    which.add_argument("--all", action="store_true", help="those of every machine and build")
+    which.add_argument("--here", action="store_true", help="those of this machine and build")
+    which.add_argument("--damaged", action="store_true", help="those that cannot be read or run")
+    which.add_argument("--shape", metavar=SHAPE, help="those of this machine for similar problems")
+    forgotten.add_argument("--dtype", metavar="NAME", help=f"only those of {', '.join(DTYPES)}")
 
 
 def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:

@@ -21,7 +21,7 @@ from fastattn._spec import CallSpec
 from fastattn._threads import threading_backend, used_threads, wanted_threads
 
 NAME = "cython"
-SUMMARY = "C++ micro-kernels for the CPU's vectors, threads of its own, tiles that fit the caches"
+SUMMARY = "C++ kernels with SIMD or AMX instructions, tiled for the caches, with its own threads"
 TUNABLES = frozenset({"block_q", "block_k", "keys_per_split", "threads", "isa"})
 MASKS = frozenset({"dense", "causal", "window", "lengths"})
 

@@ -28,7 +28,7 @@ from fastattn._spec import CallSpec
 from fastattn._threads import used_threads, wanted_threads
 
 NAME = "numba"
-SUMMARY = "a tiled kernel that Numba compiles for this processor"
+SUMMARY = "tiled kernel in Python, compiled by Numba for this processor at the first call"
 TUNABLES: frozenset[str] = frozenset({"block_q", "block_k", "threads"})
 MASKS: frozenset[str] = frozenset({"dense", "causal", "window", "lengths"})
 

@@ -22,7 +22,7 @@ from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 
 NAME = "numpy"
-SUMMARY = "the definition: two BLAS products around a softmax held in memory"
+SUMMARY = "reference: two matrix products of BLAS, with all scores in memory"
 TUNABLES: frozenset[str] = frozenset()
 MASKS = frozenset(kind.NAME for kind in masks.KINDS)
 

@@ -183,20 +183,20 @@ def enabled() -> Iterator[None]:
 
 
 def status() -> Status:
-    """What became of the calls of ``scaled_dot_product_attention``.
+    """Count the calls of ``scaled_dot_product_attention`` since the import of this module.
 
     Returns
     -------
     Status
-        Calls that were served, calls that were declined and why, and calls that torch computes
-        without asking, each with a remedy.
+        Numbers of calls that fastattn computed, and of calls that it passed on to torch, with the
+        reasons.  Also the kinds of calls that torch never passes to fastattn, each with what to do.
 
     Examples
     --------
     >>> import fastattn.torch
     >>> print(fastattn.torch.status())  # doctest: +ELLIPSIS
     fastattn is not enabled in torch
-    served ...
+    calls served by fastattn: ...
     """
     return Status(_is_active(), COUNTS.served, dict(COUNTS.declined), dict(ELSEWHERE))
 

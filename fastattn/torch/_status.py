@@ -1,4 +1,4 @@
-"""What was served, and what never comes."""
+"""Counts of torch's attention calls, and the calls that torch never passes to fastattn."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ __all__ = ["COUNTS", "ELSEWHERE", "Counts", "Status"]
 ELSEWHERE = {
     "3-D inputs (H, L, D)": "x[None], and [0] of the result: torch takes 4-D inputs only",
     "5-D inputs": "flatten the batch axes with x.flatten(0, 1)",
-    "values of another head size than queries": "fastattn.torch.attention",
-    "batch axes that broadcast": "expand them, or fastattn.torch.attention",
-    "a mask of three axes": "mask[None], or mask[:, None] for one of each batch entry",
-    "a mask that requires gradients": "torch's own path is the only one",
+    "values whose head size differs from that of the queries": "fastattn.torch.attention",
+    "batch axes that broadcast": "expand them, or use fastattn.torch.attention",
+    "a mask with three axes": "mask[None], or mask[:, None] if its first axis is the batch",
+    "a mask that requires gradients": "nothing: only torch's own implementation has its gradient",
     "dropout_p above 0": "model.eval(), or dropout_p=0",
     "a last axis whose stride is not 1": "x.contiguous()",
-    "no queries, or no keys": "nothing to compute",
+    "no queries, or no keys": "nothing: there is nothing to compute",
     "nested tensors": "padded tensors with a mask, or fastattn.torch.attention with kv_lengths",
-    "sdpa_kernel(SDPBackend.MATH)": "leave it out",
+    "sdpa_kernel(SDPBackend.MATH)": "do not select this backend",
     "nn.MultiheadAttention and nn.TransformerEncoderLayer in eval mode, self-attention": (
         "torch.backends.mha.set_fastpath_enabled(False)"
     ),
     "need_weights=True of nn.MultiheadAttention": "need_weights=False",
-    "AOTInductor and Inductor's cpp_wrapper": "they call torch's kernel directly",
+    "AOTInductor and Inductor's cpp_wrapper": "nothing: they call torch's kernel directly",
 }
-"""Calls of ``scaled_dot_product_attention`` that torch computes by other means, and what to do."""
+"""Calls of ``scaled_dot_product_attention`` that never reach fastattn, and what to do."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Calls since the import; `declined` by reason."""
+    """Numbers of calls since the import; `declined` by reason."""
 
     served: int
     declined: Counter[str]
@@ -41,18 +41,18 @@ COUNTS = Counts(0, Counter())
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What became of torch's attention calls; ``print`` it to read it.
+    """Who computed torch's attention calls; ``print`` shows it as text.
 
     Attributes
     ----------
     enabled : bool
-        Whether torch brings its calls here.
+        Whether torch's calls go to fastattn.
     served : int
-        Calls that fastattn has computed since the import.
+        Number of calls that fastattn has computed since the import.
     declined : dict of str to int
-        Calls that came and were handed on to torch's own kernel, by reason.
+        Numbers of calls that fastattn passed on to torch's own kernel, by reason.
     elsewhere : dict of str to str
-        Calls that torch never brings, and what to do about each.
+        Calls that torch never passes to fastattn, and what to do about each.
     """
 
     enabled: bool
@@ -63,10 +63,10 @@ class Status:
     def __str__(self) -> str:
         rows = [
             f"fastattn is {'enabled' if self.enabled else 'not enabled'} in torch",
-            f"served    {self.served} calls",
-            f"declined  {sum(self.declined.values())} calls, computed by torch's own kernel",
+            f"calls served by fastattn: {self.served}",
+            f"calls passed on to torch's own kernel: {sum(self.declined.values())}",
             *(f"  {number} x {reason}" for reason, number in self.declined.items()),
-            "never brought here by torch:",
+            "calls that torch never passes to fastattn, and what to do:",
             *(f"  {what}: {remedy}" for what, remedy in self.elsewhere.items()),
         ]
         return "\n".join(rows)

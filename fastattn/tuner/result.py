@@ -201,8 +201,9 @@ class TuningResult:
             "variation": "unknown"
             if self.variation is None
             else f"{100 * self.variation:.1f} % between samples of the winner",
-            "seconds": f"{self.tuning_seconds:.1f}, of which kernel {self.kernel_seconds:.1f}, "
-            f"preparation {self.preparation_seconds:.1f}, optimiser {self.optimiser_seconds:.2f}",
+            "took": f"{self.tuning_seconds:.1f} s, of which calls {self.kernel_seconds:.1f} s, "
+            f"preparation {self.preparation_seconds:.1f} s, "
+            f"strategy {self.optimiser_seconds:.2f} s",
             "remembered": f"no: {self.not_remembered}"
             if self.remembered is None
             else str(self.remembered),

@@ -134,12 +134,12 @@ def test_what_torch_never_brings(name: str) -> None:
     patterns: dict[str, tuple[Callable[[], Any], Callable[[], Any] | None]] = {
         "3-D": (lambda: sdpa(x[0], x[0], x[0]), lambda: sdpa(x[:1], x[:1], x[:1])),
         "5-D": (lambda: sdpa(x[None], x[None], x[None]), lambda: sdpa(x, x, x)),
-        "values of another": (lambda: sdpa(x, x, half), None),
+        "values whose": (lambda: sdpa(x, x, half), None),
         "batch axes": (
             lambda: sdpa(x, x[:1], x[:1]),
             lambda: sdpa(x, x[:1].expand(2, -1, -1, -1), x[:1].expand(2, -1, -1, -1)),
         ),
-        "a mask of three": (lambda: sdpa(x, x, x, mask), lambda: sdpa(x, x, x, mask[None])),
+        "a mask with": (lambda: sdpa(x, x, x, mask), lambda: sdpa(x, x, x, mask[None])),
         "a mask that": (lambda: sdpa(x, x, x, mask[0].clone().requires_grad_()), None),
         "dropout": (lambda: sdpa(x, x, x, dropout_p=0.5), lambda: sdpa(x, x, x)),
         "a last axis": (

@@ -16,7 +16,7 @@ from fastattn.tuner.strategies.genetic import Genetic
 
 __all__ = ["AUTO", "STRATEGIES", "BaseStrategy", "Strategy", "Trial", "make"]
 
-AUTO = "exhaustive if the space fits the budget, else genetic"
+AUTO = "exhaustive if the budget is enough for the whole space, else genetic"
 """What the name "auto" stands for."""
 STRATEGIES: dict[str, type[BaseStrategy]] = {one.NAME: one for one in (Genetic, Exhaustive)}
 

@@ -12,7 +12,7 @@ class Exhaustive(BaseStrategy):
     """One batch: `start`, then the rest of the space in its order."""
 
     NAME = "exhaustive"
-    SUMMARY = "every point, in the space's order"
+    SUMMARY = "every configuration, in the order of the space"
 
     def _propose(self, count: int) -> list[Point]:
         return self.unseen([*self.start, *self.space.points])[:count]

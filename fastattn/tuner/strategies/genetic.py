@@ -35,7 +35,7 @@ class Genetic(BaseStrategy):
     """
 
     NAME = "genetic"
-    SUMMARY = "seeded population, crossover and mutation, offspring screened by a model"
+    SUMMARY = "genetic algorithm; a model of the measured times selects among new points"
 
     def __init__(
         self, space: Space, budget: int, seed: int, start: Sequence[Point] = (), samples: int = 5
