@@ -34,7 +34,8 @@ class Decode {
     using Vec = typename Simd::Vec;
     using Tile = DecodeTile<Simd, S>;    // for keys and values where they lie
     using Copied = DecodeTile<Simd, T>;  // and for copies
-    using Prefetch = Prefetcher<sizeof(S)>;
+    using Prefetch = StreamPrefetcher;
+    static constexpr int64_t kStreams = Prefetch::kStreams;
     static constexpr int kLanes = Simd::lanes;
     static constexpr int64_t kRows = Tile::rows;
     static constexpr int64_t kSize = sizeof(T);
@@ -92,8 +93,8 @@ public:
         const int64_t row_bytes = task.dim * static_cast<int64_t>(sizeof(S));
         side_by_side_ = 2 * Tile::keys * row_bytes <= kSideBySideBytes;
         const int64_t step = (side_by_side_ ? 2 : 1) * Tile::keys;
-        distance_ = Tile::prefetch_bytes / row_bytes / step * step;
-        if (distance_ < step) distance_ = step;
+        window_ = kStreams * Tile::stream_bytes / row_bytes / step * step;
+        if (window_ < step) window_ = step;
     }
 
     void compute() {
@@ -170,15 +171,39 @@ private:
         decode_softmax<Simd, kUsed, Tile::keys>(block.s, block.keys.count(), m_, l_, block.alpha);
     }
 
-    // Prefetched after a block's keys: those of the next block, or the batch's values.
+    // Keys or values that are read in order.
+    struct Rows {
+        const RowSource& source;
+        int64_t columns;
+        Interval rows;
+    };
+    Rows keys_of(Interval rows) const { return {task_.k, task_.dim, rows}; }
+    Rows values_of(Interval rows) const { return {task_.v, task_.dim_v, rows}; }
+
+    // What is prefetched while kRead rows from j on are read: as many, a window further on, of
+    // `now` or of what is read after it.  The rows of a window are prefetched as streams.
+    template <int64_t kRead>
+    Prefetch ahead(int64_t j, const Rows& now, const Rows& after) const {
+        const int64_t left = now.rows.end - j - window_;
+        const Rows& of = left > 0 ? now : after;
+        const int64_t i = left > 0 ? j + window_ - now.rows.begin : -left;
+        const int64_t begin = i / window_ * window_;
+        const bool whole = of.rows.count() - begin >= window_;
+        const int64_t row = whole ? begin + (i - begin) / kStreams : i;
+        return {rows_from(of.source, of.rows.begin + row),
+                of.columns * static_cast<int64_t>(sizeof(S)),
+                (whole ? window_ : kRead) / kStreams * of.source.row};
+    }
+
+    // After a block's keys come those of the next block, or the batch's values.
     template <int kUsed, int kTiles>
     void add_scores(const KeyBlock& block, int64_t first, bool more) {
-        const int64_t left = block.keys.end - first, next = first + distance_;
+        const int64_t left = block.keys.end - first;
         T* s = block.s + (first - block.keys.begin) * kUsed;
         const Prefetch prefetch =
-            more || next < block.keys.end
-                ? prefetcher<S>(task_.k, next, task_.dim)
-                : prefetcher<S>(task_.v, batch_[0].keys.begin + next - block.keys.end, task_.dim_v);
+            ahead<kTiles * Tile::keys>(first, keys_of(block.keys),
+                                       more ? keys_of({block.keys.end, task_.key_end})
+                                            : values_of({batch_[0].keys.begin, block.keys.end}));
         if (keys_in_place_ && left >= kTiles * Tile::keys)
             return Tile::template scores<kUsed, kTiles>(rows_from(task_.k, first), at_.q, at_.depth,
                                                         s, prefetch);
@@ -254,15 +279,14 @@ private:
             [&](int64_t r) { return at_.o + r * at_.ld; }, 1);
     }
 
-    // Adds the values of some keys from j on to the accumulators.  After a batch's values, the keys
-    // of the next batch are prefetched.
+    // Adds the values of some keys from j on to the accumulators.  After a batch's values come the
+    // keys of the next batch.
     template <int kUsed>
     void add(const KeyBlock& block, int64_t j, const KeyBlock* next, bool may_mask) {
         const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
-        const Prefetch prefetch =
-            distance_ < left ? prefetcher<S>(task_.v, j + distance_, task_.dim_v)
-            : next ? prefetcher<S>(task_.v, next->keys.begin + distance_ - left, task_.dim_v)
-                   : prefetcher<S>(task_.k, j + distance_, task_.dim);
+        const Prefetch prefetch = ahead<Tile::keys>(
+            j, values_of(block.keys),
+            next ? values_of(next->keys) : keys_of({block.keys.end, task_.key_end}));
         if (values_in_place_ &&
             (!may_mask || NonFinite<Simd, S>::none(task_.v, {j, j + count}, task_.dim_v)))
             return add_weighted<Tile, kUsed>(block, rows_from(task_.v, j), j, count, prefetch);
@@ -309,7 +333,7 @@ private:
     Regions at_;
     const bool keys_in_place_, values_in_place_;
     bool side_by_side_;          // whether several tiles of keys are read at a time
-    int64_t distance_;           // rows from the one in use to the one that is prefetched
+    int64_t window_;             // rows that are prefetched as streams
     Interval rows_keys_[kRows];  // visible to each row
     Visible visible_;
     T m_[kLanes], l_[kLanes];  // one row per lane

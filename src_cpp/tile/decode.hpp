@@ -5,8 +5,8 @@
 //                                 them is [row][key] of `keys` keys, and tiles lie side by side
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
-// Lines are prefetched a few KiB before they are used: a whole block ahead, they would have left L2
-// again before their use where an SMT sibling shares the core.
+// Lines are prefetched some 16 KiB before they are used: a whole block ahead, they would have left
+// L2 again before their use where an SMT sibling shares the core.
 //
 // Legend: S, T = storage and compute type; sublane = adjacent columns of a key that are transposed
 // together, in kSublaneLanes lanes of 32 or 64 bits; kUsed = rows computed, at most `rows`.
@@ -51,8 +51,8 @@ struct DecodeTile {
         kSize < sizeof(T) && 2 * keys <= Simd::registers ? kLanes : kLanes / 2;
     static constexpr int rows = kMostRows > kSublaneLanes ? kMostRows : kSublaneLanes;
     static constexpr int sublane_columns = kSublaneLanes * kColumnsOfLane<S>;
-    // How far ahead of their use rows are prefetched.
-    static constexpr int64_t prefetch_bytes = 12288;
+    // Bytes of each stream of rows that are prefetched side by side.
+    static constexpr int64_t stream_bytes = 4096;
 
     // Where the score of a row for a key is, of kUsed rows.
     template <int kUsed>
@@ -82,8 +82,7 @@ struct DecodeTile {
             for (; c + kLineColumns <= end; c += kLineColumns) {
 #pragma GCC unroll 16
                 for (int step = 0; step < kSteps; ++step) {
-#pragma GCC unroll 16
-                    for (int n = 0; n < kTiles * keys / kSteps; ++n) prefetcher.next();
+                    prefetcher.template used<kTiles * keys * kLineBytes / kSteps>();
                     add_sublanes<kUsed>(k, q, c + step * sublane_columns, sum);
                 }
             }
@@ -174,8 +173,6 @@ private:
     [[gnu::always_inline]] static void add_features(const StridedRows& v, int64_t count, const T* p,
                                                     int64_t f, T* accumulators, int64_t ld,
                                                     bool accumulate, Prefetch& prefetcher) {
-        constexpr int64_t kBytes = kWidth * kLanes * kSize;  // read of each value
-        constexpr int64_t kKeysOfLine = kBytes < kLineBytes ? kLineBytes / kBytes : 1;
         Vec sum[kUsed][kWidth];
 #pragma GCC unroll 16
         for (int r = 0; r < kUsed; ++r)
@@ -184,10 +181,7 @@ private:
                 sum[r][n] = accumulate ? load<Vec>(accumulators + r * ld + f + n * kLanes) : Vec{};
         const char* from = v.first + f * kSize;
         for (int64_t j = 0; j < count; ++j) {
-            if (j % kKeysOfLine == 0) {
-#pragma GCC unroll 16
-                for (int64_t byte = 0; byte < kBytes; byte += kLineBytes) prefetcher.next();
-            }
+            prefetcher.template used<kWidth * kLanes * kSize>();
             Vec value[kWidth];
 #pragma GCC unroll 16
             for (int n = 0; n < kWidth; ++n)

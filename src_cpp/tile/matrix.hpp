@@ -98,15 +98,16 @@ public:
         }
     }
 
-    // The first microseconds run at half speed, and packing has to pay.  With three components the
-    // gain is at most twofold: padding to whole tiles, or results and queries that leave the L1
-    // cache, would cost as much.
+    // The first microseconds run at half speed, and packing has to pay: with two components, from a
+    // panel of rows on.  With three, the gain is at most twofold: padding to whole tiles, or results
+    // and queries that leave the L1 cache, would cost as much.
     static bool worthwhile(const Extents& of) {
         const double area = static_cast<double>(of.rows * of.keys);
         const double padded =
             static_cast<double>(round_up(of.rows, kPanelRows) * round_up(of.keys, kStepColumns));
         const int64_t dims = of.dim + of.dim_v;
-        return of.rows >= 64 && of.keys >= 64 && area * static_cast<double>(dims) >= 0x1p22 &&
+        constexpr int64_t least = Components::a < 3 ? kPanelRows : 2 * kPanelRows;
+        return of.rows >= least && of.keys >= 64 && area * static_cast<double>(dims) >= 0x1p22 &&
                (Components::a < 3 || (area >= 0.8 * padded && dims <= 1024));
     }
 
