@@ -183,7 +183,7 @@ private:
     // What is prefetched while kRead rows from j on are read: as many, a window further on, of
     // `now` or of what is read after it.  The rows of a window are prefetched as streams.
     template <int64_t kRead>
-    Prefetch ahead(int64_t j, const Rows& now, const Rows& after) const {
+    Prefetch prefetched(int64_t j, const Rows& now, const Rows& after) const {
         const int64_t left = now.rows.end - j - window_;
         const Rows& of = left > 0 ? now : after;
         const int64_t i = left > 0 ? j + window_ - now.rows.begin : -left;
@@ -200,10 +200,10 @@ private:
     void add_scores(const KeyBlock& block, int64_t first, bool more) {
         const int64_t left = block.keys.end - first;
         T* s = block.s + (first - block.keys.begin) * kUsed;
-        const Prefetch prefetch =
-            ahead<kTiles * Tile::keys>(first, keys_of(block.keys),
-                                       more ? keys_of({block.keys.end, task_.key_end})
-                                            : values_of({batch_[0].keys.begin, block.keys.end}));
+        const Prefetch prefetch = prefetched<kTiles * Tile::keys>(
+            first, keys_of(block.keys),
+            more ? keys_of({block.keys.end, task_.key_end})
+                 : values_of({batch_[0].keys.begin, block.keys.end}));
         if (keys_in_place_ && left >= kTiles * Tile::keys)
             return Tile::template scores<kUsed, kTiles>(rows_from(task_.k, first), at_.q, at_.depth,
                                                         s, prefetch);
@@ -284,7 +284,7 @@ private:
     template <int kUsed>
     void add(const KeyBlock& block, int64_t j, const KeyBlock* next, bool may_mask) {
         const int64_t left = block.keys.end - j, count = left < Tile::keys ? left : Tile::keys;
-        const Prefetch prefetch = ahead<Tile::keys>(
+        const Prefetch prefetch = prefetched<Tile::keys>(
             j, values_of(block.keys),
             next ? values_of(next->keys) : keys_of({block.keys.end, task_.key_end}));
         if (values_in_place_ &&
