@@ -1,8 +1,10 @@
 """Fast, exact scaled-dot-product attention for NumPy arrays on CPUs.
 
-Start with `attention`.  `explain` tells how a call is computed, `implementations` and `machine`
-tell what can run here, and `roofline` measures the machine's limits.  `Config` sets how a call is
-computed, `tune` searches for the fastest `Config`, and `wisdom` manages what it found.
+Start with `attention`.  `explain` shows how a call would be computed.  `implementations` and
+`machine` describe what can run on this machine, and `roofline` measures its limits.  `Config` sets
+how a call is computed, `tune` searches for the fastest `Config`, and `wisdom` manages the results
+of `tune`.  The adapters `fastattn.torch`, `fastattn.transformers` and `fastattn.onnx` are imported
+separately.
 """
 
 from __future__ import annotations

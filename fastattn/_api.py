@@ -78,37 +78,41 @@ def attention(
 ) -> Any:
     r"""Exact scaled-dot-product attention, ``softmax(scale * q k^T) v``.
 
-    Scores pass through, in this order: `scale`, `softcap`, then `mask`, `causal`,
-    `window` and `kv_lengths`, then the softmax over keys, in which `sinks` take part.
+    The scores ``q k^T`` are multiplied by `scale` and then capped by `softcap`.  Then `mask`,
+    `causal`, `window` and `kv_lengths` mask keys; a floating `mask` is added.  At the end comes the
+    softmax over the keys, to whose denominator `sinks` contribute.
+
+    Axes: ``...`` are any number of batch axes, Hq and Hkv the heads of queries and of keys and
+    values, Lq and Lk the numbers of queries and of keys, D and Dv the features of a key and of a
+    value.
 
     Parameters
     ----------
     q : array, (..., Hq, Lq, D)
-        Queries, one head after the other; 2-D ``(Lq, D)`` and 3-D ``(Hq, Lq, D)`` are
-        accepted too.  Data type float32, float64, float16 or bfloat16 (``ml_dtypes``), the
-        same for q, k and v.  Any strides: a view is read in place.  All arrays of a call, the
-        results too, are of one library: NumPy, PyTorch, JAX or any other that shares memory on
-        the CPU through DLPack.
+        Queries.  2-D ``(Lq, D)`` and 3-D ``(Hq, Lq, D)`` are accepted too.  Data type float32,
+        float64, float16 or bfloat16 (``ml_dtypes``), the same for q, k and v.  Any strides: a view
+        is read in place.  All arrays of a call belong to one library, and so do the results: NumPy,
+        PyTorch, JAX or any other that shares memory on the CPU through DLPack.
     k : array, (..., Hkv, Lk, D)
         Keys.  Hq is a multiple of Hkv (grouped-query attention: query head h reads
-        key head ``h // (Hq // Hkv)``).  Leading batch axes broadcast as NumPy's do.
+        key head ``h // (Hq // Hkv)``).  The batch axes of q, k and v broadcast as in NumPy.
     v : array, (..., Hkv, Lk, Dv)
         Values; Dv may differ from D.
     mask : array, optional
         Broadcastable to (..., Hq, Lq, Lk).  A boolean mask is True where a query may attend
-        to a key.  A floating mask, of q's data type or float32, is added to the scores: -inf
-        masks a key; any finite value, ``finfo.min`` included, is only a number.
+        to a key.  A floating mask, of q's data type or float32, is added to the scores; in it only
+        -inf masks a key, and ``finfo.min`` does not.
     causal : bool, default False
         Query i attends to key j only if ``j <= i + offset``; see `align`.
     window : (int or None, int or None), optional
-        (left, right): query i attends to keys ``i + offset - left`` to
+        (left, right), each from 0 up: query i attends to keys ``i + offset - left`` to
         ``i + offset + right``, both included; None for no limit on that side.
     align : {"top_left", "bottom_right"} or int or array of int, optional
-        Where a causal mask or window lies if there are not as many keys as queries:
-        "top_left" is offset 0, "bottom_right" offset ``Lk - Lq`` (``kv_lengths - Lq``
-        if these are given); an integer, or integers over the batch axes, is the offset
-        itself, the key position of query 0.  Required with `causal` or `window` if
-        Lq != Lk::
+        The offset of a causal mask or window, which is the key position of query 0.
+        "top_left" is offset 0; "bottom_right" is offset ``Lk - Lq``, or ``kv_lengths - Lq``
+        if `kv_lengths` is given.  An integer is the offset itself, an array of integers
+        (broadcastable to the batch axes) has one for each batch entry.  Required with `causal` or
+        `window` if Lq != Lk::
 
             Lq = 3, Lk = 5        "top_left"          "bottom_right"
                                   1 0 0 0 0           1 1 1 0 0
@@ -118,20 +122,22 @@ def attention(
     scale : float, optional
         Factor of the scores; default ``1 / sqrt(D)``.
     softcap : float, optional
-        Replaces each score s by ``softcap * tanh(s / softcap)``.
+        Above 0.  Replaces each score s by ``softcap * tanh(s / softcap)``.
     kv_lengths : int or array of int, optional
-        Broadcastable to the batch axes; keys at or past the length are masked.
+        Number of valid keys, 0 to Lk; broadcastable to the batch axes.  Later keys are masked.
     sinks : array, (Hq,), optional
-        Extra logits, one per query head, that take part in the softmax's denominator only.
+        Extra logits, one for each query head, in q's data type or float32.  ``exp(sink)`` is added
+        to the denominator of the softmax, so that the weights of a row sum to less than 1.
     return_lse : bool, default False
         Also return the log-sum-exp.
     out : array, (..., Hq, Lq, Dv), optional
-        Array to write the result to; must not overlap an input.
+        Array to write the result to, in q's data type; must not overlap an input.
     impl : {"auto", "cython", "numba", "numpy"}, default "auto"
-        Implementation; "auto" takes the tuned one, else the first that can run here.
+        Implementation.  "auto" is the one that was tuned for such calls, or else the first that
+        can run on this machine and supports the call.
     config : Config, optional
-        Blocks, threads, instruction set; None takes what was tuned for such calls on this
-        machine (`fastattn.wisdom`), else the defaults.
+        Block sizes, threads and instruction set.  With None, they are those that were tuned for
+        such calls on this machine (see `fastattn.tune`), or else the defaults.
 
     Returns
     -------
@@ -143,33 +149,46 @@ def attention(
 
     Raises
     ------
-    FastattnError
-        An argument is refused.  The subclass that is raised also derives from ValueError,
-        TypeError or RuntimeError.  Nothing was computed and `out` is untouched.
+    ShapeError, ArgumentError, OutputError, ConfigError
+        Shapes do not fit together, a value is out of range, `out` cannot take the result, or a
+        field of `config` does not apply.  They derive from ValueError.
+    DTypeError, ArgumentTypeError
+        An array or an argument has a type that is not accepted.  They derive from TypeError.
+    UnavailableError
+        `impl` or the instruction set cannot compute this call on this machine.  It derives from
+        RuntimeError.
     MemoryError
         The result or the working memory cannot be allocated.
 
     Notes
     -----
-    A row without visible keys gives zeros, and lse = -inf.  NaN or infinity in a masked key
-    or value never reaches the result; in a visible one it affects only the rows that attend
-    to it.
-    A row's result does not depend on which other rows or batches are computed with it
-    (for a given `config`; with ``impl="numpy"`` only as far as that holds for BLAS).
+    All errors but MemoryError derive from `FastattnError`.  After an error nothing was computed
+    and `out` is unchanged.
 
-    Weighted values are summed first and divided by the softmax's sum afterwards, as in
-    [3]_, so values above the compute type's largest number over Lk may overflow.
+    A row of the result belongs to one query of one head.  A row without visible keys gives zeros,
+    and lse = -inf.  NaN or infinity in a masked key or value never reaches the result; in a
+    visible one it affects only the rows that attend to it.  A row does not depend on which other
+    rows or batch entries are computed with it (for a given `config`; with ``impl="numpy"`` only as
+    far as that holds for BLAS).
 
-    16-bit types are computed in float32 and rounded once.  The error against exact
-    arithmetic is at most twice that of the plain three-step computation in the same
-    type, plus a few ulp of max |v| (that computation can be accidentally exact on tiny
-    problems).  Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less the tiles that
-    `causal`, `window`, `kv_lengths` or `mask` mask completely.  Memory beyond inputs and
-    result is, for "cython" and "numba", O(threads * (block_q + block_k) * (D + Dv)) and, if
-    the keys are split, a partial result for each split; for "numpy", O(B Hq Lq Lk) and copies
-    of 16-bit keys and values.
+    16-bit types are computed in float32 and rounded once.  The error against exact arithmetic is
+    at most twice that of the plain three-step computation (scores, softmax, weighted sum) in the
+    same type, plus a few ulp of max |v|, because the plain computation can be exact by accident on
+    tiny problems.  Weighted values are summed first and divided by the softmax's sum afterwards,
+    as in [3]_, so values above the compute type's largest number divided by Lk may overflow.
+
+    Time is O(Hq Lq Lk (D + Dv)) for each batch entry, less the tiles that `causal`, `window`,
+    `kv_lengths` or `mask` mask completely.  Memory beyond inputs and result is, for "cython" and
+    "numba", O(threads * (block_q + block_k) * (D + Dv)) and, if the keys are split, a partial
+    result for each split; for "numpy", O(B Hq Lq Lk) and copies of 16-bit keys and values, where B
+    is the number of batch entries.
 
     The GIL is released while "cython" and "numba" compute.
+
+    See Also
+    --------
+    explain : how a call would be computed, and why
+    tune : measure which configuration is fastest for a shape
 
     References
     ----------
@@ -222,19 +241,19 @@ def explain(
     impl: _Impl = "auto",
     config: Config | None = None,
 ) -> Explanation:
-    """Tell how `attention` would compute this call, without computing it.
+    """Show how `attention` would compute a call, without computing it.
 
     Parameters
     ----------
     q, k, v : array
-        As for `attention`, and checked in the same way.
+        As for `attention`, and checked in the same way; their contents are not read.
     mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, out, impl, config
         As for `attention`, and checked in the same way.
 
     Returns
     -------
     Explanation
-        Implementation, configuration and the reasons; ``print`` it to read it.
+        Implementation, configuration and the reasons; ``print`` shows it as text.
 
     Raises
     ------

@@ -33,12 +33,15 @@ TUNABLES: tuple[Tunable, ...] = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """How a call is computed, never what it computes; every field is optional.
+    """How a call is computed.  Every field is optional, and none changes the meaning of a call.
+
+    fastattn chooses the fields that are None.  Not every implementation has every field: "numba"
+    has `block_q`, `block_k` and `threads`, "numpy" has none of these.
 
     Parameters
     ----------
     block_q : int, optional
-        Query rows per work item, 1 to 65,536.
+        Query rows (of all heads that share a key head) per work item, 1 to 65,536.
     block_k : int, optional
         Keys per step of the online softmax, 1 to 65,536.  Sums are taken block by
         block, so a different `block_k` may change the last bits of a result.
@@ -49,20 +52,20 @@ class Config:
         the last bits of a result, may change with `keys_per_split`.
     threads : int, optional
         Threads that share the work, 1 to 1,024.  The default is the number of CPUs
-        usable under the process's affinity and cgroup limits, but never more than
-        the work pays for.
+        usable under the process's affinity and cgroup limits, or fewer for a call that is
+        too small for more threads to help.
     isa : str, optional
         Instruction set of the ``cython`` implementation, a name from
         ``fastattn.machine().isas``.
     deterministic : bool, default False
-        Ignore wisdom (`fastattn.wisdom`): fields that are not set follow from the
-        shipped defaults alone, so that equal calls give equal bits whatever was tuned.
+        Ignore wisdom (`fastattn.wisdom`): fields that are None get fastattn's default values,
+        so that the bits of a result do not depend on what was tuned.
 
     Raises
     ------
     ConfigError
-        A field is out of range.  A field that the chosen implementation does not
-        have is refused by the call, not here.
+        A field is out of range.  If the implementation of a call does not have a field
+        that is set, the call raises the error.
 
     Examples
     --------

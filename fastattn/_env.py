@@ -6,8 +6,8 @@
                          ``fastattn.machine().isas``
 ``FASTATTN_NUM_THREADS`` thread count where `Config.threads` is not given, and
                          the most that wisdom may choose
-``FASTATTN_THREADING``   how the ``cython`` implementation shares work between
-                         threads: ``pool``, its own, or ``openmp``
+``FASTATTN_THREADING``   threads of the ``cython`` implementation: ``pool``,
+                         its own (the default), or ``openmp``
 ``FASTATTN_WISDOM``      ``off``: remembered configurations are not looked
                          up; ``on`` or unset: they are
 ``FASTATTN_WISDOM_DIR``  folder that holds them, in place of ``tuning`` in

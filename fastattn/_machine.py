@@ -1,4 +1,4 @@
-"""What this machine is: processor, caches, usable CPUs, runnable instruction sets."""
+"""Description of this machine: processor, caches, usable CPUs, runnable instruction sets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Machine:
     Attributes
     ----------
     processor : str
-        Model name, or the architecture if the system does not tell.
+        Model name, or the architecture if the system does not give one.
     architecture : str
         As ``platform.machine()`` gives it.
     cpus : int
@@ -45,7 +45,7 @@ class Machine:
         cgroup's quota rounded up, and at least 1.  The default thread count.
     caches_bytes : dict of str to int
         Sizes of the first CPU's data caches, with keys among "L1d", "L2", "L3"; empty
-        if the system does not tell.
+        if the system does not give them.  In bytes.
     isas : tuple of str
         Instruction sets that the ``cython`` implementation can run here, best first.
     missing_isas : dict of str to str
@@ -91,8 +91,8 @@ def binding() -> ModuleType:
 def machine() -> Machine:
     """Describe this machine.
 
-    The machine is looked at once per process, and again in a forked child: set the affinity
-    mask before the first call.
+    The description is made once per process, and again in a forked child.  Therefore set the
+    affinity mask before the first call.
 
     Returns
     -------

@@ -136,21 +136,21 @@ def _preferred(spec: CallSpec, config: Config) -> tuple[Implementation, str]:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """How a call would be computed; its `str` is meant to be read.
+    """How a call would be computed; ``print`` shows it as text.
 
     Attributes
     ----------
     impl : str
         Name of the implementation.
     config : Config
-        Full configuration.  Its `isa` names the kernel set that serves the call, if the
+        Full configuration.  Its `isa` names the kernel set that computes the call, if the
         implementation has several.
     reasons : dict of str to str
-        Why they were chosen.  The keys are ``impl`` and the names of the fields of `config`
-        that are set.  For a call on several
-        threads of ``cython``, ``threading`` tells how they share the work.
+        Why implementation and configuration were chosen.  The keys are ``impl`` and the names of
+        the fields of `config` that are set.  For a call on several threads of ``cython``, the key
+        ``threading`` names the kind of threads, "pool" or "openmp", and why it was chosen.
     masks : tuple of str
-        What masks keys in this call.
+        Arguments of the call that mask keys, such as "causal".
     problem : str
         The call's axes and data type.
 

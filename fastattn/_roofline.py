@@ -39,18 +39,18 @@ class Roofline:
     isa : str
         Instruction set of the probes.
     threads : int
-        Threads that ran at once.
+        Threads that ran at the same time.
     fma_flops_per_second : mapping of str to float
-        Most multiplications and additions per second, in registers alone, by data type.
-        The 16-bit types compute in float32.
+        Peak of multiplications and additions per second by FMA in registers, for each data type.
+        A fused multiply-add counts as two.  16-bit types are computed in float32.
     stream_bytes_per_second : float
         Highest rate of reading memory that is in no cache.
     l2_bytes_per_second : float
-        Highest rate of reading what each thread has in its L2 cache.
+        Highest rate at which the threads read their own L2 caches.
     bfloat16_flops_per_second : float or None
-        Most multiplications and additions per second by the instruction set's products of
+        Peak of multiplications and additions per second by the instruction set's products of
         bfloat16 numbers, such as the tiles of AMX; None if it has no such instruction.  A kernel
-        that needs several products for one, to be as exact as float32, cannot reach it.
+        that computes one product of float32 numbers by several of these cannot reach it.
 
     Examples
     --------
@@ -69,23 +69,22 @@ class Roofline:
 
 
 def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) -> Roofline:
-    """Measure what this machine can compute and read at most.
+    """Measure the machine's limits of arithmetic and of reading memory.
 
-    These are the limits that a kernel is held against: it cannot take less time than its
-    multiplications and additions take at `fma_flops_per_second` (or, in bfloat16, at
-    `bfloat16_flops_per_second` if that is more), nor less than reading its inputs takes at
-    `stream_bytes_per_second`.
+    A call cannot take less time than its multiplications and additions take at
+    `fma_flops_per_second` (or, in bfloat16, at `bfloat16_flops_per_second` if that is more), nor
+    less time than reading its inputs takes at `stream_bytes_per_second`.
 
     Parameters
     ----------
     isa : str, optional
-        Instruction set, a name from ``fastattn.machine().isas``.  Default: the one that
-        a call would take.
-    threads : int, optional
-        Threads that run at once, 1 to 1,024.  Counts above the usable CPUs tell nothing.
-    seconds : float, optional
-        Time to spend, up to 60; preparing the memory to read takes about a tenth of a second
-        more.
+        Instruction set, a name from ``fastattn.machine().isas``.  Default: that of
+        ``FASTATTN_ISA``, or the best.
+    threads : int, default 1
+        Threads that run at the same time, 1 to 1,024.  More than the usable CPUs is not useful.
+    seconds : float, default 1.0
+        Time to spend, in seconds, above 0 and up to 60.  Preparing the memory takes about a tenth
+        of a second more.
 
     Returns
     -------
@@ -104,10 +103,10 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
 
     Notes
     -----
-    The limits are measured in turn, five times each, and the best of each counts: what
-    other processes take away is not a limit of the machine.  The probes are those of
-    ``src_cpp/kernel/probes.hpp``.  Products of bfloat16 are measured with random numbers:
-    with zeros, AMX runs up to a fifth faster than any computation can.
+    The limits are measured alternately, five times each, and the best of each counts, because
+    other processes can only lower a rate.  The probes are in ``src_cpp/kernel/probes.hpp``.
+    Products of bfloat16 are measured with random numbers: with zeros, AMX ran up to a fifth
+    faster.
 
     A kernel can exceed the FMA peak of float32 and float16 where it computes them as sums of
     bfloat16 products.

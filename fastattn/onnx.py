@@ -1,26 +1,27 @@
 """ONNX's operator Attention, for the reference evaluator and as a backend.
 
-`Attention` replaces the reference's own operator, of every opset from 23 on; `Backend` runs whole
-models, with all other operators from the reference.  Importing this module changes nothing.
+`Attention` computes this operator in onnx's reference evaluator, for every opset from 23 on.
+`Backend` runs whole models, with all other operators from the reference evaluator.  Importing this
+module does not change onnx.
 
-What the operator has, and what becomes of it in `fastattn.attention`:
+Inputs and attributes of the operator, and the arguments of `fastattn.attention`:
 
 =========================================  =======================================================
-input or attribute                         ours
+input or attribute                         argument of `fastattn.attention`
 =========================================  =======================================================
 Q, K, V (B, H, L, D)                       `q`, `k`, `v`
-Q, K, V (B, L, H * D), `q_num_heads`,      the same, as views; Y is in their order too
-`kv_num_heads`
-`past_key`, `past_value`                   the first keys and values; `present_key` and
-                                           `present_value` are both
-`attn_mask`                                `mask`; integers become floating, and keys that it is
-                                           too short for are masked
+Q, K, V (B, L, H * D), `q_num_heads`,      `q`, `k`, `v`, as views with separate heads; Y has the
+`kv_num_heads`                             axes (B, L, H * D) too
+`past_key`, `past_value`                   joined before K and V; the joined arrays are also the
+                                           outputs `present_key` and `present_value`
+`attn_mask`                                `mask`; integers are converted to floating point, and
+                                           keys beyond the end of a shorter mask are masked
 `nonpad_kv_seqlen`                         `kv_lengths`
-`is_causal`                                `causal`, whose `align` is the number of past keys, or
+`is_causal`                                `causal`; `align` is the number of past keys, or
                                            ``nonpad_kv_seqlen - Lq``, or 0
-`left_window_size`, `right_window_size`    `window`, of the same alignment; -1 is None
-`scale`, `softcap`                         the same; a `softcap` of 0 is None
-`softmax_precision`                        nothing: 16-bit types are computed in float32
+`left_window_size`, `right_window_size`    `window`, with the same `align`; -1 becomes None
+`scale`, `softcap`                         `scale`, `softcap`; a softcap of 0 becomes None
+`softmax_precision`                        ignored: 16-bit types are always computed in float32
 `qk_matmul_output`, its mode               computed by NumPy, if the node has this output
 =========================================  =======================================================
 
@@ -62,13 +63,16 @@ _SOFTCAPPED, _WITH_BIAS, _PROBABILITIES = 1, 2, 3
 
 
 class Attention(OpRun):  # its name is that of the operator
-    """ONNX's Attention, for ``ReferenceEvaluator(model, new_ops=[Attention])``.
+    """ONNX's operator Attention, for ``ReferenceEvaluator(model, new_ops=[Attention])``.
+
+    Inputs and attributes are those of the operator; the table at the top of this module shows how
+    they are computed.  Data types: float32, float64, float16 and bfloat16.
 
     Raises
     ------
     FastattnError
-        Inputs are refused; past keys and values must come together and without
-        `nonpad_kv_seqlen`.
+        As for `fastattn.attention`.  ArgumentError if only one of `past_key` and `past_value` is
+        given, or both together with `nonpad_kv_seqlen`.
 
     Examples
     --------
@@ -186,7 +190,9 @@ def _scores(q: np.ndarray, k: np.ndarray, mode: int, **options: Any) -> np.ndarr
 
 
 class Backend(base.Backend):
-    """ONNX's backend interface over the reference evaluator with `Attention`.
+    """ONNX's backend interface: the reference evaluator, with `Attention` for this operator.
+
+    It runs on the CPU only.
 
     Examples
     --------
@@ -201,7 +207,7 @@ class Backend(base.Backend):
 
     @classmethod
     def prepare(cls, model: onnx.ModelProto, device: str = "CPU", **keywords: Any) -> _Prepared:
-        """A model that is ready to `run`."""
+        """Return the model, ready to `run`."""
         super().prepare(model, device, **keywords)
         return _Prepared(ReferenceEvaluator(model, new_ops=[Attention]))
 
@@ -214,7 +220,7 @@ class Backend(base.Backend):
         outputs_info: Any = None,
         **keywords: Any,
     ) -> tuple[np.ndarray, ...]:
-        """The outputs of one node."""
+        """Compute one node and return its outputs."""
         super().run_node(node, inputs, device, outputs_info, **keywords)
         opset = keywords.get("opset_version")
         opsets = None if opset is None else {"": opset}
@@ -222,7 +228,7 @@ class Backend(base.Backend):
 
     @classmethod
     def supports_device(cls, device: str) -> bool:
-        """The CPU, and no other."""
+        """Whether it is the CPU."""
         return bool(base.Device(device).type == base.DeviceType.CPU)
 
 
@@ -231,7 +237,7 @@ class _Prepared(base.BackendRep):
         self._evaluator = evaluator
 
     def run(self, inputs: Any, **keywords: Any) -> tuple[np.ndarray, ...]:
-        """The outputs, for inputs in the model's order or by name."""
+        """Compute the outputs, for inputs in the model's order or by name."""
         if not isinstance(inputs, dict):
             names = [name for name in self._evaluator.input_names if name]
             inputs = dict(zip(names, inputs, strict=False))

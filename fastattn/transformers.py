@@ -1,33 +1,34 @@
 """fastattn as an attention implementation of Hugging Face transformers, on the CPU.
 
-`register` adds it under a name, which a model then takes like any other: at its creation, or
-later by ``model.set_attn_implementation("fastattn")``.  Importing this module changes nothing.
+`register` adds it under a name.  A model uses it if it is created with
+``attn_implementation="fastattn"``, or after ``model.set_attn_implementation("fastattn")``.
+Importing this module does not change transformers.
 
-What transformers hands to an attention function, and what becomes of it in `fastattn.attention`:
+Arguments that transformers passes to an attention function, and those of `fastattn.attention`:
 
 ====================================  ============================================================
-their argument                        ours
+transformers' argument                argument of `fastattn.attention`
 ====================================  ============================================================
 query (B, H, Lq, D), key, value       `q`, `k`, `v`; key heads are not repeated
 scaling                               `scale`
 attention_mask, boolean               `mask`: True is visible
 attention_mask, floating              `mask`: added to the scores
-attention_mask None                   ``causal=True, align="bottom_right"``, or nothing for
-                                      attention that is not causal
-is_causal, else ``module.is_causal``  `causal`, if there is no mask: masks are causal already
-sliding_window                        in the mask
+attention_mask None                   ``causal=True, align="bottom_right"`` if the attention is
+                                      causal
+is_causal, else ``module.is_causal``  `causal`, only without a mask (a mask includes causality)
+sliding_window                        none: it is part of transformers' mask
 softcap                               `softcap`
 s_aux (H,)                            `sinks`
 position_bias                         added to the scores, as part of `mask`
-result (B, Lq, H, Dv), weights        `out`, written in their order; None for the weights
-dropout > 0, output_attentions,       refused: `FastattnError` says what to do
+result (B, Lq, H, Dv), weights        `out`, written in this order of axes; None for the weights
+dropout > 0, output_attentions,       refused: the `FastattnError` says what to do instead
 cache (paged), indices,
 block_indices, sinks (of each token)
 ====================================  ============================================================
 
-`register` also adds the function that makes masks.  It returns None, for "bottom right", exactly
-if the last query is the last key and nothing but causality masks a key; transformers' own returns
-None for an empty static cache too, which means "top left".
+`register` also adds a mask function.  It returns None, for which `align` is "bottom_right", if
+only causality masks keys and the last query belongs to the last key.  transformers' own mask
+function also returns None for an empty static cache, where "top_left" would be right.
 
 Examples
 --------
@@ -79,19 +80,20 @@ def register(name: str = "fastattn") -> None:
     Parameters
     ----------
     name : str, default "fastattn"
-        What models call it: ``from_pretrained(..., attn_implementation=name)`` or
+        Name for ``from_pretrained(..., attn_implementation=name)`` and
         ``model.set_attn_implementation(name)``.  It must not contain the name of one of
         transformers' own implementations.
 
     Raises
     ------
-    FastattnError
+    ArgumentError
         The name is refused.
 
     Notes
     -----
-    Models in training, or called with gradients enabled, are refused: use
-    ``torch.inference_mode()``, or ``torch.no_grad()``, as ``generate`` does.
+    fastattn computes inference only.  Call a model under ``torch.inference_mode()`` or
+    ``torch.no_grad()``, as ``generate`` does; with tensors that require gradients, or dropout, a
+    call raises ArgumentError.
 
     Examples
     --------

@@ -1,8 +1,9 @@
-"""Wisdom: what the tuner found, kept for later calls and carried between machines.
+"""Wisdom: the configurations that the tuner found, stored for later calls.
 
-Winners are kept in the user's cache folder, one file each, and serve every call of their class on
-a machine and build like the one that they were found on.  These functions show, carry and
-forget them; ``fastattn wisdom`` does the same on a command line.
+The winners are stored in the user's cache folder, one file each.  A winner is used by calls for
+similar problems (those in the same bucket, or near it), with the same processor model and the same
+builds of fastattn.  These functions show, export, import, merge and remove them; the command
+``fastattn wisdom`` does the same.
 """
 
 from __future__ import annotations
@@ -26,16 +27,16 @@ _File: TypeAlias = "str | os.PathLike[str]"
 
 @dataclass(frozen=True, slots=True)
 class MergeResult:
-    """What became of the entries that were read.
+    """Numbers of entries that were added, kept and refused by `import_` or `merge`.
 
     Attributes
     ----------
     added : int
-        Entries written, because there was none for the same key, or an older one.
+        Entries written, because there was none with the same key, or only an older one.
     kept : int
-        Entries not written, because there was one at least as new.
+        Entries not written, because there was one with the same key that was at least as new.
     refused : tuple of str
-        Entries that were not valid, and why.
+        A text for each entry that was not valid, with the reason.
     """
 
     added: int
@@ -44,12 +45,13 @@ class MergeResult:
 
 
 def entries() -> tuple[Entry, ...]:
-    """All valid entries, including those of other machines and builds.
+    """Return all valid entries, including those of other machines and builds.
 
     Returns
     -------
     tuple of Entry
-        In a stable order.
+        In a stable order.  `Entry` has the problem, the winner, when and where it was found, and
+        `Entry.here`, whether it is of this machine and build.
 
     Raises
     ------
@@ -68,12 +70,13 @@ def entries() -> tuple[Entry, ...]:
 
 
 def show() -> str:
-    """Describe what is remembered.
+    """Describe the stored configurations as text.
 
     Returns
     -------
     str
-        The entries of this machine and build, and how many there are of others.
+        The entries of this machine and build, files that are damaged, and how many entries there
+        are of other machines and builds.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def export(file: _File) -> int:
     Parameters
     ----------
     file : path
-        JSON; what the file held before is replaced in one step.
+        JSON file to write.  An existing file is replaced in one step.
 
     Returns
     -------
@@ -135,21 +138,21 @@ def export(file: _File) -> int:
 
 
 def import_(file: _File) -> MergeResult:
-    """Take in what `export` wrote.
+    """Add the entries of a file that `export` wrote.
 
-    Each entry is checked.  Those of other machines and builds are kept apart: they can be
-    exported again, but never serve a call here.  Of two entries for the same machine, build
-    and class of problems the newer stays.
+    Each entry is checked.  Those of other machines and builds are stored too, so that they can be
+    exported again, but no call on this machine uses them.  Of two entries with the same machine,
+    build and bucket of problems the newer one is kept.
 
     Parameters
     ----------
     file : path
-        What `export` or `merge` wrote.
+        File that `export` or `merge` wrote.
 
     Returns
     -------
     MergeResult
-        What became of the entries.
+        How many entries were added, kept and refused.
 
     Raises
     ------
@@ -167,22 +170,22 @@ def import_(file: _File) -> MergeResult:
 
 
 def merge(*files: _File, out: _File | None = None) -> MergeResult:
-    """Join what several machines found.
+    """Join the entries of several exported files.
 
-    Of two entries for the same machine, build and class of problems the newer stays, so that
-    the result is the same in whatever order and grouping files are merged.
+    Of two entries with the same machine, build and bucket of problems the newer one is kept.
+    Therefore the result does not depend on the order in which files are merged.
 
     Parameters
     ----------
     *files : path
-        What `export` or `merge` wrote.
+        Files that `export` or `merge` wrote.
     out : path, optional
-        Where to write the result; None to take it into this machine's wisdom.
+        File to write the result to.  With None, the entries are added to this user's wisdom.
 
     Returns
     -------
     MergeResult
-        What became of the entries.
+        How many entries were added, kept and refused.
 
     Raises
     ------
@@ -228,18 +231,19 @@ def forget(
     everywhere: bool = False,
     damaged: bool = False,
 ) -> int:
-    """Remove entries: by default all of this machine and build.
+    """Remove entries, by default all of this machine and build.
 
     Parameters
     ----------
     shape : sequence of int, optional
-        (B, Hq, Hkv, Lq, Lk, D), or with Dv too: only what is remembered for such a problem.
+        (B, Hq, Hkv, Lq, Lk, D), or (B, Hq, Hkv, Lq, Lk, D, Dv): remove only entries in the same
+        bucket as this problem.
     dtype : str, optional
-        Only what is remembered for that data type.
+        Remove only entries for this data type.
     everywhere : bool, default False
-        Also remove those of other machines and builds.
+        Also remove entries of other machines and builds.
     damaged : bool, default False
-        Instead, remove files that hold no valid entry, or one whose winner cannot run here.
+        Instead, remove files without a valid entry, or whose winner cannot run on this machine.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Wisdom: winners of the tuner, remembered for a machine, a build and a class of problems.
+"""Wisdom: winners of the tuner, remembered for a machine, a build and a bucket of problems.
 
 ``keys`` defines what an entry is valid for, ``entry`` what it holds, ``store`` where it is kept;
 this module looks entries up and remembers winners.  `fastattn.wisdom` is the public interface.

@@ -34,15 +34,15 @@ class Entry:
     Attributes
     ----------
     environment : dict
-        Machine and builds that it was found on.
+        Machine and builds on which it was found.
     spec : CallSpec
-        Problem that it was found on.
+        Problem for which it was found.
     requested : str
         "auto" if all implementations were searched, else the name of the one that was.
     threads : int
-        Most threads that could be chosen.
+        Largest number of threads that could be chosen.
     isa : str or None
-        Instruction set that was forced, if one was.
+        Instruction set in ``FASTATTN_ISA`` during the search; None if it was not set.
     impl : str
         Implementation that won.
     config : Config
@@ -65,7 +65,7 @@ class Entry:
 
     @property
     def key(self) -> Key:
-        """Class of problems that it is valid for, and the limits that held."""
+        """Bucket of problems that it is valid for, and the limits that held."""
         return keys.key_of(self.spec, self.requested, self.threads, self.isa)
 
     @property

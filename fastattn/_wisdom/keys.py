@@ -1,4 +1,4 @@
-"""What a remembered configuration is valid for: a machine and build, and a class of problems.
+"""What a remembered configuration is valid for: a machine and build, and a bucket of problems.
 
 Sizes are grouped in half octaves.  The bucket of n is ``round(2 log2 n)``, so that powers of
 two, which most sizes are, lie in the middle of their buckets.
@@ -59,7 +59,7 @@ _STEPS = sorted(
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """A class of problems, the limits that hold for them, and the `impl` that was requested.
+    """A bucket of problems, the limits that hold for them, and the `impl` that was requested.
 
     `group`, the number of query heads per key head, is rounded up to a power of two, of which
     the exponent is kept; `heads` (B Hkv), `length_q`, `length_k` and the reach of `window` are

@@ -1,22 +1,23 @@
 """fastattn for PyTorch on the CPU (``pip install "fastattn[torch]"``).
 
-`enable` lets fastattn compute ``torch.nn.functional.scaled_dot_product_attention``, for models as
-they are; `attention` is an op for what that function cannot say.
+`enable` makes ``torch.nn.functional.scaled_dot_product_attention`` call fastattn for CPU tensors,
+in existing models.  `attention` is a PyTorch operator with more arguments than that function:
+window, softcap, sinks, key lengths, log-sum-exp.
 
 =============================  ====================================================
-theirs                         ours
+scaled_dot_product_attention   fastattn.torch.attention
 =============================  ====================================================
 ``query, key, value``          ``q, k, v``
 ``attn_mask``                  ``mask``
 ``is_causal=True``             ``causal=True, align="top_left"``
 ``scale``                      ``scale``
-``enable_gqa=True``            always: query heads are a multiple of key heads
-``dropout_p``                  none; `enable` leaves it to torch
-``logsumexp`` of their op      ``lse``, the result of ``return_lse=True``
-``torch.set_num_threads``      the most threads that a call uses
+``enable_gqa=True``            not needed: grouped heads always work
+``dropout_p``                  not supported; after `enable`, torch computes such calls
+``logsumexp`` of torch's op    ``lse``, the second result with ``return_lse=True``
+``torch.set_num_threads``      limit of the number of threads of a call
 =============================  ====================================================
 
-Importing this module activates nothing.
+Importing this module does not change torch; `enable` does.
 
 Examples
 --------

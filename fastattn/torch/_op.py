@@ -1,7 +1,7 @@
-"""The ops ``fastattn::attention`` and ``fastattn::attention_with_lse``, and the call of them.
+"""The ops ``fastattn::attention`` and ``fastattn::attention_with_lse``, and their public function.
 
-Two ops, because an op always has the same number of results.  Arguments that the public call takes
-in several types are split by type here: what is traced has types.
+There are two ops because an op always has the same number of results.  An argument of the public
+function that has several types is an argument of the op for each type, because ops are typed.
 """
 
 from __future__ import annotations
@@ -83,29 +83,37 @@ def attention(
 ) -> Any:
     """`fastattn.attention` of CPU tensors, as an op that torch can trace.
 
-    It is one node of a compiled or exported module, follows ``torch.autocast`` and has a rule for
+    It is one node of a compiled or exported module, follows ``torch.autocast`` and supports
     ``torch.vmap``.  It has no derivatives yet.
 
     Parameters
     ----------
     q, k, v : Tensor
-        (..., Hq, Lq, D), (..., Hkv, Lk, D) and (..., Hkv, Lk, Dv); see `fastattn.attention`.
+        (..., Hq, Lq, D), (..., Hkv, Lk, D) and (..., Hkv, Lk, Dv), with the axes of
+        `fastattn.attention`.  Data type float32, float64, float16 or bfloat16, the same for all
+        three; any strides.
     mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse, impl
-        As for `fastattn.attention`, with tensors for arrays.
+        As for `fastattn.attention`, with tensors in place of arrays.
     config : Config, optional
-        As for `fastattn.attention`; with None, at most ``torch.get_num_threads()`` threads.
+        As for `fastattn.attention`.  With None, a call uses at most ``torch.get_num_threads()``
+        threads.
 
     Returns
     -------
     out : Tensor, (..., Hq, Lq, Dv)
         In q's data type.
     lse : Tensor, (..., Hq, Lq)
-        Only with `return_lse`: float64 for float64 inputs, else float32.
+        Only with `return_lse`: log-sum-exp of the scores, float64 for float64 inputs, else float32.
 
     Raises
     ------
     FastattnError
-        An argument is refused, such as a tensor that requires gradients.
+        As for `fastattn.attention`.  DTypeError for a tensor that requires gradients, or that is
+        not on the CPU.
+
+    Notes
+    -----
+    The error is bounded as for `fastattn.attention`.
 
     Examples
     --------
@@ -164,7 +172,7 @@ def _problem(
     config: str = "",
     return_lse: bool = False,
 ) -> Problem:
-    """The call of an op, computed."""
+    """Compute the call of an op."""
     refuse_gradients(q, k, v, mask, sinks)
     problem = normalise(
         *arrays(q, k, v),

@@ -1,7 +1,7 @@
 """torch's ``scaled_dot_product_attention`` on the CPU, computed by fastattn.
 
-torch calls one dispatcher op for it.  Its own registry of attention implementations puts our kernel
-in that op's place, and takes it away.
+torch calls one dispatcher op for it.  torch's registry of attention implementations replaces that
+op's kernel by ours, and restores it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _OP = "_scaled_dot_product_flash_attention_for_cpu"
 
 
 class _Override:
-    """Our kernel in the op's place, until `remove`; what it declines goes to the one before."""
+    """Replaces the op's kernel until `remove`; calls that it declines go to the previous kernel."""
 
     def __init__(self) -> None:
         self._before = torch.library.get_kernel(f"aten::{_OP}", "CPU")
@@ -79,7 +79,7 @@ def _computed(
     mask: torch.Tensor | None,
     scale: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Result and log-sum-exp, in memory as torch's meta kernel tells: like the query, and BLH."""
+    """Result and log-sum-exp, with the strides of torch's meta kernel: like the query, and BLH."""
     out = None if query.is_contiguous() else torch.empty_like(query)
     problem = normalise(
         *arrays(query, key, value),
@@ -120,14 +120,15 @@ registry.register_flash_attention_impl(_NAME, register_fn=_Override)
 
 
 def enable() -> None:
-    """Let fastattn compute ``scaled_dot_product_attention`` of CPU tensors.
+    """Make torch's ``scaled_dot_product_attention`` call fastattn for CPU tensors.
 
-    Compiled and exported modules are served too, and training goes through torch's own backward.
-    What fastattn declines is computed by torch's own kernel; `status` tells.  At most
-    ``torch.get_num_threads()`` threads are used.
+    This holds for the whole process, compiled and exported modules included, in float32, float64,
+    float16 and bfloat16.  Training works, with torch's own backward pass.  Calls that fastattn
+    cannot compute are passed on to torch's own kernel; `status` counts them.  A call uses at most
+    ``torch.get_num_threads()`` threads.
 
-    An implementation of attention that was active in torch's registry, such as FA4 on CUDA, is
-    deactivated: torch has one at a time.
+    torch has one active implementation of attention at a time: another one in its registry, such as
+    FA4 on CUDA, is deactivated.
 
     See Also
     --------
@@ -147,7 +148,7 @@ def enable() -> None:
 
 
 def disable() -> None:
-    """Give ``scaled_dot_product_attention`` back to torch; nothing happens if it is torch's.
+    """Restore torch's own ``scaled_dot_product_attention``, if `enable` has replaced it.
 
     Examples
     --------
@@ -160,7 +161,7 @@ def disable() -> None:
 
 @contextlib.contextmanager
 def enabled() -> Iterator[None]:
-    """Context in which `enable` holds, for all threads; afterwards all is as it was before.
+    """Context manager: `enable` inside, for all threads; the previous state is restored at its end.
 
     Examples
     --------

@@ -85,14 +85,16 @@ def _remark(found: Search, point: Point, one: Evaluation | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class TuningResult:
-    """What `tune` found; ``print`` it to read it.
+    """Result of `tune`; ``print`` shows it as text.
 
     Attributes
     ----------
     problem : str
         The problem's axes, data type and causal mask.
     space, strategy : str
+        Arguments of `tune`.
     seed, budget : int
+        Arguments of `tune`.
     impl : str
         Implementation of the winner.
     config : Config
@@ -113,16 +115,16 @@ class TuningResult:
     evaluations : int
         Points measured before the final.
     tuning_seconds : float
-        Time that all of it took.
+        Total time, in seconds.
     kernel_seconds, optimiser_seconds, preparation_seconds : float
-        Parts of that: in samples; in the strategy and the decision; in making inputs, compiling
-        and checking.
+        Parts of the total: for samples; for the strategy and the decision; for inputs, compilation
+        and checks.
     remembered : Path or None
-        File in which the winner is kept.
+        File in which the winner is stored; None if it is not.
     not_remembered : str or None
         Why the winner is not remembered.
     load : SystemLoad
-        Load of the CPUs by others meanwhile.
+        CPU time that other processes and virtual machines used meanwhile.
     search : Search
         Every measurement.
     rows : tuple of Row

@@ -50,41 +50,45 @@ def tune(
 ) -> TuningResult:
     """Find the fastest configuration for a problem on this machine, and remember it.
 
-    Calls of `attention` never tune; they use what was remembered.
+    Later calls of `attention` for similar problems use the result; `attention` itself never
+    tunes.
 
     Parameters
     ----------
     shape : sequence of int
-        (B, Hq, Hkv, Lq, Lk, D) or (B, Hq, Hkv, Lq, Lk, D, Dv).
+        (B, Hq, Hkv, Lq, Lk, D) or (B, Hq, Hkv, Lq, Lk, D, Dv): batch entries, query heads, key
+        heads, queries, keys, features of a key and, if different, of a value.
     dtype : str, default "float32"
         float32, float64, float16 or bfloat16 (``ml_dtypes``).
     causal : bool, default False
         A causal mask, aligned bottom-right.
-    space : {"kernel", "study"}
-        "kernel": all that the implementations expose.  "study": block, threads and data type
-        of the study that fastattn grew from; its winners are not remembered, because the data
-        type is the caller's choice.
+    space : {"kernel", "study"}, default "kernel"
+        Space of configurations.  "kernel" has every tunable parameter of the implementations.
+        "study" has block, threads and data type, as the study that fastattn grew from; its winners
+        are not remembered, because the data type is the caller's choice.
     strategy : str, default "auto"
-        A name from ``fastattn tune --help``; "auto" measures every point where the budget
-        allows it.
+        A name from ``fastattn tune --help``.  "auto" measures every point (configuration) of the
+        space if the budget allows it, and otherwise is a genetic algorithm.
     budget : int, default 18
-        Evaluations: points, each measured in 5 samples unless it is dropped earlier.
+        Number of points to measure, from 1 up; each in 5 samples, unless it is dropped earlier.
     seed : int, default 0
-        Seed of the strategy, the inputs and the order of samples.
+        Seed of the strategy, the inputs and the order of samples, from 0 up.
     impl : str, default "auto"
-        Implementation to tune; "auto" for all that can run here.
+        Implementation to tune; "auto" for all that can run on this machine.
     remember : bool, default True
-        Whether to keep the winner for later calls.  It is not kept if the machine was too noisy
-        to be sure of it.
+        Whether to store the winner for later calls.  It is not stored if other load on the machine
+        made the measurements too uncertain.
     seconds : float, default 30
-        Time limit, without compilation.  With the default budget, a search takes at most 5
-        seconds if a call takes at most 10 ms.
+        Time limit in seconds, without compilation.  With the default budget, a search takes at
+        most 5 seconds if a call takes at most 10 ms.
     progress : callable, optional
-        Called with an `Event` after each sample.
+        Called after each sample with an `Event`, which has the state of the search.
 
     Returns
     -------
     TuningResult
+        The winner, its speed-up with uncertainty, and whether it was stored; ``print`` shows it as
+        text.
 
     Raises
     ------
@@ -93,12 +97,12 @@ def tune(
 
     Notes
     -----
-    A sample is the lower quartile of some calls of `attention`, with `out` given and normally
-    distributed inputs.  Points are compared by the median of paired samples, interleaved in
-    random order.  A winner other than the default is ahead of it by more than the tie band (1 to
-    2 %; 5 % for calls under 50 microseconds) and by more than the statistical margin.
+    A sample is the lower quartile of the times of some calls of `attention`, with `out` given and
+    normally distributed inputs.  Points are compared by the median of paired samples, interleaved
+    in random order.  A winner other than the default is faster by more than the tie band (1 to 2 %;
+    5 % for calls under 50 microseconds) and by more than the statistical margin.
 
-    Ctrl-C ends the search: what was found until then is returned, but not remembered.
+    Ctrl-C ends the search.  The result so far is returned, but not stored.
 
     Examples
     --------
