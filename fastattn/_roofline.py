@@ -49,8 +49,9 @@ class Roofline:
         Highest rate at which the threads read their own L2 caches.
     bfloat16_flops_per_second : float or None
         Peak of multiplications and additions per second by the instruction set's products of
-        bfloat16 numbers, such as the tiles of AMX; None if it has no such instruction.  A kernel
-        that computes one product of float32 numbers by several of these cannot reach it.
+        bfloat16 numbers: ``amx`` has tiles, ``avx512`` has pairs if the processor has
+        AVX512_BF16; None if there is no such instruction.  A kernel that computes one product of
+        float32 numbers by several of these cannot reach it.
 
     Examples
     --------
@@ -105,8 +106,7 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
     -----
     The limits are measured alternately, five times each, and the best of each counts, because
     other processes can only lower a rate.  The probes are in ``src_cpp/kernel/probes.hpp``.
-    Products of bfloat16 are measured with random numbers: with zeros, AMX ran up to a fifth
-    faster.
+    Tiles are multiplied with random numbers: with zeros, AMX ran up to a fifth faster.
 
     A kernel can exceed the FMA peak of float32 and float16 where it computes them as sums of
     bfloat16 products.

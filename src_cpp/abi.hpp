@@ -116,6 +116,7 @@ struct Probes {
     int64_t (*read)(const void* from, int64_t bytes);  // bytes: a multiple of kProbeStep
     // Products of bfloat16; nullptr: the set has no instruction for them.
     int64_t (*bfloat16)(int64_t rounds);
+    uint32_t bfloat16_needs;  // Feature bits, besides those of the set
 };
 
 // CPU features, as bits; names and detection in cpu.cpp.
@@ -128,6 +129,7 @@ enum Feature : uint32_t {
     kAvx512dq = 1u << 5,
     kAvx512vl = 1u << 6,
     kAmxBf16 = 1u << 7,  // tiles, their bfloat16 product, and the permission to use them
+    kAvx512Bf16 = 1u << 8,
 };
 
 // One instruction set: what it needs, its kernels, its probes.

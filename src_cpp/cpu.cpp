@@ -26,7 +26,7 @@ struct Name {
 constexpr Name kNames[] = {
     {kFma, "fma"},           {kF16c, "f16c"},         {kAvx2, "avx2"},
     {kAvx512f, "avx512f"},   {kAvx512bw, "avx512bw"}, {kAvx512dq, "avx512dq"},
-    {kAvx512vl, "avx512vl"}, {kAmxBf16, "amx_bf16"},
+    {kAvx512vl, "avx512vl"}, {kAmxBf16, "amx_bf16"},  {kAvx512Bf16, "avx512_bf16"},
 };
 
 #if defined(__x86_64__)
@@ -53,6 +53,8 @@ uint32_t detect() {
     if (ebx & (1u << 31)) found |= kAvx512vl;
     constexpr unsigned kTiles = 0x60000;
     if ((xcr0 & kTiles) == kTiles && edx & (1u << 22) && edx & (1u << 24)) found |= kAmxBf16;
+    if (eax >= 1 && __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) && eax & (1u << 5))
+        found |= kAvx512Bf16;
     return found;
 }
 #else

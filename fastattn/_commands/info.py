@@ -107,4 +107,4 @@ def _explanations(roof: Roofline) -> list[str]:
     """What the column bfloat16 is."""
     if roof.bfloat16_flops_per_second is None:
         return [f"  bfloat16: {roof.isa} has no products of bfloat16; it computes in float32"]
-    return ["  bfloat16: products of random bfloat16 numbers, summed in float32"]
+    return ["  bfloat16: products of bfloat16 numbers, summed in float32"]

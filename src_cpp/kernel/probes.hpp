@@ -42,20 +42,13 @@ struct Probe {
     // grow until a product is rounded away, and so stay finite.  Returns the useful flops, or -1 if
     // their total is not positive, so that the compiler must compute them.
     [[gnu::noinline]] static int64_t fma(int64_t rounds) {
-        Vec sum[kAccumulators];
-#pragma GCC unroll 16
-        for (int i = 0; i < kAccumulators; ++i) sum[i] = broadcast<Simd>(T(1 + i));
-        Vec a = broadcast<Simd>(T(0.75)), b = a;
-        for (int64_t round = 0; round < rounds; ++round) {
-#pragma GCC unroll 16
-            for (int i = 0; i < kAccumulators; ++i) {
-                renew(a);
-                sum[i] = Simd::fma(a, b, sum[i]);
-            }
-        }
-#pragma GCC unroll 16
-        for (int i = 1; i < kAccumulators; ++i) sum[0] += sum[i];
-        return sum[0][0] > 0 ? rounds * kAccumulators * 2 * Simd::lanes : -1;
+        return add<2>(rounds, T(0.75),
+                      [](Vec a, Vec b, Vec sum) { return Simd::fma(a, b, sum); });
+    }
+    // The same for pairs of bfloat16 numbers.
+    [[gnu::noinline]] static int64_t pairs(int64_t rounds) {
+        return add<4>(rounds, bits<T>(0x3f403f40u),
+                      [](Vec a, Vec b, Vec sum) { return Simd::add_pairs(a, b, sum); });
     }
 
     // Streams read side by side, so that the memory controller and the prefetchers are asked for
@@ -82,6 +75,25 @@ struct Probe {
         int64_t all = 0;
         for (int lane = 0; lane < Simd::lanes; ++lane) all ^= static_cast<int64_t>(digest[0][lane]);
         return all;
+    }
+
+private:
+    template <int kFlops, typename Step>
+    [[gnu::always_inline]] static int64_t add(int64_t rounds, T factor, Step step) {
+        Vec sum[kAccumulators];
+#pragma GCC unroll 16
+        for (int i = 0; i < kAccumulators; ++i) sum[i] = broadcast<Simd>(T(1 + i));
+        Vec a = broadcast<Simd>(factor), b = a;
+        for (int64_t round = 0; round < rounds; ++round) {
+#pragma GCC unroll 16
+            for (int i = 0; i < kAccumulators; ++i) {
+                renew(a);
+                sum[i] = step(a, b, sum[i]);
+            }
+        }
+#pragma GCC unroll 16
+        for (int i = 1; i < kAccumulators; ++i) sum[0] += sum[i];
+        return sum[0][0] > 0 ? rounds * kAccumulators * kFlops * Simd::lanes : -1;
     }
 };
 
@@ -125,8 +137,11 @@ struct MatrixProbe {
 
 template <template <typename> class Simd>
 constexpr Probes probes_of() {
-    return {&Probe<Simd<float>>::fma, &Probe<Simd<double>>::fma, &Probe<Simd<float>>::read,
-            nullptr};
+    Probes probes{};
+    probes.fma32 = &Probe<Simd<float>>::fma;
+    probes.fma64 = &Probe<Simd<double>>::fma;
+    probes.read = &Probe<Simd<float>>::read;
+    return probes;
 }
 
 }  // namespace
