@@ -55,8 +55,8 @@ def forced(variables: Mapping[str, str | None]) -> str | None:
     if not found:
         return None
     return (
-        f"Forced from outside: {', '.join(found)}. A library that this concerns may be slower here "
-        "than it is; unset it, to compare what libraries choose for this processor."
+        f"Forced by the environment: {', '.join(found)}. A library that reads this may be slower "
+        "than with its own choice for this processor: unset it."
     )
 
 
@@ -124,5 +124,6 @@ def warning(found: dict[str, Any]) -> str | None:
     share = 100 * max(worst["lost_share"], worst["steal_share"])
     return (
         f"CONTENDED: {len(bad)} of {len(found['measurements'])} measurements had to share their "
-        f"CPU; worst, {worst['case']}: others had {share:.0f} %.  Measure again on an idle machine."
+        f"CPU; in the worst, {worst['case']}, other processes used {share:.0f} % of its time.  "
+        "Measure again on an idle machine."
     )

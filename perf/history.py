@@ -124,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _measure(chosen: Sequence[str], machine: str | None, again: bool) -> int:
     with run.session(machine) as here:
-        print(f"Measuring {len(chosen)} commits on {here.machine}; all of asv's words: {run.LOG}")
+        print(f"Measuring {len(chosen)} commits on {here.machine}; log of asv: {run.LOG}")
         series: dict[str, dict[str, float | None]] = {}
         subjects = {commit: subject(commit) for commit in chosen}
         for number, commit in enumerate(chosen, start=1):

@@ -140,21 +140,27 @@ def summary_table(report: Report) -> Table:
     errors = report.values.get("bench_attention.DimGrid.track_error", {})
     if errors:
         worst = (_worst(v for k, v in errors.items() if k[1] == impl) for impl in IMPLS)
-        table.add_row("worst error over the naive one", *(show(error, ratio) for error in worst))
+        table.add_row(
+            "largest error over the plain computation's", *(show(error, ratio) for error in worst)
+        )
     smallest = "bench_overhead.Call.track_time"
     if smallest in report.values:
         table.add_row(
-            "smallest call", *(show(report.get(smallest, impl), seconds) for impl in IMPLS)
+            "time of the smallest call",
+            *(show(report.get(smallest, impl), seconds) for impl in IMPLS),
         )
     memory = "bench_memory.Workloads.track_extra_memory"
     for (workload,) in report.rows(memory)[-1:]:
         extra = (report.get(memory, workload, impl) for impl in IMPLS)
         table.add_row(
-            f"memory beyond arrays, {workload}", *(show(size, mebibytes) for size in extra)
+            f"memory beyond inputs and result, {workload}",
+            *(show(size, mebibytes) for size in extra),
         )
     first_call = report.values.get("bench_overhead.FirstCall.track_time", {})
     for (cache, dtype), value in first_call.items():
-        table.add_row(f"first call, cache {cache}, {dtype}", "", show(value, seconds), "")
+        table.add_row(
+            f"time of the first call, {cache} cache, {dtype}", "", show(value, seconds), ""
+        )
     return table
 
 
@@ -163,16 +169,20 @@ def roofline_table(report: Report) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title="Roofline, one thread", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Fraction of the machine's peak, one thread",
+        title_justify="left",
+        box=box.SIMPLE_HEAD,
+    )
     table.add_column("regime")
     impls: dict[Any, None] = {}
     for name in ("Regimes", "Masked"):
         cells = report.values.get(f"bench_roofline.{name}.track_time_over_peak", {})
         impls |= dict.fromkeys(key[1] for key in cells)
     for impl in impls:
-        table.add_column(f"{impl}\nof peak", justify="right")
+        table.add_column(f"{impl}\nfraction of peak", justify="right")
     for impl in impls:
-        table.add_column(f"{impl}\nof unmasked", justify="right")
+        table.add_column(f"{impl}\ntime over unmasked", justify="right")
     for name in ("Regimes", "Masked"):
         track = f"bench_roofline.{name}.track_time"
         for (regime,) in report.rows(f"{track}_over_peak"):
@@ -189,16 +199,18 @@ def tuner_table(report: Report) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(title="Tuner, study's space, all CPUs", title_justify="left", box=box.SIMPLE_HEAD)
+    table = Table(
+        title="Genetic tuner, study's space, all CPUs", title_justify="left", box=box.SIMPLE_HEAD
+    )
     table.add_column("dim")
     columns: dict[str, tuple[str, Any]] = {
-        "time_over_default": ("over\ndefault", ratio),
-        "time_over_best": ("over\nbest", ratio),
+        "time_over_default": ("time over\ndefault", ratio),
+        "time_over_best": ("time over\nbest", ratio),
         "block": ("block", int),
         "threads": ("threads", int),
         "dtype_bits": ("bits", int),
-        "evaluations": ("evaluations", int),
-        "tuning_time": ("tuning", seconds),
+        "evaluations": ("points\nmeasured", int),
+        "tuning_time": ("search\ntime", seconds),
     }
     for title, _ in columns.values():
         table.add_column(title, justify="right")
@@ -283,10 +295,12 @@ def render(report: Report) -> int:
         if table.row_count:
             console.print(table)
     console.print(
-        "Time: median. Speed-up: NumPy's time over this one's, taken in turns of one process."
-        "\nCV: standard deviation of the time over its mean, within a process."
-        "\nOf peak: time that the peak of arithmetic (FMA or products of bfloat16) and the memory"
-        " allow, over the time that was taken."
+        "Time: median of the samples. Speed-up: time of numpy over the time of the "
+        "implementation, sampled alternately in one process."
+        "\nCV, coefficient of variation: standard deviation of the samples over their mean, within "
+        "a process."
+        "\nFraction of peak: shortest time that the machine's arithmetic (FMA or bfloat16 "
+        "products) and memory allow, over the measured time."
     )
     console.print(f"Commit {report.commit[:8]}, {report.machine}, Python {report.python}.")
     if report.warning:
@@ -316,7 +330,7 @@ def main() -> int:
     commit = git.commit(arguments.revision)
     report = load(arguments.results, commit, arguments.machine)
     if report is None:
-        print(f"no results of {commit[:8]} in {arguments.results}: `make bench` measures it")
+        print(f"No results of {commit[:8]} in {arguments.results}: run `make bench` first.")
         return 1
     return render(report)
 

@@ -275,9 +275,9 @@ def main() -> int:
         commit = git.commit(known.revision)
         changed = uncommitted() if known.revision == "HEAD" else []
         name = os.environ.get(common.PROFILE_VARIABLE) or "standard"
-        print(f"Measuring {commit[:8]} on {here.machine}, profile {name}; asv's words: {LOG}")
+        print(f"Measuring {commit[:8]} on {here.machine}, profile {name}; log of asv: {LOG}")
         if changed:
-            print(f"Not measured, for asv builds the commit: changes in {', '.join(changed)}")
+            print(f"Not measured, because asv builds the commit: changes in {', '.join(changed)}")
         status = here.measure(commit, rest)
         if status not in (0, 2):
             here.log.flush()
@@ -290,7 +290,7 @@ def main() -> int:
 def _conclude(commit: str, machine: str) -> int:
     results: Any = report.load(report.RESULTS, commit, machine)
     if results is None:
-        print(f"asv stored nothing for {commit[:8]}")
+        print(f"asv stored no results for {commit[:8]}")
         return 1
     status = report.render(results)
     print("Graphs over commits: `make preview`, then http://127.0.0.1:8080 in a browser.")

@@ -110,7 +110,7 @@ def test_a_run_is_contended_where_more_than_a_tenth_of_it_is() -> None:
     assert conditions.warning(few) is None
     words = conditions.warning(many)
     assert words.startswith("CONTENDED: 2 of 10 measurements")
-    assert "worst, dim 9: others had 70 %" in words
+    assert "in the worst, dim 9, other processes used 70 %" in words
 
 
 def test_runs_of_a_commit_add_up_beside_its_results(tmp_path: Path) -> None:
@@ -168,4 +168,4 @@ def test_a_contended_run_is_marked_and_told(
     assert asked[0][-2:] == ["--bench", "x"]
     assert conditions.load(tmp_path, "here", "c" * 40)[0]["contended"]
     printed = capsys.readouterr().out
-    assert printed.count("Forced from outside: FASTATTN_ISA=avx2.") == 1
+    assert printed.count("Forced by the environment: FASTATTN_ISA=avx2.") == 1

@@ -82,7 +82,9 @@ def test_the_tables(capsys: pytest.CaptureFixture[str]) -> None:
     assert "not timed jax, small" in printed
     assert "one call of 9.00 s" in printed
     assert "blog, 1 thread: within 1.0e-07 of cython (asked: 1e-06); cython 1.00 ms" in printed
-    assert [s for s in lines if s.startswith("Forced from outside: OPENBLAS_CORETYPE=Haswell.")]
+    assert [
+        s for s in lines if s.startswith("Forced by the environment: OPENBLAS_CORETYPE=Haswell.")
+    ]
     (mean,) = [s.split() for s in lines if s.strip().startswith("float32, 1 thread")]
     best = statistics.geometric_mean([0.8, 1.6, 1.6])
     assert mean[-4:] == ["4.00x", "2.00x", f"{best:.2f}x", "3"]

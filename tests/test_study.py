@@ -92,7 +92,7 @@ def test_the_page_says_what_failed_and_what_could_not_run() -> None:
     )
     assert missing == "Numba was not measured: it is not installed."
     left = record.wanted - 2
-    assert f"of {record.wanted} processes for each dim count {left} of dim 64 and {left}" in few
+    assert f"than {record.wanted} processes for a dim: {left} of dim 64 and {left}" in few
 
 
 def test_a_record_survives_the_file(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_the_study_is_as_printed() -> None:
 def test_the_answer() -> None:
     record = synthetic()
     assert tables.answer(record) == (
-        "Cython over C++ is the fastest of the three at every dim from 64 to 1024."
+        "Cython (C++ kernels) is the fastest of the three at every dim from 64 to 1024."
     )
     for one in record.rounds["128"]:
         one.samples["cython"] = [9 * s for s in one.samples["cython"]]
@@ -128,7 +128,7 @@ def test_the_answer() -> None:
     slow = synthetic((64, 128))
     for one in [*slow.rounds["64"], *slow.rounds["128"]]:
         one.samples["cython"] = [9 * s for s in one.samples["cython"]]
-    assert tables.answer(slow).endswith("nowhere from 64 to 128.")
+    assert tables.answer(slow).endswith("at no dim from 64 to 128.")
     assert tables.answer(Record({}, 9)) == "Nothing was measured yet."
 
 
@@ -140,6 +140,18 @@ def test_the_facts() -> None:
     assert float(over_torch.number[:-1]) == pytest.approx(TORCH["torch-sdpa"], rel=0.05)
     assert "2 threads" in over_torch.meaning
     assert len(tables.facts(synthetic((64,), torch=False))) == 2
+    assert not (over_numpy.contended or over_torch.contended)
+
+
+def test_facts_of_contended_runs_are_marked() -> None:
+    record = synthetic((64, 128), contended=(128,))
+    assert [fact.contended for fact in tables.facts(record)] == [True, True, False]
+    record = synthetic((64,))
+    assert record.peers is not None
+    record.peers["others"] = {"2": {"blog": 0.5}}
+    assert [fact.contended for fact in tables.facts(record)] == [False, False, True]
+    (warning,) = page.warnings(record)
+    assert "during the comparison with PyTorch (†)" in warning
 
 
 def test_table_1() -> None:
@@ -268,7 +280,7 @@ def test_pages_are_written(tmp_path: Path) -> None:
         assert "was stopped" in text
         assert "1 dim of 2" in text
         assert "A short run" in text
-        assert "Forced from outside: OPENBLAS_CORETYPE=Haswell." in text
+        assert "Forced by the environment: OPENBLAS_CORETYPE=Haswell." in text
     assert "| 64† |" in markdown
     table = markdown[markdown.index("| dim |") :].splitlines()[:4]
     assert len({line.count("|") for line in table}) == 1

@@ -58,7 +58,7 @@ def figure_1(record: Record) -> list[Chart]:
         Chart(
             "study-speedup",
             "The study’s speed-up, as printed",
-            "The study’s speed-up over NumPy against dim, on the scale of ours. "
+            "The study’s speed-up over NumPy against dim, on the same scale as above. "
             + _ends(record, _printed, IMPLS[1:]),
             lambda figure: _study(figure, record, highest),
         ),
@@ -182,7 +182,7 @@ def _torch(results: Results, threads: int) -> Chart:
     known = {key: value for key, value in ratios.items() if value is not None}
     title = f"Time over Cython’s, {formats.plural(threads, 'thread')}"
     sdpa = [value.median for (_, name), value in known.items() if name == "torch-sdpa"]
-    text = "Above 1 Cython is faster. "
+    text = "Above 1, Cython is faster. "
     if sdpa:
         text += (
             f"torch SDPA takes {formats.times(min(sdpa))} to {formats.times(max(sdpa))} its time."

@@ -76,9 +76,10 @@ def _grid(record: Record) -> Section:
         "table-1",
         "Three implementations",
         (
-            "Q, K and V are dim × dim, one head. Block, threads and data type of Cython are those "
-            "that the genetic tuner found in the study’s space; NumPy and Numba compute in the "
-            f"same data type. Each may use the whole machine: {formats.plural(cpus, 'CPU')}.",
+            "Q, K and V are matrices of size dim × dim (one head). Cython uses the block, the "
+            "threads and the data type that the genetic tuner found in the study’s space; NumPy "
+            "and Numba compute in the same data type. Each implementation may use "
+            f"{formats.plural(cpus, 'CPU')}.",
         ),
         (tables.table_1(record),),
         notes=("Bold: the fastest of the three.",),
@@ -86,20 +87,22 @@ def _grid(record: Record) -> Section:
 
 
 def _figure(record: Record) -> Section:
+    title = "Time and speed-up against dim"
     if not record.dims():
-        return Section("figure-1", "Over the dims", ("Not measured.",))
+        return Section("figure-1", title, ("Not measured.",))
     return Section(
         "figure-1",
-        "Over the dims",
-        ("Vertical strokes are intervals of 95 % over the processes.",),
+        title,
+        ("Vertical lines are 95 % intervals over the processes.",),
         charts=tuple(charts.figure_1(record)),
         numbers=(tables.variations(record),),
     )
 
 
 def _study(record: Record) -> Section:
+    title = "Comparison with the study"
     if not record.dims():
-        return Section("study", "Beside the study", ("Not measured.",))
+        return Section("study", title, ("Not measured.",))
     means = {impl: tables.speedup_means(record, impl) for impl in tables.OTHERS}
     text = " ".join(
         f"{formats.NAMES[impl]}: here {formats.times(ours)}, in the study {formats.times(study)}."
@@ -107,50 +110,57 @@ def _study(record: Record) -> Section:
     )
     return Section(
         "study",
-        "Beside the study",
+        title,
         (
-            f"{STUDY_TITLE} asked the same on another machine, with implementations of its own. "
-            "Only ratios travel between machines. Geometric mean of the speed-up over NumPy: "
-            + text,
+            f"{STUDY_TITLE} made the same comparison on another machine, with its own "
+            "implementations. Compare only ratios between machines. Geometric mean of the speed-up "
+            "over NumPy: " + text,
         ),
         (tables.speedups(record), tables.study_1(record)),
     )
 
 
 def _torch(record: Record) -> Section:
+    title = "Comparison with PyTorch"
     if record.peers is None:
-        reason = record.peers_reason or "it was stopped before"
-        return Section("torch", "Beside PyTorch", (f"Not measured: {reason}.",))
+        reason = record.peers_reason or "the run was stopped before"
+        return Section("torch", title, (f"Not measured: {reason}.",))
     text = (
-        f"The blog’s test ({BLOG_TITLE}): batch 4, heads 2, length 100, head size 32, uniform "
-        "inputs; hand-written attention against scaled_dot_product_attention. Here Cython runs "
-        "with its shipped configuration, and every library has the same threads.",
+        f"The blog’s test ({BLOG_TITLE}) has batch 4, 2 heads, length 100, head size 32 and "
+        "uniform inputs. It compared hand-written attention with PyTorch’s "
+        "scaled_dot_product_attention (SDPA). Here Cython runs with its default configuration, and "
+        "every library has the same number of threads.",
     )
     blog = tables.blog(record)
     return Section(
         "torch",
-        "Beside PyTorch",
+        title,
         text,
         () if blog is None else (blog,),
         tuple(charts.torch(record)),
         numbers=tuple(tables.peers(record)),
-        notes=("Right of 1 Cython is faster. Strokes hold the middle 80 % of the repetitions.",),
+        notes=(
+            "Right of 1, Cython is faster. Lines are intervals with the middle 80 % of the "
+            "repetitions.",
+        ),
     )
 
 
 def _roofline(record: Record) -> Section:
+    title = "Fraction of the machine’s peak"
     chart = charts.roofline(record)
     if chart is None:
-        return Section("roofline", "Against the peak", ("Not measured.",))
+        return Section("roofline", title, ("Not measured.",))
     return Section(
         "roofline",
-        "Against the peak",
+        title,
         (
-            "Least time that the machine allows over the time taken: useful multiplications and "
-            "additions at the peak of FMA (in bfloat16, of its products if that is more), or keys "
-            "and values read once at streaming speed, whichever is longer. Both limits are probed "
-            "in turn with the calls. Tiles, which compute float32 and float16 as sums of bfloat16 "
-            "products, can exceed the FMA peak.",
+            "The fraction of peak is the shortest time that the machine allows, over the measured "
+            "time. The shortest time is that of the multiplications and additions at the peak of "
+            "FMA (in bfloat16, at that of bfloat16 products if it is higher), or that of reading "
+            "keys and values once at streaming bandwidth, whichever is longer. Both limits are "
+            "measured alternately with the calls. AMX computes float32 and float16 by bfloat16 "
+            "products, so the fraction of the FMA peak can exceed 100 %.",
         ),
         charts=(chart,),
         numbers=(tables.roofline(record),),
@@ -158,34 +168,36 @@ def _roofline(record: Record) -> Section:
 
 
 def _sharing(record: Record) -> Section:
-    title = "Sharing a call’s work"
+    title = "Thread pool and OpenMP"
     if record.sharing is None or "reason" in record.sharing:
-        reason = (record.sharing or {}).get("reason", "it was stopped before")
+        reason = (record.sharing or {}).get("reason", "the run was stopped before")
         return Section("sharing", title, (f"Not measured: {reason}.",))
     return Section(
         "sharing",
         title,
         (
-            "Threads of a call come from fastattn’s pool, or from OpenMP with "
-            "FASTATTN_THREADING=openmp. A process of each computes the same calls, in "
-            "alternating blocks, with a thread for each CPU; idle, and beside a process that "
-            "keeps one of the CPUs busy.",
+            "The threads of a call are those of fastattn’s own pool or, with "
+            "FASTATTN_THREADING=openmp, those of OpenMP. One process of each kind computes the "
+            "same calls, in alternating blocks, with one thread for each CPU. “Idle” is without "
+            "load from this test; “contended” is with another process that keeps one CPU busy.",
         ),
         (tables.sharing(record.sharing["ratios"]),),
-        notes=("Above 1 the pool is faster.",),
+        notes=("Above 1, the pool is faster.",),
     )
 
 
 def _tuner(record: Record) -> Section:
+    title = "Searches of the tuner"
     if not record.tunings:
-        return Section("tuner", "The search", ("Not measured.",))
+        return Section("tuner", title, ("Not measured.",))
     return Section(
         "tuner",
-        "The search",
+        title,
         (
-            "Time over that of the default (block 64, all CPUs, float32), in the order of "
-            "measurement. Dots: measured; crosses: dropped early; line: the best so far. The "
-            "space has block 8 to 64, threads 1 to 8, float32 and float64: 32 points.",
+            "The space has 32 points: block 8 to 64, threads 1 to 8, float32 and float64. The "
+            "pictures show the time of each point over that of the default (block 64, all CPUs, "
+            "float32), in the order of measurement. Dots were measured completely, crosses were "
+            "dropped early; the line is the best so far.",
         ),
         (tables.tunings(record),),
         tuple(charts.searches(record)),
@@ -198,36 +210,38 @@ def how(record: Record) -> list[str]:
     """How Table 1 was measured."""
     cpus = formats.plural(record.about["cpus"], "CPU")
     return [
-        "Agreement first: a result that is further than rounding from a wider type is not timed.",
-        "In one process the three take turns in random, balanced order; before a turn every other "
-        "thread of the process sleeps, and the turn’s first 8 ms, in which its own and a CPU that "
-        "has rested come up to speed, are not timed. A time is the median of the turns, a "
-        "speed-up the median of ratios within a repetition.",
-        f"Processes for each dim: {record.wanted}. Values are medians over them, "
-        "intervals exact ones of the median, at 95 % (the range, where there are fewer than six).",
-        "Processes during which others took much of the CPUs’ time are measured again, at most "
-        "once each; the least contended count, chosen without a look at their times.",
-        f"Equal machines: each implementation may use {cpus}. NumPy’s BLAS has as many threads, "
-        "Numba chooses among them, Cython has the threads that were found.",
-        "The coefficient of variation is the standard deviation of the turns over their mean.",
+        "Results are checked first: a result that differs from one in a wider type by more than "
+        "rounding is not timed.",
+        "In one process, the three implementations are measured alternately, in blocks of calls, "
+        "in random, balanced order. Before a block, all other threads of the process sleep. The "
+        "first 8 ms of a block are not timed, because threads and a CPU that was idle need time to "
+        "reach full speed. A time is the median over the blocks; a speed-up is the median of the "
+        "ratios within a repetition.",
+        f"Processes for each dim: {record.wanted}. Values are medians over the processes. "
+        "Intervals are exact 95 % intervals of the median (the range, if there are fewer than 6).",
+        "If other processes used much of the CPU time, a measurement is repeated, at most once. "
+        "The least contended ones count; the selection does not depend on their times.",
+        f"Each implementation may use {cpus}. NumPy’s BLAS has as many threads, Numba chooses its "
+        "number, and Cython has the number that the tuner found.",
+        "The coefficient of variation is the standard deviation of the samples over their mean, "
+        "within a process.",
     ]
 
 
 def machine(record: Record) -> list[tuple[str, str]]:
-    """What was measured on and with, and what else the machine did."""
+    """The machine, the versions, and the other load."""
     about, load = record.about, median_load(record)
     facts = about["machine"]
     versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items())
     average = about.get("load_average")
     others = (
-        f"others took {formats.percent(load['others'])} of the CPUs’ time (median over Table 1’s "
-        f"processes; at most {formats.percent(load['most'])}), the hypervisor "
+        f"other processes used {formats.percent(load['others'])} of the CPU time (median over the "
+        f"processes of Table 1; at most {formats.percent(load['most'])}), the hypervisor "
         f"{formats.percent(load['stolen'])}"
     )
     if record.roofline_load and record.roofline_load["others"] is not None:
-        others += (
-            f"; against the peak others took {formats.percent(record.roofline_load['others'])}"
-        )
+        share = formats.percent(record.roofline_load["others"])
+        others += f"; during the measurement of the peak {share}"
     if average is not None:
         others += f"; load average at the start {average:.1f}"
     return [
@@ -244,7 +258,7 @@ def warnings(record: Record) -> list[str]:
     """What a reader must know before reading the numbers."""
     found = []
     if record.interrupted:
-        found.append("The measurement was stopped: something is missing.")
+        found.append("The measurement was stopped, so the report is incomplete.")
     for (impl, failure), dims in record.failures().items():
         at = formats.listed([str(dim) for dim in dict.fromkeys(dims)])
         found.append(
@@ -255,17 +269,24 @@ def warnings(record: Record) -> list[str]:
         found.append(f"{formats.NAMES[impl]} was not measured: {reason}.")
     if few := [dim for dim in record.dims() if len(record.kept(dim)) < record.wanted]:
         counts = formats.listed([f"{len(record.kept(dim))} of dim {dim}" for dim in few])
-        found.append(f"Few: of {record.wanted} processes for each dim count {counts}.")
+        found.append(f"Fewer than {record.wanted} processes for a dim: {counts}.")
+    where = ""
     if contended := record.contended():
+        where = f"at {formats.plural(len(contended), 'dim')} of {len(record.dims())}"
+    elif any(fact.contended for fact in tables.facts(record)):
+        where = "during the comparison with PyTorch"
+    if where:
         found.append(
-            f"Contended: others took more than {100 * LOST_SHARE:.0f} % of the CPUs’ "
-            f"time at {formats.plural(len(contended), 'dim')} of {len(record.dims())} ({MARK}). "
-            "Measure again on an idle machine."
+            f"Contended: other processes used more than {100 * LOST_SHARE:.0f} % of the CPU time "
+            f"{where} ({MARK}). Measure again on an idle machine."
         )
     if forced := conditions.forced(record.about["environment"]):
         found.append(forced)
     if record.wanted < 6:
-        found.append(f"A short run: processes for each dim, {record.wanted}.")
+        found.append(
+            f"A short run: {formats.plural(record.wanted, 'process')} for each dim, so intervals "
+            "are ranges."
+        )
     return found
 
 

@@ -44,10 +44,11 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Fact:
-    """A number that answers the question, and what it means."""
+    """A number that answers the question, what it means, and whether its run was contended."""
 
     number: str
     meaning: str
+    contended: bool = False
 
 
 def answer(record: Record) -> str:
@@ -58,10 +59,10 @@ def answer(record: Record) -> str:
     best = [dim for dim in dims if _fastest(record, dim) == "cython"]
     ends = f"{dims[0]} to {dims[-1]}" if len(dims) > 1 else str(dims[0])
     at = formats.listed([str(dim) for dim in best])
-    where = f"at {len(best)} of {len(dims)} dims: {at}" if best else f"nowhere from {ends}"
+    where = f"at {len(best)} of {len(dims)} dims: {at}" if best else f"at no dim from {ends}"
     if len(best) == len(dims):
         where = f"at every dim from {ends}" if len(dims) > 1 else f"at dim {ends}"
-    return f"Cython over C++ is the fastest of the three {where}."
+    return f"Cython (C++ kernels) is the fastest of the three {where}."
 
 
 def facts(record: Record) -> list[Fact]:
@@ -76,6 +77,7 @@ def facts(record: Record) -> list[Fact]:
                 Fact(
                     formats.times(geometric_mean(ratios)),
                     f"{NAMES[over]}’s speed, geometric mean over the dims ({spread})",
+                    bool(record.contended()),
                 )
             )
     if (results := record.peer_results()) is not None:
@@ -86,7 +88,9 @@ def facts(record: Record) -> list[Fact]:
                     f"the speed of PyTorch’s SDPA in the blog’s test, "
                     f"{formats.plural(threads, 'thread')}"
                 )
-                found.append(Fact(formats.times(ratio.median), meaning))
+                lost = results.others.get(str(threads), {}).get("blog", 0.0)
+                contended = lost > conditions.LOST_SHARE
+                found.append(Fact(formats.times(ratio.median), meaning, contended))
     return found
 
 
@@ -151,7 +155,7 @@ def speedups(record: Record) -> Table:
     for impl in OTHERS:
         ours_mean, study_mean = speedup_means(record, impl)
         last += [formats.times(ours_mean), "", formats.times(study_mean)]
-    caption = "Speed-up over NumPy: ours, and the study’s (mean: geometric)"
+    caption = "Speed-up over NumPy, here and in the study (mean: geometric)"
     return Table(caption, tuple(columns), (*rows, tuple(last)), _marked(record))
 
 
@@ -195,8 +199,8 @@ def tunings(record: Record) -> Table:
             )
         )
     columns = (
-        *("dim", "dtype", "block", "threads", "over the default", "interval"),
-        *("measured", "took", "others"),
+        *("dim", "dtype", "block", "threads", "speed-up over the default", "interval"),
+        *("points measured", "duration", "other load"),
     )
     marked = frozenset(
         at
@@ -231,7 +235,7 @@ def sharing(ratios: Sequence[Mapping[str, Any]]) -> Table:
         )
     columns = tuple(dict.fromkeys(name for cells in rows.values() for name in cells))
     return Table(
-        "Time of a call, and that with OpenMP over it",
+        "Time of a call with the pool, and time with OpenMP over that with the pool",
         ("regime", *columns),
         tuple((case, *(c.get(name, NOTHING) for name in columns)) for case, c in rows.items()),
     )
