@@ -1,11 +1,10 @@
-// The plain structs through which the two halves of the library meet.
+// The interface between the two parts of the library: plain structs.
 //
 //   binding -> driver -> dispatch          built for any CPU
 //   KernelSet <- isa <- kernel <- simd     built once per instruction set
 //
-// What is here is data: no functions, no templates, no standard-library headers, so
-// that a translation unit built with ISA flags can include it and export nothing but
-// its KernelSet.
+// This file has no functions, templates or standard-library headers, so that a translation unit
+// built with ISA flags can include it and still exports nothing but its KernelSet.
 //
 // Legend: q, k, v = queries, keys, values; rows = queries of all heads that share one
 // key head, ordered (query, head): row r is query r / group of head r % group;

@@ -1,8 +1,8 @@
-// Keeps a helper that is woken off the CPU of the thread that wakes it, until it runs.
+// Makes a helper wake on a CPU other than that of the thread that wakes it.
 //
-// A system may queue a thread behind its waker, although another CPU is idle or would give it more
-// time: a guest of a hypervisor mistakes an idle CPU for one that it has lost; beside a process
-// that is bound to one of two CPUs, both threads of a call would share the other.
+// Linux may put a woken thread in the queue of its waker's CPU although another CPU would be better.
+// Under a hypervisor, it can take an idle CPU for one that the hypervisor has taken away.  If another
+// process is bound to one of two CPUs, it may run both threads of a call on the other one.
 //
 // Only on Linux.
 // SPDX-License-Identifier: Apache-2.0

@@ -7,8 +7,9 @@
 
 namespace fastattn {
 
-// A new T, or nullptr.  Even operator new that returns nullptr throws inside, for which the C++
-// library needs memory in each thread; where that is lacking, the C library ends the process.
+// A new T, or nullptr.  This does not use operator new: even its non-throwing form throws and
+// catches internally.  An exception needs memory in each thread, and if there is none, the C library
+// ends the process.
 template <typename T>
 T* make() {
     void* const memory = std::aligned_alloc(alignof(T), sizeof(T));

@@ -1,5 +1,5 @@
-// CPUID and operating-system state.  Built without ISA flags, so that asking a CPU
-// what it can do never executes what it cannot.
+// CPUID and operating-system state.  Built without ISA flags, because this code must run on every
+// CPU.
 //
 // An AVX feature counts only if the operating system saves its registers (XCR0): otherwise they
 // would be lost at the first context switch.

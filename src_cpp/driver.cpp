@@ -1,8 +1,8 @@
 // Gives each thread of a call scratch memory, and runs the kernels on the call's work items.
 //
-// Items are cut by schedule.hpp and handed to threads by threads.hpp.  How many threads a call
-// gets, its block sizes and the instruction set come with the call; only CPUs that other calls of
-// the process hold are taken off here, since nobody knows them before.
+// schedule.hpp divides a call into work items; threads.hpp gives them to threads.  The number of
+// threads, the block sizes and the instruction set come with the call.  Only here the number of
+// threads is reduced by the CPUs that other calls of the process use at the moment.
 // SPDX-License-Identifier: Apache-2.0
 #include "driver.hpp"
 
@@ -36,8 +36,8 @@ std::atomic<int> busy_threads{0};
     pthread_atfork(nullptr, nullptr, [] { busy_threads = 0; });
 #endif
 
-// The threads of one call: as many as it wants, as far as calls on other threads of the process
-// leave CPUs free, but at least the calling thread.
+// The threads of one call: as many as it asks for, but no more than the CPUs that other calls of the
+// process leave free, and at least the calling thread.
 class Team {
 public:
     explicit Team(const Threads& wanted) : threads_(wanted) {
@@ -57,8 +57,8 @@ private:
     Threads threads_;
 };
 
-// Scratch of a thread, kept for its next call: fresh pages would have to be faulted in and cleared
-// each time.  If it is larger than kKept, it is freed when the call ends.
+// Scratch memory of a thread.  It is kept for the thread's next call, because the system would have
+// to map and clear new pages.  If it is larger than kKept, it is freed when the call ends.
 class Scratch {
 public:
     Scratch() = default;
@@ -105,8 +105,8 @@ pthread_key_t scratch_key;
 const bool has_scratch_key =
     pthread_key_create(&scratch_key, [](void* kept) { destroy(static_cast<Scratch*>(kept)); }) == 0;
 
-// The calling thread's, or nullptr where the system has no room for it.  Not a thread_local object:
-// where memory is short, the C library ends a process that uses one for the first time.
+// Scratch of the calling thread, or nullptr if there is no memory for it.  It is not a thread_local
+// object: if memory is short, the C library ends a process that uses one for the first time.
 Scratch* scratch_of_caller() {
     if (!has_scratch_key) return nullptr;
     if (void* const kept = pthread_getspecific(scratch_key)) return static_cast<Scratch*>(kept);
@@ -145,9 +145,9 @@ Extent extent_of(const Call& call) {
             .threads = call.threads.count};
 }
 
-// The floating-point environment that the kernels are written for: round to nearest, subnormal
-// numbers kept, no traps.  The thread's own comes back at the end: other libraries change it in
-// some threads of a process and not in others.
+// Sets the floating-point environment that the kernels assume: round to nearest, no flushing of
+// subnormal numbers, no traps.  The thread's own environment is restored at the end.  Other
+// libraries change it in some threads of a process and not in others.
 class DefaultArithmetic {
 public:
 #if defined(__x86_64__)
@@ -171,7 +171,7 @@ public:
     DefaultArithmetic& operator=(const DefaultArithmetic&) = delete;
 };
 
-// Processor state that a set's kernels need, for the length of a work item.
+// Sets the processor state that a kernel set needs, for the duration of a work item.
 class Region {
 public:
     explicit Region(const KernelSet& kernels)

@@ -1,15 +1,15 @@
-// Lends the threads of a pool to calls, and waits only for those that have begun.
+// A pool of helper threads.  A call waits only for the helpers that have begun to work for it.
 //
 // An OpenMP parallel region ends when its last thread does, even if that thread has not been given
-// a CPU yet: beside a busy process, that means a time slice of some milliseconds for a call that
-// may need a tenth of one.  Here such a thread finds the job closed.
+// a CPU yet.  If another process is busy, a call of a tenth of a millisecond can then take a time
+// slice of some milliseconds.  Here, a thread that comes so late finds the job closed.
 //
 //   job      a call in progress; one atomic word holds its state
-//   slot     room for one helper at a job, which has one for each thread beside the caller
-//   epoch    number of jobs opened so far; when it changes, there may be a slot
+//   slot     room for one helper in a job; a job has a slot for each thread except the caller
+//   epoch    number of jobs opened so far; when it changes, there may be a free slot
 //
-// A thread that waits spins for a while and then parks.  Threads are started when first wanted and
-// never ended, so leaving main() waits for none of them.
+// A thread that waits spins for a while and then parks.  Threads are started when they are first
+// needed and never end; the end of the process waits for none of them.
 // SPDX-License-Identifier: Apache-2.0
 #include "pool.hpp"
 
@@ -45,7 +45,7 @@ void pause() {
 #endif
 }
 
-// Polls `true_now()`: whether it came true within kSpin.
+// Polls `true_now()` for up to kSpin; returns whether it became true.
 template <typename Condition>
 bool spin(Condition true_now) {
     const auto end = std::chrono::steady_clock::now() + kSpin;
@@ -62,19 +62,19 @@ void alone(int64_t items, Body body, void* context) {
     for (int64_t item = 0; item < items; ++item) body(context, item, 0);
 }
 
-// One call.  A job is never freed, so a helper may look at it at any time; what it finds there
-// is valid from the moment it takes a slot until its work there ends.
+// One call.  A job is never freed, so a helper may read its state at any time.  Its other members
+// are valid for a helper from the moment it takes a slot until its work there ends.
 class alignas(64) Job {
-    static constexpr uint32_t kSlots = 0xfff;       // slots that nobody has taken yet
+    static constexpr uint32_t kSlots = 0xfff;       // slots that are still free
     static constexpr uint32_t kOneAtWork = 0x1000;  // counts the helpers at work
     static constexpr uint32_t kAtWork = 0xfff000;
-    static constexpr uint32_t kParked = 0x1000000;  // the caller is parked until nobody is at work
+    static constexpr uint32_t kParked = 0x1000000;  // the caller is parked until all have ended
     static constexpr uint32_t kClaimed = 0x2000000;
 
 public:
     static constexpr int kMostSlots = kSlots;
 
-    // A job serves one caller at a time: whether it now belongs to this one.
+    // Takes the job for this caller; returns false if another caller has it.
     bool claim() {
         uint32_t free = 0;
         return state_.load(std::memory_order_relaxed) == 0 &&

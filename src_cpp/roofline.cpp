@@ -1,10 +1,10 @@
 // Runs the probes on all threads at once and times them.
 //
 // For each repetition of each limit, the threads wait for one another; then each works until its
-// window is over.  Its rate is its own work over its own time, and the rates are added up.  So the
-// threads disturb one another as those of a call do, and none is waited for.  The limits take
-// turns, and the best repetition of each counts: what a neighbour takes away is no limit of the
-// machine.
+// time window is over.  The rate of a thread is its work over its time, and the rates are added up.
+// So all threads load the machine at the same time, as in a call, and no thread waits for another.
+// The limits are measured alternately, and the best repetition of each counts, because other
+// processes can only lower a rate.
 // SPDX-License-Identifier: Apache-2.0
 #include "roofline.hpp"
 
@@ -30,10 +30,10 @@ constexpr int kLimits = 5;
 constexpr int64_t kHugePage = int64_t{2} << 20;
 constexpr int64_t kSmallPage = 4096;
 
-// Threads that have not come together after this long could not be started.
+// If not all threads have arrived after this time, some could not be started.
 constexpr double kMeetingSeconds = 2;
 
-// Work between two looks at the clock: some tens of microseconds.
+// Work between two readings of the clock: some tens of microseconds.
 constexpr int64_t kRounds = 8192;
 constexpr int64_t kChunkBytes = int64_t{2} << 20;
 
@@ -111,8 +111,8 @@ private:
     int64_t digest_ = 0;
 };
 
-// Makes threads wait until `wanted` of them are there, or until some have been missing for so long
-// that the measurement is called off.
+// Makes threads wait until `wanted` of them have arrived.  After kMeetingSeconds, the measurement is
+// called off.
 class Meeting {
 public:
     explicit Meeting(int wanted) : missing_(wanted) {}

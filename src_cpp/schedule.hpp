@@ -4,8 +4,8 @@
 // and key head.  Its keys may be split; the partial results of the splits are merged.  Where there
 // are few blocks, each split is a work item of its own.
 //
-// Keys are split and merged in the same way whichever thread computes them, so a result depends
-// neither on the number of threads nor on the other work items.
+// How keys are split and merged does not depend on the threads that compute them.  Therefore a
+// result depends neither on the number of threads nor on the other work items.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,7 +18,7 @@ namespace fastattn {
 // unless the work is balanced explicitly.  cython_.py takes it from the binding.
 inline constexpr int64_t kFewItems = 4;
 
-// What the cutting depends on.
+// What the division into work items depends on.
 struct Extent {
     int64_t batch, heads_kv, rows, keys;  // rows: of one key head
     int64_t block_q, keys_per_split;
@@ -34,7 +34,8 @@ struct WorkItem {
 
 class Schedule {
 public:
-    // `later_first`: later rows see more keys, so they go first, and the last items are short.
+    // `later_first`: more keys are visible to later rows, so these items go first: the last items
+    // then take the least time.
     Schedule(const Extent& extent, bool later_first)
         : extent_(extent),
           later_first_(later_first),

@@ -24,14 +24,14 @@ using Body = void (*)(void* context, int64_t item, int thread);
 
 // Calls `body(context, item, thread)` once for each item from 0 to `items` - 1 and returns when all
 // are done.  The calling thread is number 0; the others have different numbers below
-// `threads.count`.  Whichever thread is free takes the next item, so a thread that shares its CPU
-// with another process takes fewer, and one that does them all does them in this order.
+// `threads.count`.  Each thread takes the next item when it is free.  So a thread that shares its
+// CPU with another process takes fewer items, and a single thread takes them in order.
 //
-// A body may wait until as many bodies run as there are items, if that is at most
-// `threads.count`; it must then give up after a while, since threads may be refused.
+// If there are at most `threads.count` items, a body may wait until all items run at the same time.
+// It must give up after a while, because the system may refuse to start threads.
 //
-// OpenMP runtimes may wait for ever in a forked child, for threads that stayed with the parent:
-// there, the pool takes its place.
+// In a forked child the pool is used instead of OpenMP, whose runtime might wait for ever for
+// threads that exist only in the parent.
 void share(int64_t items, const Threads& threads, Body body, void* context);
 
 // The same for a callable `body(item, thread)`.

@@ -10,7 +10,7 @@
 //       O = alpha O + V^T P                     the tile policy
 //   rows = O / l, or O, m and l where the keys are split         epilogue.hpp
 //
-// It starts no threads, allocates nothing, chooses no block sizes, and reads nothing but its Task.
+// It starts no threads, allocates no memory and chooses no block sizes.  All its input is in its Task.
 //
 // A tile policy decides how operands are held and packed, in which order products are summed and
 // what scratch that takes.  It is a class with

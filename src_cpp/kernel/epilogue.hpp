@@ -1,5 +1,5 @@
-// What is done with a row's weighted values, maximum m and sum l when all keys are done: they
-// become a row of the result, or of a partial result that is merged with others.
+// The epilogue of a row, after all keys: its weighted values, maximum m and sum l become a row of
+// the result, or of a partial result that is merged with others.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,5 +1,5 @@
-// Which keys are visible to a row by band and length, and the classification of a tile.  (The dense
-// mask is dense.hpp's.)
+// Which keys are visible to a row by band and length, and the classification of a tile.  The dense
+// mask is in dense.hpp.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 

@@ -1,7 +1,7 @@
-// The most that the machine can do: loops that only multiply and add, or only read.
+// The probes: loops that only multiply and add, or only read, at the highest rate of the machine.
 //
-// They give the roofline that a kernel is held against.  Each loop does a given amount of work and
-// returns how much; threads, memory and the clock are left to its driver (../roofline.cpp).
+// They measure the roofline with which a kernel is compared.  Each loop does a given amount of work
+// and returns the amount; ../roofline.cpp has the threads, the memory and the clock.
 //
 // Source: Williams, Waterman and Patterson, "Roofline: an insightful visual performance model
 // for multicore architectures", CACM 52(4), 2009.
@@ -14,8 +14,8 @@
 namespace fastattn {
 namespace {
 
-// Makes the compiler take `value` for a new one, at no cost, so that a product with it is neither
-// moved out of a loop nor shared.
+// Makes the compiler assume that `value` has changed, at no cost, so that it neither moves a product
+// with it out of a loop nor computes it only once.
 template <typename V>
 [[gnu::always_inline]] inline void renew(V& value) {
 #if defined(__x86_64__)
@@ -42,8 +42,7 @@ struct Probe {
     // grow until a product is rounded away, and so stay finite.  Returns the useful flops, or -1 if
     // their total is not positive, so that the compiler must compute them.
     [[gnu::noinline]] static int64_t fma(int64_t rounds) {
-        return add<2>(rounds, T(0.75),
-                      [](Vec a, Vec b, Vec sum) { return Simd::fma(a, b, sum); });
+        return add<2>(rounds, T(0.75), [](Vec a, Vec b, Vec sum) { return Simd::fma(a, b, sum); });
     }
     // The same for pairs of bfloat16 numbers.
     [[gnu::noinline]] static int64_t pairs(int64_t rounds) {
