@@ -98,16 +98,17 @@ public:
         }
     }
 
-    // The first microseconds run at half speed, and packing has to pay: with two components, from a
-    // panel of rows on.  With three, the gain is at most twofold: padding to whole tiles, or results
-    // and queries that leave the L1 cache, would cost as much.
+    // Packing has to pay, and the matrix unit starts slowly: the more products a number takes, the
+    // more work is needed.  With three components, the gain is at most twofold: padding to whole
+    // tiles, or results and queries that leave the L1 cache, would cost as much.
     static bool worthwhile(const Extents& of) {
+        constexpr int64_t kRows = Components::a < 3 ? kPanelRows : 2 * kPanelRows;
+        constexpr double kWork = Components::a == 1 ? 0x1p18 : Components::a == 2 ? 0x1p20 : 0x1p22;
         const double area = static_cast<double>(of.rows * of.keys);
         const double padded =
             static_cast<double>(round_up(of.rows, kPanelRows) * round_up(of.keys, kStepColumns));
         const int64_t dims = of.dim + of.dim_v;
-        constexpr int64_t least = Components::a < 3 ? kPanelRows : 2 * kPanelRows;
-        return of.rows >= least && of.keys >= 64 && area * static_cast<double>(dims) >= 0x1p22 &&
+        return of.rows >= kRows && of.keys >= 64 && area * static_cast<double>(dims) >= kWork &&
                (Components::a < 3 || (area >= 0.8 * padded && dims <= 1024));
     }
 
