@@ -1,7 +1,7 @@
-"""The README's picture: ``python -m perf.chart FILE``, behind ``make chart``.
+"""Draw the README's picture: ``python -m perf.chart FILE``, behind ``make chart``.
 
-Reads what `asv run` stored for the current commit and measures nothing.  Left: time of a
-float32 call against dim; right: speed-up over the numpy implementation.
+Reads the results that `make bench` stored for the current commit.  Left: time of a float32 call
+against dim; right: speed-up over the implementation numpy.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
-"""Measure the last commits that change code by today's benchmarks: ``make history STEPS=20``.
+"""Measure past commits with the present benchmarks: ``make history STEPS=20``.
 
-Measures the ratio tracks of `bench_history` on each, oldest first, publishes the pages and
-prints the series.  What has been measured already is not measured again.  A commit that does not
-build is named and passed over.  Exit status: 0, or 2 where some commit or cell has no value.
+Measures the tracks of `bench_history` on the last commits that change code, oldest first, publishes
+the pages and prints the series.  Commits that have been measured before are not measured again.  A
+commit that does not build is listed and skipped.  Exit status: 0, or 2 if a commit or a cell has no
+value.
 """
 
 from __future__ import annotations
@@ -105,10 +106,12 @@ def _cell(value: float | None, last: float | None) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m perf.history", description=__doc__)
-    parser.add_argument("steps", type=int, nargs="?", default=10, help="default %(default)s")
+    parser.add_argument(
+        "steps", type=int, nargs="?", default=10, help="commits, default %(default)s"
+    )
     parser.add_argument("--branch", default="main", help="default %(default)s")
     parser.add_argument("--machine", help="name of this machine in the results")
-    parser.add_argument("--again", action="store_true", help="measure what is measured, too")
+    parser.add_argument("--again", action="store_true", help="measure all commits again")
     options = parser.parse_args(arguments)
     try:
         chosen = commits(options.steps, options.branch)

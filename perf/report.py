@@ -1,7 +1,7 @@
-"""The table of one commit, from asv's result files: ``python -m perf.report``.
+"""Print the table of one commit, from asv's result files: ``python -m perf.report``.
 
-Reads what `asv run` stored and measures nothing.  Exit status: 0 every cell is there or
-was skipped for a reason, 1 there are no results, 2 some benchmark failed.
+Reads stored results, without measuring.  Exit status: 0 if every cell has a value or was skipped
+for a reason, 1 if there are no results, 2 if a benchmark failed.
 """
 
 from __future__ import annotations

@@ -56,10 +56,10 @@ def main() -> int:
     """Run the command; exit status 2 if a call is wrong or dies, 130 if stopped."""
     cases = common.REGIMES | common.MASKED
     parser = argparse.ArgumentParser(prog="python -m perf.roofline", description=__doc__)
-    parser.add_argument("regimes", nargs="*", help=f"of {', '.join(cases)}; default all")
+    parser.add_argument("regimes", nargs="*", help=f"default all: {', '.join(cases)}")
     parser.add_argument("--impl", nargs="+", choices=common.IMPLS, default=["cython"])
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")
+    parser.add_argument("--threads", type=int, default=1, help="of each call, default %(default)s")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each regime")
     options = parser.parse_args()
     unknown = set(options.regimes) - set(cases)
     if unknown:

@@ -144,8 +144,8 @@ def child(request_json: str) -> None:
 def main() -> int:
     """Run the command."""
     parser = argparse.ArgumentParser(prog="python -m perf.threading", description=__doc__)
-    parser.add_argument("cases", nargs="*", help=f"of {', '.join(common.REGIMES)}")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("cases", nargs="*", help=f"among {', '.join(common.REGIMES)}")
+    parser.add_argument("--threads", type=int, default=2, help="of each call, default %(default)s")
     options = parser.parse_args()
     if unknown := set(options.cases) - set(common.REGIMES):
         parser.error(f"no case {', '.join(sorted(unknown))}")

@@ -1,14 +1,9 @@
-"""A tuned call against the default, over the workloads.
+"""Compare tuned calls with the default, for each workload: ``python -m perf.tuned_calls``.
 
-    python -m perf.tuned_calls
-
-    tune        in a fresh process: `fastattn.tune` as it comes, which remembers its winner in a
-                folder that is thrown away
-    rounds      in fresh processes: calls that find the winner there, in turns with calls that
-                look nothing up (``Config(deterministic=True)``)
-
-So this measures what a user gets from tuning once: the look-up is included, and so is the
-default where the tuner kept it or would not remember its winner.
+First `fastattn.tune` runs in a fresh process and stores its winner in a temporary folder.  Then, in
+further processes, calls that use this winner are measured alternately with calls that ignore it
+(``Config(deterministic=True)``).  This is what a user gets from tuning once: it includes the
+look-up, and the default if the tuner kept it or did not store its winner.
 """
 
 from __future__ import annotations
@@ -123,8 +118,8 @@ def row(name: str, found: Mapping[str, Any]) -> str:
 def main() -> int:
     """Run the command; exit status 1 if a tuned call is slower, 2 if one fails, 130 if stopped."""
     parser = argparse.ArgumentParser(prog="python -m perf.tuned_calls", description=__doc__)
-    parser.add_argument("workloads", nargs="*", help=f"of {', '.join(CASES)}; default all")
-    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each")
+    parser.add_argument("workloads", nargs="*", help=f"default all: {', '.join(CASES)}")
+    parser.add_argument("--rounds", type=int, default=3, help="fresh processes for each workload")
     parser.add_argument("--seed", type=int, default=0, help="of the search")
     options = parser.parse_args()
     unknown = set(options.workloads) - set(CASES)

@@ -61,7 +61,7 @@ def test_what_cannot_run_says_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.syspath_prepend(tmp_path)
     grouped = Case(1, 4, 2, 8, 8, 4, causal=True)
     absent = Peer("a", "", ("no_such_module.inside",), ("float32",), _nothing)
-    assert "not installed: pip install 'fastattn[peers]'" in absent.missing(TINY, 1)
+    assert "not installed: make peers" in absent.missing(TINY, 1)
     broken = Peer("a", "", ("a_broken_module",), ("float32",), _nothing)
     assert "libfoo.so" in broken.missing(TINY, 1)
     peer = Peer("a", "", ("json",), ("float32",), _nothing, grouped=False)

@@ -1,9 +1,9 @@
 """Compare two revisions: ``python -m perf.paired BASE [HEAD]``, behind ``make compare``.
 
-Builds both, lets a live process of each take turns on one CPU, and says for every benchmark
-whether it became worse or better, stayed the same, or cannot be told.  Exit status: 0 nothing
-worse, 1 something worse, 2 could not measure; 130 after Ctrl-C, which keeps and shows what
-there is.
+Builds both, measures one process of each alternately on one CPU, and decides for every benchmark
+whether it became worse, better, is the same, or is unresolved.  Exit status: 0 if nothing is worse,
+1 if something is worse, 2 if the measurement failed, 130 after Ctrl-C, which shows the results so
+far.
 """
 
 from __future__ import annotations
@@ -33,13 +33,15 @@ COULD_NOT_MEASURE = 2
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m perf.paired", description=__doc__)
-    parser.add_argument("base", help="revision that is compared with")
-    parser.add_argument("head", nargs="?", default="HEAD", help="default %(default)s")
+    parser.add_argument("base", help="revision to compare with")
+    parser.add_argument("head", nargs="?", default="HEAD", help="revision, default %(default)s")
     settings(parser)
-    parser.add_argument("--band", type=float, default=Rule().band, help="default %(default)s")
-    parser.add_argument("--seed", type=int, default=None, help="of the order of turns")
+    parser.add_argument(
+        "--band", type=float, default=Rule().band, help="tolerance of a ratio, default %(default)s"
+    )
+    parser.add_argument("--seed", type=int, default=None, help="of the random order")
     parser.add_argument("--output", type=Path, default=FOLDER / "compare", metavar="STEM",
-                        help="where STEM.md and STEM.json go; default %(default)s")  # fmt: skip
+                        help="write STEM.md and STEM.json, default %(default)s")  # fmt: skip
     options = parser.parse_args()
     if "numpy" in (options.impl or ()) and options.threads != common.THREADS:
         parser.error(f"numpy is measured on {common.THREADS} thread")

@@ -72,11 +72,17 @@ def measure(
 
 def settings(arguments: argparse.ArgumentParser) -> None:
     """Add the arguments that comparison and calibration share."""
-    arguments.add_argument("--suite", choices=SUITES, default="smoke", help="default %(default)s")
+    arguments.add_argument("--suite", choices=SUITES, default="smoke", help="cases and duration")
     arguments.add_argument("--bench", metavar="REGEX", help="only benchmarks whose names match")
-    arguments.add_argument("--impl", nargs="+", choices=common.IMPLS, help="default: the suite's")
-    arguments.add_argument("--threads", type=int, default=common.THREADS)
-    arguments.add_argument("--minutes", type=float, help="for the rounds; default: the suite's")
+    arguments.add_argument(
+        "--impl", nargs="+", choices=common.IMPLS, help="default: those of the suite"
+    )
+    arguments.add_argument(
+        "--threads", type=int, default=common.THREADS, help="of each call, default %(default)s"
+    )
+    arguments.add_argument(
+        "--minutes", type=float, help="time for the rounds, default: the suite's"
+    )
 
 
 def seconds_of(options: argparse.Namespace) -> float | None:

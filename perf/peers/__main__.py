@@ -30,15 +30,23 @@ def parse(text: list[str] | None = None) -> argparse.Namespace:
         choices=["blog", "list"],
         help="blog: the public test of torch's SDPA; list: cells and peers, with reasons",
     )
-    parser.add_argument("--cells", help="names, with commas; default all")
-    parser.add_argument("--peers", help=f"names, with commas; default all; {OURS} is always in")
-    parser.add_argument("--threads", default="1,all", help="numbers, default %(default)s")
+    parser.add_argument("--cells", help="names separated by commas, default all")
     parser.add_argument(
-        "--seconds", type=float, default=SECONDS, help="turns of a cell, default %(default)s"
+        "--peers", help=f"names separated by commas, default all; {OURS} is always included"
     )
-    parser.add_argument("--json", type=Path, help="where to keep results, default in .peers/")
-    parser.add_argument("--plot", type=Path, help="picture: .png, .svg; default beside the JSON")
-    parser.add_argument("--show", type=Path, metavar="JSON", help="show kept results again")
+    parser.add_argument(
+        "--threads", default="1,all", help="numbers of threads, default %(default)s"
+    )
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="time for each cell, default %(default)s"
+    )
+    parser.add_argument("--json", type=Path, help="where to store results, default in .peers/")
+    parser.add_argument(
+        "--plot", type=Path, help="picture, .png or .svg; default in the JSON's folder"
+    )
+    parser.add_argument(
+        "--show", type=Path, metavar="JSON", help="show stored results, without measuring"
+    )
     known = parser.parse_args(text)
     blog = known.only == "blog"
     known.cells = _names(parser, known.cells, CELLS, (BLOG.name,) if blog else tuple(CELLS))

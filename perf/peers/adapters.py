@@ -64,7 +64,7 @@ def _peer(library: str, bind: Any) -> Peer:
         (library, f"fastattn.{library}"),
         DTYPES,
         bind,
-        install=f"pip install 'fastattn[{library}]'",
+        install=f"pip install '.[{library}]'",
         refuses=owns_its_cpus,
     )
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.common import Case
 
-EXTRA = "pip install 'fastattn[peers]'"
+EXTRA = "make peers"
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,15 +23,19 @@ PAUSE_SECONDS = 0.5
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m perf.study", description=__doc__)
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="default %(default)s/")
-    parser.add_argument("--quick", action="store_true", help="dims 64 and 128, in a minute")
+    parser.add_argument(
+        "--folder", type=Path, default=FOLDER, help="where to write, default %(default)s/"
+    )
+    parser.add_argument("--quick", action="store_true", help="only dims 64 and 128, about a minute")
     parser.add_argument("--rounds", type=int, help="processes for each dim, default 9")
-    parser.add_argument("--data", type=Path, metavar="JSON", help="render kept results again")
+    parser.add_argument(
+        "--data", type=Path, metavar="JSON", help="render stored results, without measuring"
+    )
     parser.add_argument(
         "--against",
         type=Path,
         metavar="JSON",
-        help="compare Table 1 with an earlier run's; 1 where a speed-up differs by over 5 %%",
+        help="compare Table 1 with an earlier run; status 1 if a speed-up differs by over 5 %%",
     )
     known = parser.parse_args(arguments)
     if known.rounds is not None and known.rounds < 1:

@@ -56,30 +56,46 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
     recording = commands.add_parser("record", help="measure every point of each workload")
     recording.add_argument(
-        "--repetitions", type=int, default=extent.repetitions, help="default %(default)s"
+        "--repetitions",
+        type=int,
+        default=extent.repetitions,
+        help="of each table, default %(default)s",
     )
     recording.add_argument(
-        "--processes", type=int, default=extent.processes, help="fresh ones; default %(default)s"
+        "--processes",
+        type=int,
+        default=extent.processes,
+        help="fresh processes for each table, default %(default)s",
     )
-    recording.add_argument("--seconds", type=float, help="of each table, at most")
-    recording.add_argument("--anew", action="store_true", help="begin anew")
+    recording.add_argument("--seconds", type=float, help="time limit for each table")
+    recording.add_argument(
+        "--anew", action="store_true", help="start again, instead of continuing tables"
+    )
 
     replaying = commands.add_parser("replay", help="search the tables many times")
-    replaying.add_argument("--settings", help="SPACE[-warm]-BUDGET; default those of the tables")
-    replaying.add_argument("--strategies", help="default all, and the rivals that are there")
-    replaying.add_argument("--replays", type=int, default=1000, help="default %(default)s")
-    replaying.add_argument("--rival-replays", type=int, help="of each rival, default the same")
+    replaying.add_argument("--settings", help="SPACE[-warm]-BUDGET, separated by commas")
+    replaying.add_argument("--strategies", help="default all, and the rivals that are installed")
+    replaying.add_argument(
+        "--replays", type=int, default=1000, help="searches, default %(default)s"
+    )
+    replaying.add_argument(
+        "--rival-replays", type=int, help="searches by each rival, default the same"
+    )
     replaying.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     replaying.add_argument(
-        "--neighbours", type=int, default=1, help="winners a warm start knows; default 1, as tune"
+        "--neighbours", type=int, default=1, help="winners known to a warm start, default 1"
     )
-    replaying.add_argument("--quick", action="store_true", help=f"{QUICK} replays")
-    replaying.add_argument("--json", type=Path, help="where to keep results")
-    replaying.add_argument("--plot", type=Path, help="pictures: .png or .svg; default beside it")
+    replaying.add_argument("--quick", action="store_true", help=f"{QUICK} searches")
+    replaying.add_argument("--json", type=Path, help="where to store results")
+    replaying.add_argument(
+        "--plot", type=Path, help="pictures, .png or .svg; default beside the JSON"
+    )
 
-    showing = commands.add_parser("show", help="describe tables, or show kept results again")
-    showing.add_argument("results", type=Path, nargs="?", help="what `replay` kept")
-    showing.add_argument("--plot", type=Path, help="pictures: .png or .svg; default beside it")
+    showing = commands.add_parser("show", help="describe tables, or show stored results")
+    showing.add_argument("results", type=Path, nargs="?", help="file that `replay` stored")
+    showing.add_argument(
+        "--plot", type=Path, help="pictures, .png or .svg; default beside the JSON"
+    )
 
     for command, default in ((recording, "all"), (replaying, "held-out"), (showing, "all")):
         command.add_argument(
@@ -88,7 +104,7 @@ def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
             help=f"names, or {', '.join(GROUPS)}; default %(default)s"
             + ("" if command is recording else "; or synthetic, or LANDSCAPE:SEED"),
         )
-        command.add_argument("--folder", type=Path, default=FOLDER, help="of the tables")
+        command.add_argument("--folder", type=Path, default=FOLDER, help="folder of the tables")
     known = parser.parse_args(arguments)
     known.tables = _tables(parser, known.tables, known.command != "record")
     if known.command == "replay":
