@@ -1,6 +1,6 @@
-"""Serve the published pages on this machine alone: ``python -m perf.preview``.
+"""Serve the published pages to this machine only: ``python -m perf.preview``.
 
-asv's own server listens on every interface; this one on the loopback interface.
+asv's own server listens on every network interface; this one only on the loopback interface.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""fastattn for PyTorch on the CPU (``pip install "fastattn[torch]"``).
+"""fastattn for PyTorch on the CPU.  Needs the optional dependencies ``torch``.
 
 `enable` makes ``torch.nn.functional.scaled_dot_product_attention`` call fastattn for CPU tensors,
 in existing models.  `attention` is a PyTorch operator with more arguments than that function:
