@@ -8,7 +8,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ADAPTERS := .venv-adapters
 NATIVE := setup.py pyproject.toml fastattn/implementations/_native.pyx \
-          $(wildcard src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp tests/*_model.?pp)
+          $(wildcard fastattn/implementations/*.pxd src_cpp/*.hpp src_cpp/*.cpp src_cpp/*/*.hpp src_cpp/*/*.cpp tests/*_model.?pp)
 
 # `python -m` must find the tools in this folder, whatever the user's environment says.
 unexport PYTHONSAFEPATH

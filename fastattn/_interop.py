@@ -23,15 +23,16 @@ import numpy as np
 
 from fastattn._arrays import plain_array
 from fastattn._errors import DTypeError, OutputError
+from fastattn._machine import native
 from fastattn._optional import import_failure
 
 __all__ = [
     "LIBRARIES",
     "Library",
     "as_ndarrays",
-    "bfloat16_dtype",
     "from_torch",
     "to_torch",
+    "torch_library",
 ]
 
 _ARRAYS = ("q", "k", "v", "mask", "align", "kv_lengths", "sinks", "out")
@@ -131,7 +132,7 @@ def _is_torch(kind: type) -> bool:
 
 def _torch_refusal(tensor: Any) -> tuple[str, str] | None:
     torch = sys.modules["torch"]
-    if tensor.device.type != "cpu":
+    if not tensor.is_cpu:
         return f"on the device {tensor.device}", "copy it with .cpu()"
     if tensor.layout is not torch.strided or tensor.is_nested:
         return f"of layout {tensor.layout}", "make it dense with .to_dense() or .to_padded_tensor()"
@@ -141,7 +142,8 @@ def _torch_refusal(tensor: Any) -> tuple[str, str] | None:
             "pass tensor.detach(), call under torch.no_grad(), or train with "
             "torch's scaled_dot_product_attention and fastattn.torch.enable()",
         )
-    if tensor.dtype is torch.bfloat16 and (reason := import_failure("ml_dtypes")) is not None:
+    if tensor.dtype is torch.bfloat16 and bfloat16_number() < 0:
+        reason = import_failure("ml_dtypes")
         return f"bfloat16, but ml_dtypes cannot be imported ({reason})", "pip install ml_dtypes"
     return None
 
@@ -150,11 +152,38 @@ def _is_differentiated(torch: Any, tensor: Any) -> bool:
     """Whether somebody waits for derivatives, backward or forward, that would not come."""
     if tensor.requires_grad and torch.is_grad_enabled():
         return True
-    return torch.autograd.forward_ad.unpack_dual(tensor).tangent is not None
+    forward = torch.autograd.forward_ad
+    return forward._current_level >= 0 and forward.unpack_dual(tensor).tangent is not None
 
 
 def from_torch(tensor: Any) -> np.ndarray:
     """A tensor in this machine's memory as an ndarray: the same memory."""
+    if tensor.is_neg():
+        tensor = tensor.resolve_neg()
+    library = torch_library()
+    array: np.ndarray | None = None if library is None else library.to_ndarray(tensor)
+    return _from_torch_by_steps(tensor) if array is None else array
+
+
+@functools.cache
+def torch_library() -> Any:
+    """What shares memory with tensors in one step, both ways: see ``_native.pyx``.
+
+    None without the compiled extension, or where PyTorch is older than this protocol of DLPack.
+    It knows the memory alone: that a tensor is the negative of it, or requires gradients, is for
+    the caller to find out.
+    """
+    exchange = getattr(sys.modules["torch"].Tensor, "__dlpack_c_exchange_api__", None)
+    compiled, _ = native()
+    if exchange is None or compiled is None:
+        return None
+    try:
+        return compiled.Library(exchange, bfloat16_number())
+    except ValueError:  # another version of it
+        return None
+
+
+def _from_torch_by_steps(tensor: Any) -> np.ndarray:
     if tensor.requires_grad:
         tensor = tensor.detach()
     torch = sys.modules["torch"]
@@ -166,12 +195,17 @@ def from_torch(tensor: Any) -> np.ndarray:
     return array
 
 
-def to_torch(array: np.ndarray, like: Any = None) -> Any:
+def to_torch(array: np.ndarray) -> Any:
     """An ndarray as a tensor: the same memory."""
     torch = sys.modules["torch"]
     if array.dtype.kind == "V":  # bfloat16, to NumPy
         return torch.from_numpy(array.view(np.int16)).view(torch.bfloat16)
     return torch.from_numpy(array)
+
+
+def _torch_back(array: np.ndarray, like: Any) -> Any:
+    library = torch_library()
+    return to_torch(array) if library is None else library.from_ndarray(array)
 
 
 def _torch_written(out: Any) -> None:
@@ -187,6 +221,12 @@ def bfloat16_dtype() -> np.dtype:
 
     dtype: np.dtype = np.dtype(ml_dtypes.bfloat16)
     return dtype
+
+
+@functools.cache
+def bfloat16_number() -> int:
+    """NumPy's number of that data type, or -1 without ml_dtypes."""
+    return bfloat16_dtype().num if import_failure("ml_dtypes") is None else -1
 
 
 # JAX
@@ -260,7 +300,7 @@ _NUMPY = Library(
 # The first row that owns a type has it.
 LIBRARIES = (
     _NUMPY,
-    Library("torch", _is_torch, _torch_refusal, from_torch, to_torch, _torch_written),
+    Library("torch", _is_torch, _torch_refusal, from_torch, _torch_back, _torch_written),
     Library("jax", _is_jax, _jax_refusal, np.asarray, _jax_back),
     Library("a library with DLPack", _has_dlpack, _dlpack_refusal, np.from_dlpack, _dlpack_back),
 )

@@ -48,6 +48,7 @@ def normalise(
     return_lse: bool = False,
     out: np.ndarray | None = None,
     further_masks: Mapping[str, Any] | None = None,
+    lse: np.ndarray | None = None,
 ) -> Problem:
     """Check the arguments of `fastattn.attention`; FastattnError if one is refused.
 
@@ -60,6 +61,8 @@ def normalise(
     further_masks : mapping, optional
         What the call passes to mask kinds beyond `mask`, `causal`, `window` and `kv_lengths`,
         by the kind's name.
+    lse : ndarray, optional
+        Where to write the log-sum-exp, in any layout; an adapter's, so it is not checked.
 
     Returns
     -------
@@ -102,7 +105,8 @@ def normalise(
     else:
         inputs = {"q": q, "k": k, "v": v, "mask": mask, "sinks": sinks}
         out = checked_out(out, q.dtype, spec, inputs)
-    lse = empty(spec.lse_shape, spec.dtype.compute) if return_lse else None
+    if return_lse and lse is None:
+        lse = empty(spec.lse_shape, spec.dtype.compute)
     if sinks is not None:
         with np.errstate(all="ignore"):  # NaN is data
             sinks = sinks.astype(np.float64)

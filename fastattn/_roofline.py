@@ -133,7 +133,7 @@ def roofline(isa: str | None = None, threads: int = 1, *, seconds: float = 1.0) 
         index,
         count,
         here.usable_cpus,
-        threading_backend()[0] == "openmp",
+        threading_backend()[0],
         _REPETITIONS,
         window_seconds,
         max(

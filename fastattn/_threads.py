@@ -15,7 +15,13 @@ from fastattn._env import forced_threading, forced_threads
 from fastattn._errors import UnavailableError
 from fastattn._machine import machine, native
 
-__all__ = ["thread_limit", "threading_backend", "used_threads", "wanted_threads"]
+__all__ = [
+    "host_threading",
+    "thread_limit",
+    "threading_backend",
+    "used_threads",
+    "wanted_threads",
+]
 
 
 def thread_limit() -> tuple[int, str]:
@@ -74,3 +80,12 @@ def threading_backend() -> tuple[str, str]:
             "unset it, or rebuild with a compiler that takes -fopenmp",
         )
     return name, "FASTATTN_THREADING"
+
+
+def host_threading() -> str | None:
+    """``"host"``, for the calls of an adapter that has named its library's OpenMP runtime.
+
+    That library's threads spin for a while after each of its own operations; threads of ours would
+    compete with them for the CPUs.  None if ``FASTATTN_THREADING`` decides.
+    """
+    return "host" if forced_threading() is None else None

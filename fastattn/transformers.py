@@ -16,7 +16,8 @@ attention_mask, floating              `mask`: added to the scores
 attention_mask None                   ``causal=True, align="bottom_right"`` if the attention is
                                       causal
 is_causal, else ``module.is_causal``  `causal`, only without a mask (a mask includes causality)
-sliding_window                        none: it is part of transformers' mask
+sliding_window                        `window`, if only it and causality mask keys; otherwise it
+                                      is part of transformers' mask
 softcap                               `softcap`
 s_aux (H,)                            `sinks`
 position_bias                         added to the scores, as part of `mask`
@@ -28,7 +29,8 @@ block_indices, sinks (of each token)
 
 `register` also adds a mask function.  It returns None, for which `align` is "bottom_right", if
 only causality masks keys and the last query belongs to the last key.  transformers' own mask
-function also returns None for an empty static cache, where "top_left" would be right.
+function also returns None for an empty static cache, where "top_left" would be right.  For a
+sliding window it returns a tensor whose elements are computed only when an operation reads them.
 
 Examples
 --------
@@ -47,11 +49,14 @@ torch.Size([1, 20, 99])
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch.utils._pytree import tree_map_only
 from transformers import AttentionInterface, AttentionMaskInterface
-from transformers.masking_utils import sdpa_mask
+from transformers.masking_utils import causal_mask_function, sdpa_mask
 
 from fastattn._errors import ArgumentError
 from fastattn._interop import from_torch
@@ -72,6 +77,38 @@ _REFUSED = {
     "block_indices": ("the blocks of keys that a sparse model selects", _EAGER),
     "sinks": ("a sink for each query; `s_aux` has one for each head", _EAGER),
 }
+
+
+class _Window(torch.Tensor):
+    """A mask of which `window` and `align` say all; its elements are made when an op reads them.
+
+    Boolean, (B, 1, Lq, Lk).
+    """
+
+    window: tuple[int, int]
+    align: int
+    made: Callable[[], torch.Tensor]
+
+    @staticmethod
+    def __new__(
+        cls,
+        shape: tuple[int, ...],
+        window: tuple[int, int],
+        align: int,
+        make: Callable[[], torch.Tensor],
+    ) -> _Window:
+        mask: _Window = torch.Tensor._make_wrapper_subclass(cls, shape, dtype=torch.bool)
+        mask.window, mask.align, mask.made = window, align, functools.cache(make)
+        return mask
+
+    __torch_function__ = torch._C._disabled_torch_function_impl
+
+    @classmethod
+    def __torch_dispatch__(
+        cls, op: Any, types: Any, args: tuple[Any, ...] = (), keywords: Any = None
+    ) -> Any:
+        args, keywords = tree_map_only(cls, lambda mask: mask.made(), (args, keywords or {}))
+        return op(*args, **keywords)
 
 
 def register(name: str = "fastattn") -> None:
@@ -140,10 +177,17 @@ def _attention(
     if torch.is_grad_enabled():
         _refuse_gradients(query, key, value, attention_mask, s_aux, position_bias)
     causal = attention_mask is None and _is_causal(module, is_causal)
+    align: str | int | None = "bottom_right" if causal else None
+    window = None
+    if type(attention_mask) is _Window:
+        if position_bias is None and attention_mask.shape[2:] == (query.shape[2], key.shape[2]):
+            window, align = attention_mask.window, attention_mask.align
+            attention_mask = None
+        else:
+            attention_mask = attention_mask.made()
     mask = _with_bias(attention_mask, position_bias)
     if mask is not None and mask.dtype not in (torch.bool, torch.float32):
         mask = mask.to(query.dtype)
-    align = "bottom_right" if causal else None
     if torch.compiler.is_compiling():  # traced, as one node
         result = traced_attention(
             query,
@@ -151,6 +195,7 @@ def _attention(
             value,
             mask=mask,
             causal=causal,
+            window=window,
             align=align,
             scale=scaling,
             softcap=softcap,
@@ -163,7 +208,7 @@ def _attention(
         *arrays(query, key, value),
         None if mask is None else from_torch(mask),
         causal,
-        None,
+        window,
         align,
         scaling,
         softcap,
@@ -205,39 +250,61 @@ def _with_bias(mask: torch.Tensor | None, bias: torch.Tensor | None) -> torch.Te
 
 def _mask(
     *,
+    batch_size: int,
     q_length: int,
     kv_length: int,
     q_offset: int | torch.Tensor = 0,
     kv_offset: int = 0,
+    mask_function: Callable[..., Any] = causal_mask_function,
     attention_mask: torch.Tensor | None = None,
     local_size: int | None = None,
     allow_is_causal_skip: bool = True,
+    allow_is_bidirectional_skip: bool = False,
     **keywords: Any,
 ) -> torch.Tensor | None:
     """The mask function: boolean (B, 1, Lq, Lk), True where visible, or None for bottom right.
 
-    `local_size` is the length of a window or of a chunk, which mask nothing before they end.
+    `local_size` is the length of a window or of a chunk, which mask nothing before they end.  What
+    may be skipped is all of the mask's definition but the padding.
     """
-    end = kv_offset + kv_length
-    if (
-        allow_is_causal_skip
-        and not torch.compiler.is_compiling()  # it would read values
-        and end == q_offset + q_length
-        and (local_size is None or end <= local_size)
-        and (attention_mask is None or _all_visible(attention_mask, kv_offset, end))
-    ):
-        return None
-    mask: torch.Tensor | None = sdpa_mask(
+    make = functools.partial(
+        sdpa_mask,
+        batch_size=batch_size,
         q_length=q_length,
         kv_length=kv_length,
         q_offset=q_offset,
         kv_offset=kv_offset,
+        mask_function=mask_function,
         attention_mask=attention_mask,
         local_size=local_size,
         allow_is_causal_skip=False,
+        allow_is_bidirectional_skip=allow_is_bidirectional_skip,
         **keywords,
     )
-    return mask
+    end = kv_offset + kv_length
+    if torch.compiler.is_compiling() or not (  # it would read values
+        attention_mask is None or _all_visible(attention_mask, kv_offset, end)
+    ):
+        return make()
+    window = None
+    if allow_is_causal_skip and end == q_offset + q_length:
+        if local_size is None or end <= local_size:
+            return None
+        window = local_size - 1, 0
+    elif allow_is_bidirectional_skip and local_size is not None and kv_length >= local_size:
+        window = local_size, local_size
+    if window is None or not _is_window(mask_function, *window):
+        return make()
+    return _Window((batch_size, 1, q_length, kv_length), window, int(q_offset) - kv_offset, make)
+
+
+def _is_window(mask_function: Callable[..., Any], left: int, right: int) -> bool:
+    """Whether it masks what such a window masks, for one query; chunks are of a size too."""
+    zero = torch.zeros((), dtype=torch.long)
+    keys = torch.arange(left + right + 4)
+    query = zero + left + 2
+    visible = mask_function(zero, zero, query, keys)
+    return bool((visible == ((keys >= query - left) & (keys <= query + right))).all())
 
 
 def _all_visible(padding: torch.Tensor, start: int, end: int) -> bool:

@@ -157,6 +157,7 @@ def test_layers_meet_only_at_the_kernel_set() -> None:
         "threads.hpp": set(),
         "threads.cpp": {"threads.hpp", "pool.hpp"},
         "affinity.hpp": set(),
+        "dlpack.hpp": set(),
         "allocate.hpp": set(),
         "pool.hpp": {"threads.hpp"},
         "pool.cpp": {"pool.hpp", "affinity.hpp", "allocate.hpp"},

@@ -6,128 +6,18 @@ It trusts its caller, `fastattn.implementations.cython_`: shapes, types and rang
 checked by `normalise` and `configure`.  It needs no GIL: a `Runner` is only read once it is made.
 """
 
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from cpython.ref cimport Py_DECREF, Py_INCREF, PyObject
 from libc.stdint cimport int32_t, int64_t
+from libc.stdlib cimport free, malloc
 
 cimport numpy as cnp
 
 cnp.import_array()
 
 
-cdef extern from "abi.hpp" namespace "fastattn" nogil:
-    cdef enum class DType(int32_t):
-        kFloat32
-        kFloat64
-        kFloat16
-        kBFloat16
-        kBool
-
-    cdef struct Kernel:
-        int32_t lanes
-        int32_t tile_keys
-        int32_t tile_rows
-        int32_t block_keys
-        int32_t chunk
-        int32_t packed
-
-    cdef enum class Operation(int32_t):
-        kForward
-
-    cdef struct Extents:
-        int64_t rows, keys, dim, dim_v
-
-    cdef struct KernelSet:
-        const char* name
-
-    const int kStorageTypes
-    const int64_t kUnlimited
-
-
-cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
-    cdef struct Isa:
-        const char* name
-        const KernelSet* kernels
-        const char* refusal
-
-    int isa_count()
-    const Isa& isa(int)
-    const char* lacking(int)
-    bint permitted(int)
-    const Kernel* kernel(int, Operation, DType)
-    int native_best_isa "fastattn::best_isa"(Operation, DType, const Extents&)
-
-
-cdef extern from "threads.hpp" namespace "fastattn" nogil:
-    cdef enum class Threading(int32_t):
-        kPool
-        kOpenMP
-
-    cdef struct Threads:
-        int count
-        int cpus
-        Threading threading
-
-    bint has_openmp()
-
-
-cdef extern from "schedule.hpp" namespace "fastattn" nogil:
-    const int64_t kFewItems
-
-    cdef struct Extent:
-        int64_t batch, heads_kv, rows, keys
-        int64_t block_q, keys_per_split
-        int threads
-
-    int64_t count_work_items "fastattn::work_items"(const Extent&)
-
-
-cdef extern from "driver.hpp" namespace "fastattn" nogil:
-    cdef struct Array:
-        char* data
-        const int64_t* batch_strides
-        int64_t head
-        int64_t row
-        int64_t column
-
-    cdef struct Call:
-        Array q, k, v, out, mask, lse
-        const int64_t* offsets
-        const int64_t* lengths
-        const double* sinks
-        const int64_t* batch_shape
-        int64_t batch_axes
-        DType type
-        DType mask_type
-        int64_t heads_q, heads_kv, length_q, length_k, dim, dim_v
-        double scale, score_factor, softcap
-        int64_t left, right
-        int64_t block_q, block_k, keys_per_split
-        Threads threads
-
-    cdef enum class Status:
-        kOk
-        kNoMemory
-
-    Status attention(const Call&, const KernelSet&)
-
-
-cdef extern from "roofline.hpp" namespace "fastattn" nogil:
-    cdef struct Probing:
-        Threads threads
-        int repetitions
-        double window_seconds
-        int64_t stream_bytes
-        int64_t cached_bytes
-
-    cdef struct Roofline:
-        double flops32, flops64, bfloat16_flops, stream_bytes, cached_bytes
-
-    cdef enum class Probed:
-        kOk
-        kNoMemory
-        kNoThreads
-        kWrongSum
-
-    Probed measure_roofline "fastattn::roofline"(const Probing&, const KernelSet&, Roofline&)
+cdef extern from "Python.h" nogil:
+    bint Py_IsInitialized()
 
 
 OPERATIONS = {"forward": <int> Operation.kForward}
@@ -194,14 +84,26 @@ def work_items(int64_t batch, int64_t heads_kv, int64_t rows, int64_t keys, int6
     return count_work_items(extent)
 
 
-cdef Threads threads_of(int count, int cpus, bint openmp) noexcept:
+THREADINGS = {
+    "pool": <int> Threading.kPool,
+    "openmp": <int> Threading.kOpenMP,
+    "host": <int> Threading.kHost,
+}
+
+
+def use_host(size_t parallel, size_t thread_number):
+    """Addresses of the OpenMP runtime that ``"host"`` means: GOMP_parallel, omp_get_thread_num."""
+    native_use_host(<void*> parallel, <void*> thread_number)
+
+
+cdef Threads threads_of(int count, int cpus, str threading):
     cdef Threads threads
     threads.count, threads.cpus = count, cpus
-    threads.threading = Threading.kOpenMP if openmp else Threading.kPool
+    threads.threading = <Threading> <int> THREADINGS[threading]
     return threads
 
 
-def roofline(int index, int threads, int cpus, bint openmp, int repetitions, double window_seconds,
+def roofline(int index, int threads, int cpus, str threading, int repetitions, double window_seconds,
              int64_t stream_bytes, int64_t cached_bytes):
     """Limits of an ISA row, per second: flops in float32, in float64 and of bfloat16 products (0:
     it has none), bytes streamed and cached.
@@ -211,7 +113,7 @@ def roofline(int index, int threads, int cpus, bint openmp, int repetitions, dou
     cdef Probing how
     cdef Roofline found
     cdef Probed status
-    how.threads = threads_of(threads, cpus, openmp)
+    how.threads = threads_of(threads, cpus, threading)
     how.repetitions, how.window_seconds = repetitions, window_seconds
     how.stream_bytes, how.cached_bytes = stream_bytes, cached_bytes
     with nogil:
@@ -235,7 +137,7 @@ cdef class Runner:
 
     def __init__(self, int index, int dtype, batch_shape, heads_q, heads_kv, length_q, length_k,
                  dim, dim_v, double scale, double score_factor, double softcap, left, right,
-                 block_q, block_k, keys_per_split, int threads, int cpus, bint openmp):
+                 block_q, block_k, keys_per_split, int threads, int cpus, str threading):
         cdef int axis
         self.kernels = isa(index).kernels
         for axis in range(len(batch_shape)):
@@ -251,7 +153,7 @@ cdef class Runner:
         self.call.right = kUnlimited if right is None else right
         self.call.block_q, self.call.block_k = block_q, block_k
         self.call.keys_per_split = keys_per_split
-        self.call.threads = threads_of(threads, cpus, openmp)
+        self.call.threads = threads_of(threads, cpus, threading)
 
     def run(self, cnp.ndarray q not None, cnp.ndarray k not None, cnp.ndarray v not None,
             cnp.ndarray out not None, cnp.ndarray lse, cnp.ndarray mask,
@@ -309,3 +211,96 @@ cdef class Runner:
             own = axis - axes + rank - inner - 1
             batch_strides[axis] = strides[own] if own >= 0 and shape[own] != 1 else 0
         to.batch_strides = batch_strides
+
+
+cdef class Library:
+    """Shares memory with another library's arrays, by its functions for DLPack.
+
+    exchange: the capsule ``__dlpack_c_exchange_api__`` of their type; ValueError if it cannot be
+    used.  bfloat16: the number of NumPy's data type of that name, or -1.
+    """
+
+    cdef const Exchange* exchange
+    cdef int bfloat16
+
+    def __init__(self, exchange, int bfloat16):
+        self.exchange = known(PyCapsule_GetPointer(exchange, "dlpack_exchange_api"))
+        self.bfloat16 = bfloat16
+        if self.exchange == NULL:
+            raise ValueError("a version of DLPack that is not known here")
+
+    def to_ndarray(self, array):
+        """The same memory as an ndarray, or None if NumPy has no such array.
+
+        What the library raises, such as for an array without memory, is passed on.
+        """
+        cdef Tensor tensor
+        cdef int axis, number
+        cdef cnp.ndarray made
+        self.exchange.read(<void*> array, &tensor)
+        number = self._number(tensor.code * 256 + tensor.bits)
+        if number < 0 or tensor.device != kCpu or tensor.data == NULL or tensor.axes > kMostAxes:
+            return None
+        made = cnp.PyArray_SimpleNewFromData(
+            tensor.axes, <cnp.npy_intp*> tensor.shape, number, tensor.data + tensor.byte_offset)
+        for axis in range(tensor.axes):
+            cnp.PyArray_STRIDES(made)[axis] = tensor.strides[axis] * (tensor.bits // 8)
+        cnp.PyArray_UpdateFlags(made, cnp.NPY_ARRAY_UPDATE_ALL)
+        cnp.set_array_base(made, array)
+        return made
+
+    def from_ndarray(self, cnp.ndarray array not None):
+        """A floating ndarray, whose strides are whole elements, as an array of the library."""
+        cdef int axes = cnp.PyArray_NDIM(array)
+        cdef int64_t size = cnp.PyArray_ITEMSIZE(array)
+        cdef int axis, kind = self._kind(cnp.PyArray_TYPE(array))
+        cdef PyObject* made = NULL
+        cdef Managed* managed = <Managed*> malloc(sizeof(Managed) + 2 * axes * sizeof(int64_t))
+        if managed == NULL:
+            raise MemoryError("fastattn: the result cannot be allocated")
+        managed.major, managed.minor, managed.flags = kMajor, kMinor, 0
+        managed.owner, managed.release = <void*> array, release
+        managed.tensor.data, managed.tensor.byte_offset = cnp.PyArray_BYTES(array), 0
+        managed.tensor.device, managed.tensor.device_number = kCpu, 0
+        managed.tensor.code, managed.tensor.bits, managed.tensor.lanes = kind // 256, kind % 256, 1
+        managed.tensor.axes = axes
+        managed.tensor.shape = <int64_t*> (managed + 1)
+        managed.tensor.strides = managed.tensor.shape + axes
+        for axis in range(axes):
+            managed.tensor.shape[axis] = cnp.PyArray_DIM(array, axis)
+            managed.tensor.strides[axis] = cnp.PyArray_STRIDE(array, axis) // size
+        Py_INCREF(array)
+        self.exchange.make(managed, &made)  # which the library releases
+        result = <object> made
+        Py_DECREF(result)
+        return result
+
+    cdef int _number(self, int kind) noexcept:
+        """NumPy's number of a data type; -1 if it has none."""
+        if kind == kFloat32:
+            return cnp.NPY_FLOAT32
+        if kind == kBFloat16:
+            return self.bfloat16
+        if kind == kFloat16:
+            return cnp.NPY_FLOAT16
+        if kind == kFloat64:
+            return cnp.NPY_FLOAT64
+        if kind == kBool:
+            return cnp.NPY_BOOL
+        return cnp.NPY_INT64 if kind == kInt64 else cnp.NPY_INT32 if kind == kInt32 else -1
+
+    cdef int _kind(self, int number) noexcept:
+        """DLPack's code and bits of a floating data type."""
+        if number == cnp.NPY_FLOAT32:
+            return kFloat32
+        if number == cnp.NPY_FLOAT64:
+            return kFloat64
+        return kFloat16 if number == cnp.NPY_FLOAT16 else kBFloat16
+
+
+cdef void release(Managed* managed) noexcept nogil:
+    """Called by whichever thread drops the last array on that memory, at exit too."""
+    if Py_IsInitialized():
+        with gil:
+            Py_DECREF(<object> managed.owner)
+    free(managed)

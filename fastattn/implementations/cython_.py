@@ -133,6 +133,11 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
 
 def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     """Hand the binding what does not change from call to call."""
+    return prepare_on(threading_backend()[0], spec, config)
+
+
+def prepare_on(threading: str, spec: CallSpec, config: Config) -> Callable[[Problem], None]:
+    """The same with threads of a named kind: an adapter can know better than the default."""
     from fastattn.implementations._native import Runner
 
     assert config.isa  # resolved by configure, as are the others
@@ -160,7 +165,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
         config.keys_per_split,
         config.threads,
         machine().usable_cpus,
-        threading_backend()[0] == "openmp",
+        threading,
     )
 
     def run(problem: Problem) -> None:

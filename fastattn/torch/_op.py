@@ -14,10 +14,11 @@ import torch
 
 from fastattn._config import Config
 from fastattn._errors import DTypeError
-from fastattn._interop import from_torch, to_torch
+from fastattn._interop import from_torch
 from fastattn._normalise import normalise
 from fastattn._problem import Problem
-from fastattn.torch._compute import arrays, refuse_gradients, solve
+from fastattn.torch._compute import arrays, as_tensor, refuse_gradients, solve
+from fastattn.torch._direct import plain_arrays
 from fastattn.torch._vmap import batched
 
 __all__ = ["attention"]
@@ -126,6 +127,14 @@ def attention(
     torch.Size([2, 8, 1, 64])
     """
     refuse_gradients(q, k, v, mask, sinks)  # here too: transforms hide it from the kernel
+    if (found := plain_arrays(q, k, v, mask, align, kv_lengths, sinks)) is not None:
+        q, k, v, mask, align, kv_lengths, sinks = found
+        problem = normalise(
+            q, k, v, mask, causal, window, align, scale, softcap, kv_lengths, sinks, return_lse
+        )
+        solve(problem, impl, config)
+        out = as_tensor(problem.out)
+        return out if problem.lse is None else (out, as_tensor(problem.lse))
     options: dict[str, Any] = {}
     if mask is not None:
         options["mask"] = mask
@@ -191,19 +200,21 @@ def _problem(
 
 
 def _cpu(*tensors: Any, **options: Any) -> Any:
-    out = _problem(*tensors, **options).out
-    return torch.from_numpy(out) if out.dtype.kind == "f" else to_torch(out)
+    return as_tensor(_problem(*tensors, **options).out)
 
 
 def _cpu_with_lse(*tensors: Any, **options: Any) -> Any:
     problem = _problem(*tensors, **options, return_lse=True)
     assert problem.lse is not None
-    return to_torch(problem.out), torch.from_numpy(problem.lse)
+    return as_tensor(problem.out), as_tensor(problem.lse)
 
 
 def _elsewhere(q: torch.Tensor, *tensors: Any, **options: Any) -> Any:
     raise DTypeError(
-        "q", f"a tensor on the device {q.device}", "CPU tensors", "copy it with .cpu()"
+        "q, k, v",
+        f"a tensor of layout {q.layout} on the device {q.device}",
+        "dense CPU tensors",
+        "copy it with .cpu(), or make it dense with .to_dense()",
     )
 
 

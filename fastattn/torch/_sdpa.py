@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy import empty, float32, float64  # looked up by name alone, for small calls
 from torch.nn import attention as registry
 
 from fastattn._errors import FastattnError
-from fastattn._interop import from_torch, to_torch
+from fastattn._interop import from_torch
 from fastattn._normalise import normalise
-from fastattn._problem import Problem
-from fastattn.torch._compute import arrays, solve
+from fastattn.torch._compute import arrays, as_tensor, solve
 from fastattn.torch._status import COUNTS, ELSEWHERE, Status
 
 __all__ = ["disable", "enable", "enabled", "status"]
@@ -80,40 +80,34 @@ def _computed(
     scale: float | None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Result and log-sum-exp, with the strides of torch's meta kernel: like the query, and BLH."""
-    out = None if query.is_contiguous() else torch.empty_like(query)
+    q, k, v = arrays(query, key, value)
+    out = None if q.flags.c_contiguous else torch.empty_like(query)
+    batch, heads, length, _ = q.shape
+    lse = empty((batch, length, heads), float64 if q.dtype == float64 else float32).swapaxes(1, 2)
     problem = normalise(
-        *arrays(query, key, value),
+        q,
+        k,
+        v,
         None if mask is None else from_torch(mask),
         is_causal,
         align="top_left" if is_causal else None,
         scale=scale,
         return_lse=True,
         out=None if out is None else from_torch(out),
+        lse=lse,
     )
-    if problem.out.shape != query.shape:
+    if problem.out.shape != q.shape:
         raise FastattnError(
             "query, key, value",
-            f"shapes {tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}",
+            f"shapes {q.shape}, {k.shape}, {v.shape}",
             "a result of the query's shape",
             "call fastattn.torch.attention",
         )
     solve(problem)
     COUNTS.served += 1
-    return to_torch(problem.out) if out is None else out, to_torch(_lse(problem))
-
-
-def _lse(problem: Problem) -> np.ndarray:
-    """The log-sum-exp as torch's backward wants it: 0, and not -inf, where no key is visible."""
-    lse = problem.lse
-    assert lse is not None
-    if problem.mask is not None:
+    if mask is not None:  # torch's backward wants 0, and not -inf, where no key is visible
         np.copyto(lse, 0, where=lse == -np.inf)
-    batch, heads, length = lse.shape
-    if heads == 1 or length == 1:
-        return lse
-    moved = np.empty((batch, length, heads), lse.dtype).swapaxes(1, 2)
-    moved[...] = lse
-    return moved
+    return as_tensor(problem.out) if out is None else out, as_tensor(lse)
 
 
 registry.register_flash_attention_impl(_NAME, register_fn=_Override)

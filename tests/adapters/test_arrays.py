@@ -15,7 +15,7 @@ from processes import run_python
 from strategies import DTYPES, Call, calls
 
 import fastattn
-from fastattn import DTypeError, FastattnError, OutputError
+from fastattn import DTypeError, FastattnError, OutputError, _interop
 from fastattn._interop import as_ndarrays, from_torch, to_torch
 
 
@@ -211,6 +211,7 @@ def test_without_ml_dtypes_bfloat16_is_refused(monkeypatch: pytest.MonkeyPatch) 
     """It is what gives NumPy that type."""
     torch = pytest.importorskip("torch")
     monkeypatch.setitem(sys.modules, "ml_dtypes", None)
+    monkeypatch.setattr(_interop, "bfloat16_number", _interop.bfloat16_number.__wrapped__)
     x = torch.ones(3, 4)
     assert fastattn.attention(x, x, x).dtype == torch.float32
     _refused("pip install ml_dtypes", *[x.bfloat16()] * 3)
