@@ -5,7 +5,7 @@
 // a few rows to use.  Here keys and values are read once, where they lie; what is not adjacent, and
 // values that are not finite where keys may be masked, go through a small copy.
 //
-// Memory sits idle wherever the stream jumps between keys and values.  So the keys of several
+// Bandwidth is lost at each switch between keys and values.  So the keys of several
 // adjacent blocks, a batch, are read first, then the values of all of them.
 //
 // Every sum is taken in the same order as in tile/fma.hpp, so a row's result is the same, bit for

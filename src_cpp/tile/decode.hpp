@@ -5,8 +5,8 @@
 //                                 them is [row][key] of `keys` keys, and tiles lie side by side
 //   values  O[row][feature] += P V   a vector holds features of one value
 //
-// Lines are prefetched some 16 KiB before they are used: a whole block ahead, they would have left
-// L2 again before their use where an SMT sibling shares the core.
+// Lines are prefetched some 16 KiB before they are used.  If they were prefetched a whole block ahead,
+// they would be evicted from L2 before their use when an SMT sibling shares the core.
 //
 // Legend: S, T = storage and compute type; sublane = adjacent columns of a key that are transposed
 // together, in kSublaneLanes lanes of 32 or 64 bits; kUsed = rows computed, at most `rows`.
@@ -30,23 +30,24 @@ struct DecodeTile {
 
     static constexpr int kSublaneLanes = fastattn::kSublaneLanes<Simd>;
     // Registers that the scores of `vectors` vectors of keys fill: accumulators, sublanes, a column
-    // of a query and, where lanes hold two columns, those separated from the keys' lanes.
+    // of a query and, where a lane holds two columns of a key, one of the two columns.
     static constexpr int registers_for(int vectors, int used) {
         return vectors * (used + kSublaneLanes + (kColumnsOfLane<S> > 1)) + 1;
     }
 
     // Keys of a tile: enough accumulators to hide the latency of their additions, but no more than
-    // kMostKeys keys: all are touched before the first is finished, so lines would have to be
-    // prefetched further ahead.
+    // kMostKeys keys: the tile reads a line of every key before it reads the next line of the first,
+    // so with more keys, lines would have to be prefetched earlier.
     static constexpr int kAccumulators = 8;
     static constexpr int kMostKeys = 16;
     static constexpr int kGroups =  // vectors of keys
         kAccumulators / kSublaneLanes * kLanes < kMostKeys ? kAccumulators / kSublaneLanes
                                                            : kMostKeys / kLanes;
     static constexpr int keys = kGroups * kLanes;
-    // The most queries.  The other tile has queries along the lanes: half as many queries as lanes
-    // leave half of each vector empty.  A 16-bit number it converts for each vector of queries, so
-    // here, as many queries as lanes are faster, if the registers hold them.
+    // The most queries.  The tile for many rows (fma.hpp) has queries along the lanes: half as many
+    // queries as lanes leave half of each vector empty.  It also converts each 16-bit number again
+    // for each vector of queries.  So for 16-bit types this tile is faster up to as many queries as
+    // lanes, if the registers hold them.
     static constexpr int kMostRows =
         kSize < sizeof(T) && 2 * keys <= Simd::registers ? kLanes : kLanes / 2;
     static constexpr int rows = kMostRows > kSublaneLanes ? kMostRows : kSublaneLanes;
@@ -122,7 +123,8 @@ private:
                                                     Vec (&sum)[kVectors][kUsed]) {
         constexpr int kColumns = kColumnsOfLane<S>;
         constexpr bool kFit = registers_for(kVectors, kUsed) <= Simd::registers;
-        // These wait in memory: if they do not fit, half of them, or else the compiler would spill
+        // The transposed sublanes from this one on are kept in memory until they are used.  If the
+        // registers do not hold all, half of them are kept there: otherwise the compiler would spill
         // accumulators, too.
         constexpr int kHeldFrom = kConvertsFromMemory<S> ? 0
                                   : kFit                 ? kSublaneLanes

@@ -20,9 +20,9 @@ private:
     const unsigned before_;
 };
 
-// As 0, like the tiles themselves: a subnormal result of `scale` would take 60 ns.
+// Subnormal numbers count as 0, as they do in the tiles: a subnormal result of `scale` would take 60 ns.
 using FlushSubnormals = Mxcsr<0x9fc0>;
-// As numbers: where 16-bit types are converted.
+// Subnormal numbers keep their value: for the conversion of 16-bit types.
 using KeepSubnormals = Mxcsr<0x1f80>;
 
 }  // namespace

@@ -1,8 +1,8 @@
 // Softmax of 32 queries' scores, in powers of two, a few keys at a time between tile products.
 //
-//   p = 2^24 2^(s - m)       s = score * log2(e), m = an integer at or above an early maximum
+//   p = 2^24 2^(s - m)       s = score * log2(e), m = the reference
 //
-// The reference m is the maximum of the first keys that are visible to a row, rounded up.  It moves
+// The reference m is the maximum of the first keys that are visible to a row, rounded up.  It changes
 // only if the weights of a job sum to 2^33 or more: factors are powers of two, hence exact, and
 // mostly 1.  Weights are kept times 2^24 so that the low components of small weights are not
 // flushed; the factor is in the sum l as well and cancels.

@@ -149,7 +149,7 @@ struct MicroKernel {
     // Meanwhile `prefetcher` prefetches as many values as A has; returns the position it has
     // reached.
     //
-    // Never inlined: beside a caller's variables, the addresses of A's rows lose their registers.
+    // Never inlined: in a caller with many variables, the compiler spills the addresses of A's rows.
     template <int kVectors, typename A, typename Prefetch = NoPrefetch>
     [[gnu::noinline]] static Prefetch multiply(const A a, int64_t rows, const T* b, int64_t count,
                                                T* c, bool accumulate, const T* scale,
@@ -205,7 +205,7 @@ private:
                                                    Prefetch& prefetcher) {
         constexpr int64_t ld = kVectors * kLanes;
         // Columns are taken in pairs, for fewer instructions per product where a neighbour on the
-        // core shares the front end.  It takes two pairs of 16-bit values to be worth a line.
+        // core shares the front end.  With 16-bit values, only two pairs take a whole cache line.
         constexpr int kPair = 2;
         constexpr int kTogether =
             Prefetch::value_bytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;

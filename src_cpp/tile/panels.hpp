@@ -9,7 +9,7 @@
 namespace fastattn {
 namespace {
 
-// How the tile of a panel of rows and a block of keys meets the mask.
+// The class of a tile, that is of a panel of rows and a block of keys: what the mask does to it.
 struct TileMask {
     Interval keys;  // visible to some row: none if the tile is empty
     bool partial;   // by band or length, some of these are masked for some row
@@ -17,7 +17,7 @@ struct TileMask {
 };
 
 struct Panel : TileMask {
-    bool accumulate;  // an earlier block had keys for it: its result is to be added to
+    bool accumulate;  // an earlier block has written its result, so add to it
 };
 
 // kWhole: the last panel has all vectors, too.

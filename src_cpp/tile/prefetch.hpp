@@ -1,4 +1,4 @@
-// Prefetches rows: memory delivers them while others are computed with.
+// Prefetches rows, which memory delivers while other rows are used.
 //
 // For few queries, computing with a byte takes about as long as memory takes to deliver it, so the
 // two must overlap.  Lines are prefetched in the order of their addresses, so that the hardware
@@ -87,7 +87,7 @@ private:
 
     const char* at_;
     int64_t span_, lines_, left_, skip_;
-    int owed_ = 0;  // bytes that were used and not yet made up for
+    int owed_ = 0;  // bytes that were used, for which nothing has been prefetched yet
 };
 
 // Prefetches nothing.

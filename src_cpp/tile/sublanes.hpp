@@ -14,8 +14,8 @@ namespace {
 template <typename Simd>
 inline constexpr int kSublaneLanes = 16 / sizeof(typename Simd::Value);
 
-// Columns that a lane holds.  Both of a 16-bit type are transposed at once, which costs half.  The
-// first of bfloat16 must be the low half: a shift and a bit mask then convert the two.
+// Columns that a lane holds.  The two columns of a 16-bit type are transposed at once, which takes
+// half the instructions.  The first column of bfloat16 must be the low half: a shift and a bit mask then convert the two.
 template <typename S>
 inline constexpr int kColumnsOfLane =
     __is_same(S, Half) || (__is_same(S, BFloat) && __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__) ? 2
