@@ -90,7 +90,7 @@ struct ModelUnit {
         const Vec error = (x - (nearest - back)) - (whole + back);
         const Vec component = bits<Vec>(bits<Bits>(nearest) + bits<Bits>(error < Vec{}));
         const Vec infinity = broadcast<Simd>(__builtin_inff());
-        return (x == infinity) | (x == -infinity) ? Vec{} : nearest == Vec{} ? -Vec{} : component;
+        return ((x == infinity) | (x == -infinity)) ? Vec{} : nearest == Vec{} ? -Vec{} : component;
     }
     // In two steps, the first of which is exact.
     static Vec scale(Vec y, Vec x) {
