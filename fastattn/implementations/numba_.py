@@ -1,10 +1,8 @@
 """Attention in Numba: a tiled kernel, compiled for this processor on its first call.
 
-Purpose: choose a configuration, bring a call's arrays into the kernel's form, share the work
-among threads.  The computation itself is in the package `_numba`.
-
-The work is cut into items, batch entry x key head x block of `block_q` rows; threads take
-some of them at a time from one queue.  The GIL is released while they compute.
+This module chooses a configuration, converts a call's arrays and shares the work among threads,
+which take some work items (batch entry x key head x block of `block_q` rows) at a time from a
+queue.  The package `_numba` computes, without the GIL.
 """
 
 from __future__ import annotations
@@ -39,8 +37,6 @@ _WORK_PER_THREAD = 4_000_000  # multiply-adds that are worth waking a thread
 _WORK_PER_CALL = 100_000_000  # after so many, a thread returns to Python, which hears Ctrl-C
 _CALLS_PER_THREAD = 8
 _UNLIMITED = 2**52  # a side of a band; positions stay below 2**49
-
-
 _uncompiled: list[str] = []  # why the kernel cannot be compiled, once a call has met that
 
 
@@ -103,7 +99,6 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
     batch, compute, name = spec.batch_shape, spec.dtype.compute, spec.dtype.compute.name
     absent = [np.empty((0,) * 4, kind) for kind in ("u1", compute)]
     no_lse, no_mask = np.empty((*batch, 0, 0), compute), np.empty((*batch, 0, 0, 0), "u1")
-    no_sinks = np.empty(0, compute)
     no_offsets, all_keys = np.zeros(batch, np.int64), np.full(batch, spec.length_k)
     sides = [_UNLIMITED if side is None else side for side in (spec.band.left, spec.band.right)]
     items = -(-spec.group * spec.length_q // block_q) * spec.heads_kv * (1, *batch)[-1]
@@ -128,7 +123,7 @@ def prepare(spec: CallSpec, config: Config) -> Callable[[Problem], None]:
             no_offsets if problem.offsets is None else problem.offsets,
             all_keys if problem.lengths is None else problem.lengths,
         )
-        sinks = no_sinks if problem.sinks is None else problem.sinks.astype(compute)
+        sinks = np.asarray(() if problem.sinks is None else problem.sinks, compute)
         for index in np.ndindex(batch[:-1]) if len(batch) > 1 else [()]:  # it knows one batch axis
             q, k, v, o, lse, m, offsets, lengths = (
                 array[index] if batch else array[None] for array in arrays
@@ -151,18 +146,13 @@ def _kernel(name: str) -> Callable[..., object]:
     from fastattn.implementations._numba.cache import compiled  # imports Numba
 
     try:
-        found: Callable[..., object] = compiled(name)
+        return compiled(name)  # type: ignore[no-any-return]
     except MemoryError:
         raise
     except Exception as error:  # Numba's and LLVM's have no base of their own
         _uncompiled[:] = [f"numba cannot compile its kernel: {type(error).__name__}: {error}"]
-        raise UnavailableError(
-            "impl",
-            "'numba'",
-            "an implementation that runs here",
-            f"use impl='auto'; the reason is: {_uncompiled[0]}",
-        ) from error
-    return found
+        fix = f"use impl='auto'; the reason is: {_uncompiled[0]}"
+        raise UnavailableError("impl", "'numba'", "one that runs here", fix) from error
 
 
 def _converted(array: np.ndarray, dtype: np.dtype) -> np.ndarray:

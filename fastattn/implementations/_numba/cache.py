@@ -18,7 +18,6 @@ from pathlib import Path
 import llvmlite
 import numba
 import numpy as np
-from numba import types
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
@@ -84,12 +83,12 @@ def compiled(dtype):
     """`attend` for float32 or float64, for arrays of any layout."""
 
     def array(element, axes, readonly=True):
-        return types.Array(element, axes, "A", readonly=readonly, aligned=False)
+        return numba.types.Array(element, axes, "A", readonly=readonly, aligned=False)
 
-    number = types.float64 if dtype == "float64" else types.float32
-    masks = types.Tuple([array(kind, 4) for kind in (types.uint8, number)])
+    number = numba.types.float64 if dtype == "float64" else numba.types.float32
+    masks = numba.types.Tuple([array(kind, 4) for kind in (numba.types.uint8, number)])
     results = array(number, 4, readonly=False), array(number, 3, readonly=False)
-    per_batch, per_head, word = array(types.int64, 1), array(number, 1), types.intp
+    per_batch, per_head, word = array(numba.types.int64, 1), array(number, 1), numba.types.intp
     signature = (*[array(number, 4)] * 3, *results, masks, word, per_batch, per_batch, per_head)
     signature += (word, word, *[number] * 3, *[word] * 4)
     with contextlib.suppress(RuntimeError):  # Numba knows no folder that can be written

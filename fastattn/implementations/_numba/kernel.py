@@ -39,21 +39,6 @@ _ZERO, _ONE = np.intp(0), np.intp(1)  # for a literal, Numba compiles a function
 
 
 @helper
-def _row_step(count, line):
-    """An odd number of cache lines: rows 4 KiB apart would share a set of the L1 cache."""
-    return ((count + line - 1) // line | 1) * line
-
-
-@helper
-def _range_of(low, high, begin, end):
-    """Least `low` and greatest `high` of rows `begin` to `end`."""
-    first, past = low[begin], high[begin]
-    for r in range(begin + 1, end):
-        first, past = min(first, low[r]), max(past, high[r])
-    return first, past
-
-
-@helper
 def _pack(work, to, stage, stage_row, q, b, row, rows, dim, scale):
     """Rows of queries, times `scale`, as columns of a panel; empty lanes repeat the last one."""
     lanes = REGISTER_BYTES // item_bytes(work)
@@ -115,7 +100,8 @@ def attend(
     width, line = PANEL_VECTORS * lanes, _LINE_BYTES // item_bytes(lse)
     panels = (min(block_q, all_rows) + width - 1) // width
     block_k = max(1, min(block_k, length_k))
-    value_step = _row_step(dim_v, line)
+    # Rows take an odd number of lines: rows 4 KiB apart would share a set of the L1 cache.
+    value_step = ((dim_v + line - 1) // line | 1) * line
     panel_row = panels * width
     queries_panel, result_panel = (dim + lanes) * width, (dim_v + line) * width
     result = panels * queries_panel  # after the queries
@@ -124,7 +110,7 @@ def attend(
     ones = alphas + panel_row
     values = ones + width
     stage = values + block_k * value_step
-    stage_row = _row_step(max(dim, dim_v + 2 * lanes, block_k) + line, line)
+    stage_row = ((max(dim, dim_v + 2 * lanes, block_k) - 1) // line + 2 | 1) * line
     length_work = stage + lanes * stage_row
     memory = np.empty(length_work + line, lse.dtype)
     skipped = -(memory.ctypes.data // item_bytes(lse)) % line
@@ -147,7 +133,7 @@ def attend(
             position = (first_row + r) % length_q + offsets[b]
             low[r] = min(max(0, position - left), lengths[b])
             high[r] = max(low[r], min(lengths[b], position + right + 1))
-        first_key, past_key = _range_of(low, high, _ZERO, rows)
+        first_key, past_key = low[:rows].min(), high[:rows].max()
         for p in range(panels):
             to, row, count = p * queries_panel, first_row + p * width, min(width, rows - p * width)
             _pack(work, to, stage, stage_row, q, b, row, count, dim, scale)
@@ -158,9 +144,8 @@ def attend(
             first, past = length_k, 0
             for p in range(panels):
                 r0, r1 = p * width, min(rows, (p + 1) * width)
-                from_key, to_key = _range_of(low, high, r0, r1)
-                begin[p] = max(from_key, block * block_k)
-                end[p] = min(to_key, (block + 1) * block_k)
+                begin[p] = max(low[r0:r1].min(), block * block_k)
+                end[p] = min(high[r0:r1].max(), (block + 1) * block_k)
                 masked[p] = False
                 if mask_kind != NO_MASK and begin[p] < end[p]:
                     found = _classify(
