@@ -19,7 +19,7 @@ quoted = '$(subst ','\'',$(value $(1)))'
 unexport BASE HEAD PROFILE STEPS SECONDS
 
 .PHONY: help test test-thorough test-timing adapters coverage bench roofline tuned preview report chart peers replay compare history browser \
-        lint lint-ci sanitize fuzz clean distclean
+        lint lint-ci sanitize sanitize-threads fuzz clean distclean
 
 help:
 	@echo "make test            set up .venv, build, and run the tests"
@@ -41,6 +41,7 @@ help:
 	@echo "make lint            run ruff, mypy and clang-format"
 	@echo "make lint-ci         run actionlint and zizmor on the workflows of hosted CI"
 	@echo "make sanitize        run the tests of the C++ code under AddressSanitizer and UBSan"
+	@echo "make sanitize-threads  run the tests of threads under ThreadSanitizer"
 	@echo "make fuzz            test random calls, with sanitizers and against a reference: SECONDS=60 [ARGS='--seed 1 kernels']"
 	@echo "make clean           remove .venv, builds and caches"
 	@echo "make distclean       the same, and all stored measurements"
@@ -175,11 +176,24 @@ define instrumented
 	cd build/$(1) && FASTATTN_TEST_KERNELS=1 FASTATTN_CXXFLAGS="$(2)" ../../$(BIN)/python setup.py --quiet build_ext --inplace
 endef
 
+# Checks of every pointer in the kernels would take the compiler many minutes, and find little that
+# AddressSanitizer does not.  Its alternate signal stack would be too small for the tiles of AMX.
+SANITIZE := -g1 -O1 -fsanitize=address -fsanitize=undefined -fno-omit-frame-pointer \
+            -fno-sanitize=null,alignment,object-size,pointer-overflow
+
 sanitize: $(VENV)/.installed
-	$(call instrumented,sanitize,-g1 -O1 -fsanitize=address -fsanitize=undefined -fno-omit-frame-pointer)
-	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	$(call instrumented,sanitize,$(SANITIZE))
+	cd build/sanitize && ASAN_OPTIONS=detect_leaks=0:use_sigaltstack=0 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libasan.so) $$($${CXX:-g++} -print-file-name=libubsan.so)" \
-		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider $(KERNEL_TESTS) -k cython
+		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider -m "not timing" $(KERNEL_TESTS) -k cython
+
+# Python is not instrumented, but ThreadSanitizer knows its locks.  It does not know those of the
+# OpenMP runtime.
+sanitize-threads: $(VENV)/.installed
+	$(call instrumented,sanitize-threads,-g1 -O1 -fsanitize=thread)
+	cd build/sanitize-threads && TSAN_OPTIONS="halt_on_error=1:die_after_fork=0:suppressions='$(CURDIR)/tests/tsan.supp'" \
+		LD_PRELOAD="$$($${CXX:-g++} -print-file-name=libtsan.so)" \
+		PYTHONPATH=. ../../$(BIN)/python -m pytest -q -s -p no:cacheprovider tests/test_threads.py -k "cython and not openmp"
 
 # What it finds of inputs that reach new code stays in build/fuzz/corpus, for the next time.
 fuzz: $(VENV)/.installed
