@@ -93,8 +93,8 @@ public:
         const int64_t row_bytes = task.dim * static_cast<int64_t>(sizeof(S));
         side_by_side_ = 2 * Tile::keys * row_bytes <= kSideBySideBytes;
         const int64_t step = (side_by_side_ ? 2 : 1) * Tile::keys;
-        window_ = kStreams * Tile::stream_bytes / row_bytes / step * step;
-        if (window_ < step) window_ = step;
+        window_ = step;
+        while (2 * window_ * row_bytes <= kStreams * Tile::stream_bytes) window_ *= 2;
     }
 
     void compute() {
@@ -187,7 +187,7 @@ private:
         const int64_t left = now.rows.end - j - window_;
         const Rows& of = left > 0 ? now : after;
         const int64_t i = left > 0 ? j + window_ - now.rows.begin : -left;
-        const int64_t begin = i / window_ * window_;
+        const int64_t begin = i & -window_;
         const bool whole = of.rows.count() - begin >= window_;
         const int64_t row = whole ? begin + (i - begin) / kStreams : i;
         return {rows_from(of.source, of.rows.begin + row),
@@ -333,7 +333,7 @@ private:
     Regions at_;
     const bool keys_in_place_, values_in_place_;
     bool side_by_side_;          // whether several tiles of keys are read at a time
-    int64_t window_;             // rows that are prefetched as streams
+    int64_t window_;             // rows that are prefetched as streams: a power of two
     Interval rows_keys_[kRows];  // visible to each row
     Visible visible_;
     T m_[kLanes], l_[kLanes];  // one row per lane
