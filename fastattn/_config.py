@@ -56,7 +56,8 @@ class Config:
         too small for more threads to help.
     isa : str, optional
         Instruction set of the ``cython`` implementation, a name from
-        ``fastattn.machine().isas``.
+        ``fastattn.machine().isas``.  If it has no kernel for a call, as ``amx`` has none for
+        float64, the default has (see ``fastattn.machine().kernels``).
     deterministic : bool, default False
         Ignore wisdom (`fastattn.wisdom`): fields that are None get fastattn's default values,
         so that the bits of a result do not depend on what was tuned.

@@ -3,7 +3,7 @@
 =======================  ====================================================
 ``FASTATTN_ISA``         instruction set of the ``cython`` implementation
                          where `Config.isa` is not given: a name from
-                         ``fastattn.machine().isas``
+                         ``fastattn.machine().isas``, as there
 ``FASTATTN_NUM_THREADS`` thread count where `Config.threads` is not given, and
                          the most that wisdom may choose
 ``FASTATTN_THREADING``   threads of the ``cython`` implementation: ``pool``,

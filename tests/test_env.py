@@ -12,6 +12,8 @@ from targets import RUNNABLE
 
 import fastattn
 from fastattn import ConfigError, FastattnError, UnavailableError, _env, _machine, _plan, _threads
+from fastattn._shapes import spec_of
+from fastattn._wisdom import keys
 from fastattn.implementations import load
 
 
@@ -126,3 +128,30 @@ def test_isa_is_forced(monkeypatch: pytest.MonkeyPatch) -> None:
         _plan._plan.cache_clear()
         with pytest.raises(FastattnError, match="FASTATTN_ISA.*abacus"):
             fastattn.explain(*_large(), impl="cython")
+
+
+@pytest.mark.skipif(not fastattn.machine().isas, reason="cython: not built")
+@pytest.mark.parametrize("origin", ["Config.isa", "FASTATTN_ISA"])
+def test_a_type_without_kernels_in_the_named_set(
+    monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    """Each name of `machine().isas` can be asked for any call: the default set has what it lacks.
+
+    Where it decides nothing, it does not narrow what wisdom may choose.
+    """
+    q = np.random.default_rng(1).standard_normal((3, 2, 70, 33))
+    here = fastattn.machine()
+    default = fastattn.explain(*q, impl="cython").config.isa
+    for isa in here.isas:
+        config = fastattn.Config(isa=isa) if origin == "Config.isa" else None
+        if config is None:
+            monkeypatch.setenv("FASTATTN_ISA", isa)
+            _plan._plan.cache_clear()
+        explained = fastattn.explain(*q, impl="cython", config=config)
+        has = isa in here.kernels["forward"]["float64"]
+        assert explained.config.isa == (isa if has else default)
+        assert (f"{isa} ({origin}) has no kernel" in explained.reasons["isa"]) != has
+        got = fastattn.attention(*q, impl="cython", config=config)
+        np.testing.assert_allclose(got, fastattn.attention(*q, impl="numpy"), atol=1e-14)
+        limit = isa if has and config is None else None
+        assert keys.limits(spec_of("1,2,2,70,70,33", "float64"))[1] == limit

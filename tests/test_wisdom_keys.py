@@ -105,10 +105,10 @@ def test_what_was_found_for_auto_may_serve_one_implementation() -> None:
 
 def test_limits(monkeypatch: pytest.MonkeyPatch) -> None:
     """What the environment forces, else the usable CPUs."""
-    assert keys.limits() == (fastattn.machine().usable_cpus, None)
+    assert keys.limits(spec()) == (fastattn.machine().usable_cpus, None)
     monkeypatch.setenv("FASTATTN_NUM_THREADS", "3")
     monkeypatch.setenv("FASTATTN_ISA", "avx2")
-    assert keys.limits() == (3, "avx2")
+    assert keys.limits(spec()) == (3, "avx2")
 
 
 X86 = """processor\t: 0

@@ -64,7 +64,7 @@ def lookup(spec: CallSpec, impl: str) -> Remembered | None:
         return None
     if not os.path.isdir(folder):
         return None
-    found = _nearest(folder, keys.key_of(spec, impl, *keys.limits()))
+    found = _nearest(folder, keys.key_of(spec, impl, *keys.limits(spec)))
     if found is None:
         return None
     entry, same_bucket = found
@@ -99,7 +99,7 @@ def remember(
     exceeds a limit, the problem is empty, or `evidence` is not JSON; WisdomError if the folder
     cannot be written.
     """
-    threads, isa = keys.limits()
+    threads, isa = keys.limits(spec)
     try:
         entry = Entry(
             environment=keys.environment(spec.dtype.name, spec.operation),

@@ -134,9 +134,15 @@ def candidates(key: Key) -> Iterator[tuple[Key, bool]]:
             yield near, not (heads or length_q or length_k)
 
 
-def limits() -> tuple[int, str | None]:
-    """Most threads that wisdom may choose, and the instruction set that is forced, if one is."""
-    return thread_limit()[0], _env.forced_isa()
+def limits(spec: CallSpec) -> tuple[int, str | None]:
+    """Most threads that wisdom may choose, and the instruction set that is forced, if one is.
+
+    An instruction set without a kernel for the call forces nothing.
+    """
+    isa, here = _env.forced_isa(), machine()
+    if isa in here.isas and isa not in here.kernels[spec.operation][spec.dtype.name]:
+        isa = None
+    return thread_limit()[0], isa
 
 
 @functools.cache

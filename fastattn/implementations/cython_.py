@@ -14,7 +14,6 @@ import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._errors import UnavailableError
 from fastattn._machine import binding, check_runnable, machine, native
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
@@ -91,15 +90,9 @@ def fingerprint() -> dict[str, str]:
 def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     """Resolve instruction set, threads and blocks."""
     reasons = {}
-    isa, origin = config.isa, "Config.isa"
-    if isa is None:
-        isa, origin = _env.forced_isa(), "FASTATTN_ISA"
-        reasons["isa"] = origin
-    if isa is None:
-        isa, reasons["isa"] = _best_isa(spec)
-    else:
-        _check_serves(isa, origin, spec)
-
+    isa, reason = _isa(spec, config)
+    if isa != config.isa:
+        reasons["isa"] = reason
     threads, reason = wanted_threads(config.threads, spec.multiply_adds, _WORK_PER_THREAD)
 
     keys_per_split = config.keys_per_split
@@ -185,6 +178,20 @@ def prepare_on(threading: str, spec: CallSpec, config: Config) -> Callable[[Prob
     return run
 
 
+def _isa(spec: CallSpec, config: Config) -> tuple[str, str]:
+    """Instruction set of a call, and why: the requested one if it has a kernel for the call."""
+    isa, origin = config.isa, "Config.isa"
+    if isa is None:
+        isa, origin = _env.forced_isa(), "FASTATTN_ISA"
+    if isa is None:
+        return _best_isa(spec)
+    check_runnable(isa, origin)
+    if isa in machine().kernels[spec.operation][spec.dtype.name]:
+        return isa, origin
+    best, reason = _best_isa(spec)
+    return best, f"{reason}; {isa} ({origin}) has no kernel for it"
+
+
 def _best_isa(spec: CallSpec) -> tuple[str, str]:
     """Instruction set of a call that leaves the choice open, and why."""
     index = binding().best_isa(
@@ -206,19 +213,6 @@ def _best_isa(spec: CallSpec) -> tuple[str, str]:
         elif why == binding().REFUSED:
             reason += f"; {name}: {why}"
     return rows[index][0], reason
-
-
-def _check_serves(isa: str, origin: str, spec: CallSpec) -> None:
-    """Refuse an instruction set that cannot run here or has no kernel for the call."""
-    check_runnable(isa, origin)
-    serving = machine().kernels[spec.operation][spec.dtype.name]
-    if isa not in serving:
-        raise UnavailableError(
-            origin,
-            repr(isa),
-            f"one of {list(serving)} for {spec.dtype.name}",
-            "choose another, or none: the best that has a kernel is then taken",
-        )
 
 
 def _work_items(spec: CallSpec, block_q: int, keys_per_split: int, threads: int) -> int:

@@ -272,7 +272,7 @@ def default_point(space: Space, spec: CallSpec) -> Point:
 def _field_genes(spec: CallSpec, fields: set[str], default: Mapping[str, Value]) -> list[Gene]:
     """Genes of the fields of `Config`; their values are within what wisdom may choose."""
     rows, keys = max(1, spec.length_q * spec.group), max(1, spec.length_k)
-    most, forced = limits()
+    most, forced = limits(spec)
     values: dict[str, Sequence[Value]] = {}
     if "isa" in fields:
         isas = [forced] if forced else machine().kernels[spec.operation][spec.dtype.name][:_ISAS]
