@@ -114,10 +114,23 @@ def test_help(command: Command) -> None:
     assert "explain" in out
 
 
-def test_as_a_process() -> None:
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {},
+        {"PYTHONOPTIMIZE": "2", "PYTHONWARNINGS": "error", "PYTHONDEVMODE": "1"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+    ids=["plain", "strict", "C"],
+)
+def test_as_a_process(environment: dict[str, str]) -> None:
     """``python -m fastattn`` from outside."""
     done = subprocess.run(
-        [sys.executable, "-m", "fastattn", "info"], capture_output=True, text=True, timeout=60
+        [sys.executable, "-m", "fastattn", "info"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=os.environ | environment,
     )
     assert done.returncode == 0, done.stderr
     assert fastattn.__version__ in done.stdout

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import threading
 from pathlib import Path
@@ -94,6 +95,28 @@ def test_a_folder_of_others_is_no_cache(tmp_path: Path, caplog: pytest.LogCaptur
     assert len([r for r in caplog.records if str(tmp_path) in r.getMessage()]) == 2
     kept = cache.CheckedCache(cache.attend.py_func)
     assert kept.load_overload("unlike any", SimpleNamespace(refresh=lambda: None)) is None
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.ESTALE, errno.EIO])
+def test_a_disk_that_takes_no_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    """No call fails for it, and nothing is left of what could not be written."""
+    from fastattn.implementations._numba import cache
+
+    kept: Any = cache.CheckedCache(cache.attend.py_func)
+    kept._cache_path = str(tmp_path)
+    kept._impl = SimpleNamespace(reduce=lambda data: data)
+    kept._paths = lambda *_: (b"key", tmp_path / "a.nbc", tmp_path / "a.nbi")
+    kept.save_overload(None, SimpleNamespace(codegen=None))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nbc", "a.nbi"]
+
+    def fail(*_: object) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "replace", fail)
+    kept.save_overload(None, SimpleNamespace(codegen=None))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.nbc", "a.nbi"]
 
 
 @pytest.mark.slow

@@ -21,7 +21,10 @@ def _git(*arguments: str, folder: Path) -> str:
 
 @pytest.fixture
 def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The current folder: a commit whose message is no text, and odd names for it."""
+    """The current folder: a signed commit whose message is no text, and odd names for it.
+
+    The user's git shows signatures wherever it shows a commit.
+    """
     monkeypatch.chdir(tmp_path)
     git.forget_environment()
     _git("init", "-q", "-b", "main", folder=tmp_path)
@@ -29,9 +32,11 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     _git("add", "setup.py", folder=tmp_path)
     tree = _git("write-tree", folder=tmp_path).encode()
     who = b"x <x@example.com> 0 +0000\n"
+    signature = b"gpgsig -----BEGIN PGP SIGNATURE-----\n \n =x\n -----END PGP SIGNATURE-----\n"
     (tmp_path / "raw").write_bytes(  # `git commit` would make text of it
-        b"tree " + tree + b"author " + who + b"committer " + who + b"\ncaf\xe9 \xff\n"
+        b"tree %sauthor %scommitter %s%s\ncaf\xe9 \xff\n" % (tree, who, who, signature)
     )
+    _git("config", "log.showSignature", "true", folder=tmp_path)
     head = _git("hash-object", "-t", "commit", "-w", "raw", folder=tmp_path).strip()
     _git("update-ref", "HEAD", head, folder=tmp_path)
     for name in ("a&b", "it's", "fix(x)", "topic;>INJECTED", "-q", "--help", "caf\u00e9"):

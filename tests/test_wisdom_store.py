@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import tempfile
@@ -14,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from processes import run_python
 
-from fastattn import WisdomError, _wisdom
+from fastattn import Config, WisdomError, _wisdom
 from fastattn._shapes import spec_of
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document, parse_json
@@ -350,6 +351,31 @@ def test_what_is_no_file_or_too_large(wisdom_folder: Path, monkeypatch: pytest.M
     os.mkfifo(path)
     with pytest.raises(InvalidEntry, match="not a file"):
         store.read(str(path))
+
+
+@pytest.mark.parametrize("code", [errno.ESTALE, errno.EIO, errno.EDQUOT, errno.ENOSPC])
+@pytest.mark.parametrize("name", ["fsync", "replace", "open"])
+def test_errors_of_a_file_system(
+    wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: int
+) -> None:
+    """Whenever it tells them, as over a network at the end: the old entry stays, or is a miss."""
+    remembered.remember()
+
+    def fail(*_: object, **__: object) -> object:
+        raise OSError(code, os.strerror(code))
+
+    with monkeypatch.context() as patched:
+        if name == "open":
+            patched.setattr(store, "open", fail, raising=False)
+            store.changed()
+            assert _wisdom.lookup(remembered.spec(), "auto") is None
+        else:
+            patched.setattr(os, name, fail)
+        with pytest.raises(WisdomError, match=os.strerror(code)):
+            remembered.remember(config=Config(block_q=32))
+    (path,) = (path for path in wisdom_folder.rglob("*") if path.is_file())
+    store.changed()
+    assert _wisdom.lookup(remembered.spec(), "auto").config == remembered.WINNER
 
 
 def test_replace_file(tmp_path: Path) -> None:

@@ -74,8 +74,11 @@ class CheckedCache(FunctionCache):
                 return
             for target, text in ((path, content), (check, _digest(key, content).encode())):
                 temporary = target.with_name(f"{target.name}.{os.getpid()}")
-                temporary.write_bytes(text)
-                os.replace(temporary, target)  # other processes see whole files only
+                try:
+                    temporary.write_bytes(text)
+                    os.replace(temporary, target)  # other processes see whole files only
+                finally:
+                    temporary.unlink(missing_ok=True)
 
 
 @functools.cache
