@@ -187,6 +187,8 @@ def _from_torch_by_steps(tensor: Any) -> np.ndarray:
     if tensor.requires_grad:
         tensor = tensor.detach()
     torch = sys.modules["torch"]
+    if torch._is_functional_tensor(tensor):
+        raise BufferError("a wrapper, without memory of its own")
     array: np.ndarray
     if tensor.dtype is torch.bfloat16:
         array = tensor.view(torch.int16).numpy().view(bfloat16_dtype())

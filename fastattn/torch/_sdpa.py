@@ -1,20 +1,20 @@
 """torch's ``scaled_dot_product_attention`` on the CPU, computed by fastattn.
 
-torch calls one dispatcher op for it.  torch's registry of attention implementations replaces that
-op's kernel by ours, and restores it.
+torch calls one dispatcher op for it.  Each op asks the dispatcher key BackendSelect before the key
+of a device.  We register for it, so torch's own kernel for the CPU stays in its place, for calls
+that we decline.
 """
 
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from numpy import empty, float32, float64  # looked up by name alone, for small calls
-from torch.nn import attention as registry
+from torch._C import DispatchKey, _dispatch_keyset_full_after
 
 from fastattn._errors import FastattnError
 from fastattn._interop import from_torch
@@ -26,35 +26,52 @@ __all__ = ["disable", "enable", "enabled", "status"]
 
 _NAME = "fastattn"
 _OP = "_scaled_dot_product_flash_attention_for_cpu"
+_redispatch = getattr(torch.ops.aten, _OP).default.redispatch
+_DEVICES = _dispatch_keyset_full_after(DispatchKey.BackendSelect)
 
 
 class _Override:
-    """Replaces the op's kernel until `remove`; calls that it declines go to the previous kernel."""
+    """Computes the op's calls until `remove`."""
 
     def __init__(self) -> None:
-        self._before = torch.library.get_kernel(f"aten::{_OP}", "CPU")
-        self._library: Any = torch.library.Library("aten", "IMPL", "CPU")
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch tells that a kernel is replaced: it is meant to
-            self._library.impl(_OP, self._forward, with_keyset=True)
+        self._library: Any = torch.library.Library("aten", "IMPL")
+        self._library.impl(_OP, _forward, "BackendSelect", with_keyset=True)
 
     def remove(self) -> None:
-        """Put the kernel back that was there before."""
+        """Leave the op to torch's own kernel again."""
         self._library = None  # torch takes back what a library registered when nobody holds it
 
-    def _forward(
-        self,
-        keys: Any,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        dropout_p: float = 0.0,
-        is_causal: bool = False,
-        *,
-        attn_mask: torch.Tensor | None = None,
-        scale: float | None = None,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        reason = None
+
+class _Registry:
+    """In place of torch's registry of attention implementations: torch 2.10's cannot restore."""
+
+    _active: _Override | None = None
+
+    def register_flash_attention_impl(self, name: str, *, register_fn: type[_Override]) -> None:
+        pass
+
+    def current_flash_attention_impl(self) -> str | None:
+        return None if self._active is None else _NAME
+
+    def activate_flash_attention_impl(self, name: str) -> None:
+        self._active = _Override()
+
+    def restore_flash_attention_impl(self) -> None:
+        self._active = None
+
+
+def _forward(
+    keys: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+    *,
+    attn_mask: torch.Tensor | None = None,
+    scale: float | None = None,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    if query.is_cpu:  # while torch traces, tensors have no memory and another device
         if dropout_p:
             reason = "dropout"
         elif query.dim() != 4:
@@ -65,10 +82,17 @@ class _Override:
             except FastattnError as error:
                 reason = str(error)
         COUNTS.declined[reason] += 1
-        result: tuple[torch.Tensor, torch.Tensor] = self._before.call_boxed(
-            keys, query, key, value, dropout_p, is_causal, attn_mask=attn_mask, scale=scale
-        )
-        return result
+    result: tuple[torch.Tensor, torch.Tensor] = _redispatch(
+        keys & _DEVICES,
+        query,
+        key,
+        value,
+        dropout_p,
+        is_causal,
+        attn_mask=attn_mask,
+        scale=scale,
+    )
+    return result
 
 
 def _computed(
@@ -110,7 +134,12 @@ def _computed(
     return as_tensor(problem.out) if out is None else out, as_tensor(lse)
 
 
-registry.register_flash_attention_impl(_NAME, register_fn=_Override)
+_registry: Any = (
+    torch.nn.attention
+    if hasattr(torch.nn.attention, "restore_flash_attention_impl")
+    else _Registry()
+)
+_registry.register_flash_attention_impl(_NAME, register_fn=_Override)
 
 
 def enable() -> None:
@@ -121,8 +150,8 @@ def enable() -> None:
     cannot compute are passed on to torch's own kernel; `status` counts them.  A call uses at most
     ``torch.get_num_threads()`` threads.
 
-    torch has one active implementation of attention at a time: another one in its registry, such as
-    FA4 on CUDA, is deactivated.
+    torch's registry of attention implementations, from torch 2.11 on, has one active implementation
+    at a time: another one, such as FA4 on CUDA, is deactivated.
 
     See Also
     --------
@@ -138,7 +167,7 @@ def enable() -> None:
     >>> fastattn.torch.disable()
     """
     if not _is_active():
-        registry.activate_flash_attention_impl(_NAME)
+        _registry.activate_flash_attention_impl(_NAME)
 
 
 def disable() -> None:
@@ -150,7 +179,7 @@ def disable() -> None:
     >>> fastattn.torch.disable()
     """
     if _is_active():
-        registry.restore_flash_attention_impl()
+        _registry.restore_flash_attention_impl()
 
 
 @contextlib.contextmanager
@@ -166,7 +195,7 @@ def enabled() -> Iterator[None]:
     >>> fastattn.torch.status().enabled
     False
     """
-    before = registry.current_flash_attention_impl()
+    before = _registry.current_flash_attention_impl()
     enable()
     try:
         yield
@@ -174,7 +203,7 @@ def enabled() -> Iterator[None]:
         if before is None:
             disable()
         elif before != _NAME:
-            registry.activate_flash_attention_impl(before)
+            _registry.activate_flash_attention_impl(before)
 
 
 def status() -> Status:
@@ -197,4 +226,4 @@ def status() -> Status:
 
 
 def _is_active() -> bool:
-    return bool(registry.current_flash_attention_impl() == _NAME)
+    return bool(_registry.current_flash_attention_impl() == _NAME)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
+import torch
+
 __all__ = ["COUNTS", "ELSEWHERE", "Counts", "Status"]
 
 ELSEWHERE = {
@@ -26,6 +28,10 @@ ELSEWHERE = {
     "AOTInductor and Inductor's cpp_wrapper": "nothing: they call torch's kernel directly",
 }
 """Calls of ``scaled_dot_product_attention`` that never reach fastattn, and what to do."""
+if torch.__version__ < (2, 9):
+    ELSEWHERE["fewer key heads than query heads, before torch 2.9"] = (
+        "repeat them, k.repeat_interleave(Hq // Hkv, 1), or use fastattn.torch.attention"
+    )
 
 
 @dataclass(slots=True)

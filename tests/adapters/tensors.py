@@ -9,7 +9,15 @@ import torch
 
 from fastattn._interop import to_torch
 
-__all__ = ["normal", "qkv", "tensor"]
+__all__ = ["GROUPED", "normal", "ours", "qkv", "tensor"]
+
+GROUPED = torch.__version__ >= (2, 9)
+"""Whether torch brings us calls with fewer key heads than query heads."""
+
+
+def ours(x: Any) -> Any:
+    """2 key heads, for 4 query heads, as torch brings them to us."""
+    return x if GROUPED else x.repeat_interleave(2, 1)
 
 
 def tensor(array: np.ndarray) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import fastattn
 
 torch = pytest.importorskip("torch")
-from tensors import qkv  # noqa: E402
+from tensors import ours, qkv  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fastattn.torch as adapter  # noqa: E402
@@ -26,7 +26,7 @@ class Both(torch.nn.Module):
         self.linear = torch.nn.Linear(8, 8)
 
     def forward(self, q: Any, k: Any, v: Any, start: Any) -> Any:
-        q = F.scaled_dot_product_attention(self.linear(q), k, v, enable_gqa=True)
+        q = F.scaled_dot_product_attention(self.linear(q), ours(k), ours(v), enable_gqa=True)
         out, lse = adapter.attention(
             q * 2,
             k,
@@ -49,7 +49,8 @@ def test_compiled_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch._inductor import config
 
     monkeypatch.setattr(config, "compile_threads", 1)  # no pool of processes for one graph
-    monkeypatch.setattr(config, "cpp_cache_precompile_headers", False)
+    if hasattr(config, "cpp_cache_precompile_headers"):
+        monkeypatch.setattr(config, "cpp_cache_precompile_headers", False)
     layer = Both()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True)
     with torch.no_grad(), adapter.enabled():
@@ -59,7 +60,8 @@ def test_compiled_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
             found = compiled(q[:, :, :length], k, v, start)
             assert served() == before + 1
             torch.testing.assert_close(found, layer(q[:, :, :length], k, v, start))
-    q, k, v = (x.requires_grad_() for x in qkv())
+    q, k, v = qkv()
+    q, k, v = (x.requires_grad_() for x in (q, ours(k), ours(v)))
     train = torch.compile(
         lambda: F.scaled_dot_product_attention(q * 2, k, v, enable_gqa=True).square().sum(),
         fullgraph=True,

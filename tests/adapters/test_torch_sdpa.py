@@ -16,7 +16,7 @@ from strategies import DTYPES
 import fastattn
 
 torch = pytest.importorskip("torch")
-from tensors import normal, qkv  # noqa: E402
+from tensors import GROUPED, normal, ours, qkv  # noqa: E402
 from torch.nn import functional as F  # noqa: E402
 
 import fastattn.torch as adapter  # noqa: E402
@@ -34,7 +34,7 @@ def test_sdpa_agrees_with_the_oracle(dtype: str, data: st.DataObject) -> None:
     """Any call that torch brings: grouped heads, masks, scales, layouts."""
     rng = np.random.default_rng(data.draw(st.integers(0, 2**16)))
     draw = lambda low, high: data.draw(st.integers(low, high))  # noqa: E731
-    batch, heads, group = draw(1, 2), draw(1, 3), draw(1, 3)
+    batch, heads, group = draw(1, 2), draw(1, 3), draw(1, 3 if GROUPED else 1)
     length_q, length_k, dim = draw(1, 70), draw(1, 70), draw(1, 70)
     shapes = (batch, heads * group, length_q, dim), *[(batch, heads, length_k, dim)] * 2
     swapped = data.draw(st.booleans())
@@ -78,8 +78,8 @@ def test_memory_is_laid_out_as_torch_expects(dtype: str) -> None:
         expected = ATEN(meta, meta, meta)
         with adapter.enabled():
             found = ATEN(x, x, x)
-        for mine, theirs in zip(found, expected, strict=True):
-            assert mine.dtype == theirs.dtype
+        for mine, theirs, kernels in zip(found, expected, ATEN(x, x, x), strict=True):
+            assert mine.dtype == kernels.dtype  # torch 2.12's meta kernel: float32 for float64
             assert mine.shape == theirs.shape
             for size, here, there in zip(mine.shape, mine.stride(), theirs.stride(), strict=True):
                 assert size == 1 or here == there
@@ -135,6 +135,10 @@ def test_what_torch_never_brings(name: str) -> None:
             lambda: _without_fast_path(lambda: layer(*[x[0]] * 3, need_weights=False)),
         ),
         "AOTInductor": (lambda: None, None),
+        "fewer": (
+            lambda: sdpa(x, x[:, :2], x[:, :2], enable_gqa=True),
+            lambda: sdpa(x, *[x[:, :2].repeat_interleave(2, 1)] * 2),
+        ),
     }
     (call, remedy), *more = [row for key, row in patterns.items() if name.startswith(key)]
     assert not more
@@ -188,6 +192,8 @@ def test_enabling_and_disabling() -> None:
     assert active()
     adapter.disable()
     assert not active()
+    if not hasattr(registry, "restore_flash_attention_impl"):
+        return  # before torch 2.11
     registry.register_flash_attention_impl("another", register_fn=Handle)
     registry.activate_flash_attention_impl("another")
     with adapter.enabled():
@@ -216,7 +222,8 @@ def test_importing_activates_nothing_and_enabling_is_silent() -> None:
 
 def test_gradients_are_torchs_own() -> None:
     """Finite differences agree, rows without visible keys included."""
-    arrays = [x[:, :, :3].double().requires_grad_() for x in qkv()]
+    q, k, v = (x[:, :, :3].double() for x in qkv())
+    arrays = [x.requires_grad_() for x in (q, ours(k), ours(v))]
     mask = torch.tensor([[True, False, True], [False, False, False], [True, True, True]])
     for options in ({}, {"is_causal": True}, {"attn_mask": mask}, {"scale": 0.2}):
         before = served()
@@ -234,7 +241,8 @@ def test_gradients_are_torchs_own() -> None:
 @pytest.mark.parametrize("kind", ["float32", "bfloat16", "float16"])
 def test_training_gives_torchs_gradients(kind: str) -> None:
     """To the type's accuracy."""
-    arrays = [x.detach().requires_grad_() for x in qkv(getattr(torch, kind))]
+    q, k, v = qkv(getattr(torch, kind))
+    arrays = [x.detach().requires_grad_() for x in (q, ours(k), ours(v))]
     found = []
     for use in (adapter.enabled, torch.enable_grad):
         with use():
