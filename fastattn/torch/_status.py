@@ -10,7 +10,6 @@ import torch
 __all__ = ["COUNTS", "ELSEWHERE", "Counts", "Status"]
 
 ELSEWHERE = {
-    "3-D inputs (H, L, D)": "x[None], and [0] of the result: torch takes 4-D inputs only",
     "5-D inputs": "flatten the batch axes with x.flatten(0, 1)",
     "values whose head size differs from that of the queries": "fastattn.torch.attention",
     "batch axes that broadcast": "expand them, or use fastattn.torch.attention",
@@ -28,6 +27,8 @@ ELSEWHERE = {
     "AOTInductor and Inductor's cpp_wrapper": "nothing: they call torch's kernel directly",
 }
 """Calls of ``scaled_dot_product_attention`` that never reach fastattn, and what to do."""
+if torch.__version__ < (2, 14):
+    ELSEWHERE["3-D inputs (H, L, D), before torch 2.14"] = "x[None], and [0] of the result"
 if torch.__version__ < (2, 9):
     ELSEWHERE["fewer key heads than query heads, before torch 2.9"] = (
         "repeat them, k.repeat_interleave(Hq // Hkv, 1), or use fastattn.torch.attention"

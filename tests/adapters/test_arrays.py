@@ -195,6 +195,7 @@ def test_what_torch_cannot_share_is_refused() -> None:
     _refused("`q, mask`.*one library", x, x, x, mask=np.ones((3, 3), bool))
     _refused("`mask`", *[x.numpy()] * 3, mask=torch.ones(3, 3, dtype=torch.bool))
     _refused("cannot read", *[x.to(torch.float8_e4m3fn)] * 3)
+    _refused("cannot read", torch._to_functional_tensor(x), x, x)
     gradient = x.clone().requires_grad_()
     _refused(r"`q`.*detach\(\)", gradient, x, x)
     _refused(r"`sinks`.*detach\(\)", x, x, x, sinks=torch.ones(1, requires_grad=True))

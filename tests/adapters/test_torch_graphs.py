@@ -44,16 +44,16 @@ class Both(torch.nn.Module):
 @pytest.mark.skipif(
     " " in torch.__path__[0], reason="Inductor does not compile if PyTorch's path has a space"
 )
-def test_compiled_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_by_inductor() -> None:
     """One graph, with a dynamic length and a dynamic position; torch's part is served."""
     from torch._inductor import config
 
-    monkeypatch.setattr(config, "compile_threads", 1)  # no pool of processes for one graph
-    if hasattr(config, "cpp_cache_precompile_headers"):
-        monkeypatch.setattr(config, "cpp_cache_precompile_headers", False)
+    # No pool of processes for one graph, and no header for it alone.
+    quick = {"compile_threads": 1, "cpp_cache_precompile_headers": False}
+    quick = {name: value for name, value in quick.items() if hasattr(config, name)}
     layer = Both()
     compiled = torch.compile(layer, fullgraph=True, dynamic=True)
-    with torch.no_grad(), adapter.enabled():
+    with config.patch(quick), torch.no_grad(), adapter.enabled():
         for length, start in ((7, 2), (5, 3)):
             q, k, v = qkv()
             before = served()

@@ -21,6 +21,7 @@ from torch.nn import functional as F  # noqa: E402
 
 import fastattn.torch as adapter  # noqa: E402
 from fastattn._interop import from_torch, to_torch  # noqa: E402
+from fastattn.torch import _sdpa  # noqa: E402
 
 ATEN = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
 served = lambda: adapter.status().served  # noqa: E731
@@ -164,9 +165,12 @@ def _without_fast_path(call: Callable[[], Any]) -> Any:
         torch.backends.mha.set_fastpath_enabled(True)
 
 
-def test_enabling_and_disabling() -> None:
+@pytest.mark.parametrize("before_211", [False, True])
+def test_enabling_and_disabling(before_211: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """Contexts nest, and what torch's registry had active before is active again."""
     registry = torch.nn.attention
+    if before_211:
+        monkeypatch.setattr(_sdpa, "_registry", _sdpa._Registry())
     x = normal(1, 2, 3, 4)
 
     class Handle:
@@ -192,8 +196,8 @@ def test_enabling_and_disabling() -> None:
     assert active()
     adapter.disable()
     assert not active()
-    if not hasattr(registry, "restore_flash_attention_impl"):
-        return  # before torch 2.11
+    if _sdpa._registry is not registry:
+        return
     registry.register_flash_attention_impl("another", register_fn=Handle)
     registry.activate_flash_attention_impl("another")
     with adapter.enabled():
