@@ -136,3 +136,23 @@ def test_the_same_call_twice(target: Target, call: Call) -> None:
     second = target.both(*call.arrays, tunables=call.tunables, **call.arguments)
     np.testing.assert_array_equal(first[0], second[0])
     np.testing.assert_array_equal(first[1], second[1])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64", "bfloat16"])
+def test_a_sum_that_underflows_has_one_sign(target: Target, dtype: str) -> None:
+    """Whether or not keys that only other rows see add 0 to it."""
+    far, tiny = (-700, -1e-308) if dtype == "float64" else (-20, -1e-38)
+    k, v = np.zeros((1, 40, 1)), np.ones((1, 40, 20))
+    k[0, 1] = far
+    v[0, :2] = [[0.0], [tiny]]  # the second row's sum is that of 0 and a product that underflows
+    arrays = [x.astype(DTYPES[dtype]) for x in (np.ones((1, 40, 1)), k, v)]
+    signs = [
+        np.signbit(
+            target.attention(
+                *arrays, causal=True, scale=1.0, tunables={"block_q": block_q, "threads": 1}
+            )
+        )
+        for block_q in (1, 8, 64)
+    ]
+    for other in signs[1:]:
+        np.testing.assert_array_equal(other, signs[0])

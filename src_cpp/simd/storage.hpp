@@ -102,7 +102,14 @@ template <typename Simd, typename S>
     for (; i < count; ++i) to[i] = to_compute<T>(load<S>(from + i * column));
 }
 
-// The way back: the row's values = from[0..count) * factor.
+// The result of a sum of weighted values: -0 becomes 0.  A key that only other rows of a block see
+// adds 0, so the sign of a sum that underflows would tell how the rows were divided into blocks.
+template <typename X>
+[[gnu::always_inline]] inline X result(X sum, X factor) {
+    return (sum + X{}) * factor;
+}
+
+// The way back: the row's values are the results of the sums from[0..count).
 template <typename Simd, typename S>
 inline void write_row(char* to, int64_t column, int64_t count, const typename Simd::Value* from,
                       typename Simd::Value factor) {
@@ -111,8 +118,9 @@ inline void write_row(char* to, int64_t column, int64_t count, const typename Si
     int64_t i = 0;
     if (column == static_cast<int64_t>(sizeof(S)))
         for (; i + Simd::lanes <= count; i += Simd::lanes)
-            store_values<Simd, S>(to + i * column, load<Vec>(from + i) * broadcast<Simd>(factor));
-    for (; i < count; ++i) store(to + i * column, to_storage<S>(static_cast<T>(from[i] * factor)));
+            store_values<Simd, S>(to + i * column,
+                                  result(load<Vec>(from + i), broadcast<Simd>(factor)));
+    for (; i < count; ++i) store(to + i * column, to_storage<S>(result<T>(from[i], factor)));
 }
 
 template <typename T>

@@ -50,8 +50,8 @@ inline void unpack_bfloats(const float* from, int64_t ld, typename Simd::Vec fac
     Vec pairs[Simd::lanes];
 #pragma GCC unroll 16
     for (int i = 0; i < Simd::lanes; ++i, from += 2 * ld) {
-        const Bits low = float_to_bfloat<Vec, Bits>(load<Vec>(from) * factor);
-        const Bits high = float_to_bfloat<Vec, Bits>(load<Vec>(from + ld) * factor);
+        const Bits low = float_to_bfloat<Vec, Bits>(result(load<Vec>(from), factor));
+        const Bits high = float_to_bfloat<Vec, Bits>(result(load<Vec>(from + ld), factor));
         pairs[i] = bits<Vec>(low | high << 16);
     }
     transpose<Vec, Simd::lanes>(pairs);
@@ -60,7 +60,7 @@ inline void unpack_bfloats(const float* from, int64_t ld, typename Simd::Vec fac
         if (r < count) store(rows[r] + c * static_cast<int64_t>(sizeof(BFloat)), pairs[r]);
 }
 
-// The way back for `count` rows, any number: rows[lane][c] = from[c * ld + lane] * factor[lane].
+// The way back for `count` rows, any number: rows[lane][c] is the result of from[c * ld + lane].
 template <typename Simd, typename S>
 inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
                         const typename Simd::Value* factor, int64_t count, int64_t columns,
@@ -80,7 +80,7 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
                 Vec square[kLanes];
 #pragma GCC unroll 16
                 for (int r = 0; r < kLanes; ++r)
-                    square[r] = load<Vec>(from + (c + r) * ld + lane) * scale;
+                    square[r] = result(load<Vec>(from + (c + r) * ld + lane), scale);
                 transpose<Vec, kLanes>(square);
 #pragma GCC unroll 16
                 for (int r = 0; r < kLanes; ++r)
@@ -90,7 +90,7 @@ inline void unpack_rows(const typename Simd::Value* from, int64_t ld,
         for (; c < columns; ++c)
             for (int64_t r = 0; r < filled; ++r)
                 store(rows[r] + c * column,
-                      to_storage<S>(static_cast<T>(from[c * ld + lane + r] * factor[lane + r])));
+                      to_storage<S>(result<T>(from[c * ld + lane + r], factor[lane + r])));
     }
 }
 
