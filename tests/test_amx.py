@@ -160,6 +160,31 @@ def test_processor_state_is_as_it_was() -> None:
     )
 
 
+@pytest.mark.parametrize("dims", [(64, 64), (40, 72)], ids=str)
+@pytest.mark.parametrize("tiles", [target.parameter() for target in TARGETS if target.tiles])
+def test_few_rows_give_the_bits_of_many(tiles: Target, dims: tuple[int, int]) -> None:
+    """Blocks of 16 rows have a tile of their own in bfloat16; it sums in the same order."""
+    rng = np.random.default_rng(7)
+    q = rng.standard_normal((2, 48, dims[0]))
+    k, v = (rng.standard_normal((2, 700, dim)) for dim in dims)
+    k *= np.geomspace(1, 300, 700)[:, None]  # maxima come late
+    k[0, 333, 3], v[1, 290, 5], v[0, 650, 7] = 1e20, np.nan, 1e30
+    q, k, v = (x.astype(DTYPES["bfloat16"]) for x in (q, k, v))
+    for arguments in (
+        {},
+        {"causal": True, "align": "bottom_right"},
+        {"window": (130, 70), "align": 300},
+        {"mask": rng.random((48, 700)) < 0.9, "softcap": 20.0},
+    ):
+        few, many = (
+            tiles.both(q, k, v, tunables={"block_q": rows, "block_k": 320}, **arguments)
+            for rows in (16, 48)
+        )
+        np.testing.assert_array_equal(few[0].astype(float), many[0].astype(float))
+        np.testing.assert_array_equal(few[1], many[1])
+        assert 0 < np.isnan(many[0].astype(float)).sum() < many[0].size / 2
+
+
 @pytest.mark.skipif(not THOROUGH, reason="errors of 1,500 shapes: make test-thorough")
 @pytest.mark.parametrize("dtype", tile_types)
 @pytest.mark.parametrize("tiles", [target.parameter() for target in TARGETS if target.tiles])

@@ -133,6 +133,22 @@ public:
         if (!at_.non_finite.empty()) add_listed<Vectors::value>(panel, first, rows, weight);
     }
 
+    // For the tile: calls `body` with the lane of each row of a panel to which one of `count` keys is
+    // visible.
+    template <typename Vectors, typename Body>
+    [[gnu::noinline]] void each_row_of_visible(Vectors, const Panel& panel, int64_t first,
+                                               int64_t rows, const int64_t* keys, int64_t count,
+                                               Body body) {
+        if (panel.dense) read_mask<Vectors::value>(first, rows, panel.keys);
+        for (int64_t lane = 0; lane < rows; ++lane)
+            for (int64_t i = 0; i < count; ++i)
+                if (panel.keys.holds(keys[i]) &&
+                    is_visible<Vectors::value>(panel, first, lane, keys[i])) {
+                    body(lane);
+                    break;
+                }
+    }
+
     // Whether the tile could not compute a row.
     bool refused(int64_t row) const { return tile_.refused(row); }
 
@@ -182,12 +198,19 @@ private:
         const Interval keys = panel.keys;
         if (panel.dense) read_mask<kVectors>(first, rows, keys);
         const auto visible = [&](int64_t lane, int64_t j) {
-            if (j < at_.begin[first + lane] || j >= at_.end[first + lane]) return false;
-            return !panel.dense || at_.mask[(j - keys.begin) * ld + lane] != -kInfinity<T>;
+            return is_visible<kVectors>(panel, first, lane, j);
         };
         at_.non_finite.add(
             task_.v, task_.dim_v, keys, rows, visible, weight,
             [&](int64_t lane) { return tile_.results(first) + lane; }, ld);
+    }
+
+    // Whether key j of a panel is visible to a row.  A dense mask has been read.
+    template <int kVectors>
+    bool is_visible(const Panel& panel, int64_t first, int64_t lane, int64_t j) const {
+        if (j < at_.begin[first + lane] || j >= at_.end[first + lane]) return false;
+        return !panel.dense ||
+               at_.mask[(j - panel.keys.begin) * kVectors * kLanes + lane] != -kInfinity<T>;
     }
 
     T result_factor(int64_t row) const {

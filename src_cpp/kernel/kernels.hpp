@@ -47,9 +47,12 @@ template <typename Tile, typename Fallback>
 
 template <typename Tile, typename Fallback>
 inline void run(const Task& task) {
+    const int64_t rows = task.row_end - task.row_begin;
     if constexpr (Tile::decode_rows > 0)
-        if (task.row_end - task.row_begin <= Tile::decode_rows)
+        if (rows <= Tile::decode_rows)
             return Decode<typename Tile::Simd, typename Tile::Storage>(task).compute();
+    if constexpr (requires { typename Tile::Few; })
+        if (rows <= Tile::Few::panel_rows) return run<typename Tile::Few, Fallback>(task);
     RowBlock<Tile> block(task);
     block.compute();
     if constexpr (Fallback::exists) run_refused<Tile, Fallback>(task, block);
@@ -67,9 +70,12 @@ inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t
         few = Kernel::scratch_bytes(block_k, dim, dim_v);
         if (rows <= Tile::decode_rows) return few;
     }
-    const int64_t many = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
+    int64_t many = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
     if constexpr (Fallback::exists)
-        return many + Fallback::get().scratch_bytes(rows, block_k, dim, dim_v);
+        many += Fallback::get().scratch_bytes(rows, block_k, dim, dim_v);
+    if constexpr (requires { typename Tile::Few; })
+        few =
+            scratch_bytes<typename Tile::Few, Fallback>(Tile::Few::panel_rows, block_k, dim, dim_v);
     return few > many ? few : many;
 }
 

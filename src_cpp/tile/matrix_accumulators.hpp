@@ -3,10 +3,21 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "matrix_pack.hpp"
+#include "matrix_softmax.hpp"
 
 namespace fastattn {
 namespace {
+
+// Where a job's weights lie.
+template <typename Softmax>
+struct WeightLayout {
+    static constexpr int64_t step = Softmax::step_bytes, row = 4 * Softmax::row, half = 64;
+    const char* scores;
+    const char* third;
+    const char* component(int index) const {
+        return index == 2 ? third : scores + index * kTileRows * row;
+    }
+};
 
 template <typename Unit>
 class MatrixAccumulators {

@@ -1,5 +1,8 @@
 // Packs bfloat16 keys, values and queries as they are: the layouts of matrix_pack.hpp, without
-// conversion.  Rows that are out of range are left to matrix_pack.hpp.
+// conversion.
+//
+// `rows` are the addresses of 32 rows of `columns` adjacent numbers.  The functions return the
+// magnitudes of what they have packed.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,79 +21,106 @@ using BFloatLargest = Magnitudes<uint16_t, kBFloatStep, false>;
 [[gnu::always_inline]] inline BFloatStep load_step(const char* from, int64_t left) {
     if (left >= kStepColumns) return load<BFloatStep>(from);
     uint16_t values[kBFloatStep] = {};
-    for (int64_t i = 0; i < left; ++i) values[i] = load<uint16_t>(from + 2 * i);
+    __builtin_memcpy(values, from, 2 * left);
     return load<BFloatStep>(values);
 }
 
-// a[0], b[0], a[1], b[1] and so on: the first halves of two steps, the second ones, and the two
-// halves of one.
-template <int kFrom, int kOther, int... kIndex>
-[[gnu::always_inline]] inline BFloatStep interleave(BFloatStep a, BFloatStep b,
-                                                    Sequence<kIndex...>) {
-    return __builtin_shufflevector(a, b, (kFrom + kIndex / 2 + kIndex % 2 * kOther)...);
+// Pairs of keys from the features of two keys: 4 of each 8 features, from kFrom on.
+template <int kFrom, int... kIndex>
+[[gnu::always_inline]] inline BFloatStep pair_features(BFloatStep a, BFloatStep b,
+                                                       Sequence<kIndex...>) {
+    return __builtin_shufflevector(
+        a, b, (kIndex / 8 * 8 + kIndex % 8 / 2 + kFrom + kIndex % 2 * kBFloatStep)...);
 }
-using StepIndex = MakeSequence<kBFloatStep>::type;
-[[gnu::always_inline]] inline BFloatStep first_halves(BFloatStep a, BFloatStep b) {
-    return interleave<0, kBFloatStep>(a, b, StepIndex{});
-}
-[[gnu::always_inline]] inline BFloatStep second_halves(BFloatStep a, BFloatStep b) {
-    return interleave<kBFloatStep / 2, kBFloatStep>(a, b, StepIndex{});
-}
-[[gnu::always_inline]] inline BFloatStep both_halves(BFloatStep a) {
-    return interleave<0, kBFloatStep / 2>(a, a, StepIndex{});
+template <int kFrom>
+[[gnu::always_inline]] inline BFloatStep pair_features(BFloatStep a, BFloatStep b) {
+    return pair_features<kFrom>(a, b, MakeSequence<kBFloatStep>::type{});
 }
 
-// `rows`: the addresses of 32 rows of `columns` columns.
-inline void pack_bfloat_keys(const char* const* rows, int64_t columns, BFloatLargest& found,
-                             char* to) {
-    for (int64_t i = 0; i < kStepColumns; ++i)
-        for (int64_t c = 0; c < columns; c += kStepColumns) {
-            const BFloatStep values = load_step(rows[i] + 2 * c, columns - c);
-            found.note(values);
-            store(to + c / kStepColumns * kComponentBytes + i * 64, both_halves(values));
-        }
-}
-
-template <typename Vec>
-inline void pack_bfloat_values(const char* const* rows, int64_t columns, BFloatMagnitudes& found,
-                               char* to) {
-    for (int64_t c = 0; c < columns; c += kStepColumns, to += kComponentBytes) {
-        Vec first[kTileRows], second[kTileRows];
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < kTileRows; ++i) {
-            const BFloatStep a = load_step(rows[i] + 2 * c, columns - c);
-            const BFloatStep b = load_step(rows[i + kTileRows] + 2 * c, columns - c);
-            found.note(a);
-            found.note(b);
-            first[i] = bits<Vec>(first_halves(a, b));
-            second[i] = bits<Vec>(second_halves(a, b));
-        }
-        transpose<Vec, kTileRows>(first);
-        transpose<Vec, kTileRows>(second);
-#pragma GCC unroll 16
-        for (int64_t i = 0; i < kTileRows; ++i) {
-            store(to + i * 64, first[i]);
-            store(to + kTileBytes + i * 64, second[i]);
-        }
+// Calls pack(rows, bytes, step) for each step of the rows, which begins `bytes` from their start;
+// columns that the last step lacks are 0.
+template <int kRows, typename Pack>
+[[gnu::always_inline]] inline void each_bfloat_step(const char* const* rows, int64_t columns,
+                                                    Pack pack) {
+    const int64_t whole = columns / kStepColumns;
+    for (int64_t s = 0; s < whole; ++s) pack(rows, s * 2 * kStepColumns, s);
+    const int64_t left = columns - whole * kStepColumns;
+    if (left == 0) return;
+    uint16_t copy[kRows][kStepColumns] = {};
+    const char* copies[kRows];
+    for (int64_t i = 0; i < kRows; ++i) {
+        __builtin_memcpy(copy[i], rows[i] + whole * 2 * kStepColumns, 2 * left);
+        copies[i] = reinterpret_cast<const char*>(copy[i]);
     }
+    pack(copies, 0, whole);
+}
+
+[[gnu::noinline]] inline BFloatLargest pack_bfloat_keys(const char* const* rows, int64_t columns,
+                                                        char* to) {
+    BFloatLargest found;
+    each_bfloat_step<kStepColumns>(
+        rows, columns, [&](const char* const* from, int64_t bytes, int64_t step) {
+            for (int64_t i = 0; i < kStepColumns; ++i) {
+                const BFloatStep values = load<BFloatStep>(from[i] + bytes);
+                found.note(values);
+                store(to + step * kComponentBytes + i * 64, values);
+            }
+        });
+    return found;
+}
+
+// A lane has two neighbouring features of a key.  Those of two keys make two pairs of keys: of the
+// first (kFeature = 0) and of the second feature.
+template <typename Vec, int kFeature>
+[[gnu::always_inline]] inline void pack_bfloat_pairs(const char* const* rows, int64_t bytes,
+                                                     char* to) {
+    using Lanes = VectorOf_t<uint32_t, kTileRows>;
+    Vec pairs[kTileRows];
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kTileRows; ++i) {
+        const Lanes a = load<Lanes>(rows[i] + bytes);
+        const Lanes b = load<Lanes>(rows[i + kTileRows] + bytes);
+        pairs[i] = bits<Vec>(kFeature ? (a >> 16) | (b & 0xffff0000u) : (a & 0xffffu) | (b << 16));
+    }
+    transpose<Vec, kTileRows>(pairs);
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < kTileRows; ++i) store(to + (2 * i + kFeature) * 64, pairs[i]);
 }
 
 template <typename Vec>
-inline void pack_bfloat_queries(const char* const* rows, int64_t columns, BFloatLargest& found,
-                                char* to) {
-    for (int64_t c = 0; c < columns; c += kStepColumns)
-        for (int64_t half = 0; half < 2; ++half, to += kTileBytes) {
-            Vec values[kTileRows];
+[[gnu::noinline]] BFloatMagnitudes pack_bfloat_values(const char* const* rows, int64_t columns,
+                                                      char* to) {
+    BFloatMagnitudes found;
+    each_bfloat_step<kStepColumns>(
+        rows, columns, [&](const char* const* from, int64_t bytes, int64_t step) {
+            for (int64_t i = 0; i < kStepColumns; ++i)
+                found.note(load<BFloatStep>(from[i] + bytes));
+            pack_bfloat_pairs<Vec, 0>(from, bytes, to + step * kComponentBytes);
+            pack_bfloat_pairs<Vec, 1>(from, bytes, to + step * kComponentBytes);
+        });
+    return found;
+}
+
+template <typename Vec>
+[[gnu::noinline]] BFloatLargest pack_bfloat_queries(const char* const* rows, int64_t columns,
+                                                    char* to) {
+    BFloatLargest found;
+    for (int64_t half = 0; half < kPanelRows; half += kTileRows, to += kTileBytes)
+        each_bfloat_step<kTileRows>(
+            rows + half, columns, [&](const char* const* from, int64_t bytes, int64_t step) {
+                Vec pairs[kTileRows];
 #pragma GCC unroll 16
-            for (int64_t i = 0; i < kTileRows; ++i) {
-                const BFloatStep step = load_step(rows[half * kTileRows + i] + 2 * c, columns - c);
-                found.note(step);
-                values[i] = bits<Vec>(both_halves(step));
-            }
-            transpose<Vec, kTileRows>(values);
+                for (int64_t i = 0; i < kTileRows; ++i) {
+                    const BFloatStep values = load<BFloatStep>(from[i] + bytes);
+                    found.note(values);
+                    pairs[i] = bits<Vec>(values);
+                }
+                transpose<Vec, kTileRows>(pairs);
 #pragma GCC unroll 16
-            for (int64_t i = 0; i < kTileRows; ++i) store(to + i * 64, values[i]);
-        }
+                for (int64_t i = 0; i < kTileRows; ++i)
+                    store(to + step * kComponentBytes + i * 64, pairs[i]);
+            });
+    return found;
 }
 
 }  // namespace

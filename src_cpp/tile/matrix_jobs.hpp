@@ -2,6 +2,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "../abi.hpp"
 #include "interval.hpp"
 #include "matrix_pack.hpp"
 #include "panels.hpp"
@@ -9,11 +10,38 @@
 namespace fastattn {
 namespace {
 
+// A block that begins at the first key of a job: jobs lie at multiples of their size.
+inline Interval with_whole_jobs(const Task& task, Interval block, int64_t job_keys) {
+    const int64_t grid =
+        task.key_begin + (block.begin - task.key_begin) / task.block_k * task.block_k;
+    return {grid + (block.begin - grid) / job_keys * job_keys, block.end};
+}
+
+// Spreads `count` calls of some work over `slots` calls of tick.
+class Pace {
+public:
+    Pace(int64_t count, int64_t slots) : rate_((count << kBits) / slots) {}
+    [[gnu::always_inline]] void tick() { credit_ += rate_; }
+    [[gnu::always_inline]] bool due() {
+        if (credit_ < int64_t{1} << kBits) return false;
+        credit_ -= int64_t{1} << kBits;
+        return true;
+    }
+
+private:
+    static constexpr int kBits = 20;
+    int64_t rate_, credit_ = 0;
+};
+
 struct MatrixJob {
     int64_t panel;
     int64_t step, steps;  // of 32 keys, from the block's first key; steps == 0: no job
     TileMask mask;        // keys: those of its steps that the block has
 };
+
+// Keys of a job: scores and weights stay in the L1 cache beside results of few features; those of many
+// leave it, and are to be read and written seldom.  `steps`: of 32 columns of a key and its value.
+inline int64_t job_keys_for(int64_t steps) { return steps <= 8 ? 64 : 256; }
 
 // The first job at or after a panel and a step.  `most`: the steps of a whole job.
 template <typename Panels>

@@ -1,17 +1,13 @@
-// The operands of the matrix tile: a block of keys and values and a panel of queries, as
-// components.
+// The operands of the matrix tile: keys and values of a block and a panel of queries, as components.
 //
 // A key or value that is out of range is packed as 0 and listed; a query that is out of range is
 // packed as 0 and reported.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
-#include "interval.hpp"
 #include "matrix_bfloat.hpp"
-#include "non_finite.hpp"
+#include "matrix_stage.hpp"
 #include "pack.hpp"
-#include "rows.hpp"
-#include "scratch.hpp"
 
 namespace fastattn {
 namespace {
@@ -21,7 +17,6 @@ class MatrixOperands {
     using Simd = typename Unit::Simd;
     using Vec = typename Unit::Vec;
     using Components = ComponentsOf<S>;
-    using Found = Magnitudes<uint32_t, Simd::lanes>;
     static constexpr bool kBFloat = __is_same(S, BFloat);  // packed without conversion
 
 public:
@@ -30,20 +25,17 @@ public:
     struct Regions {
         int64_t d_steps, v_steps;
         char *keys, *values, *queries;
-        float* stage;
+        MatrixStage<Simd, S> stage;
         int64_t* refused;
 
         Regions(Arena& arena, int64_t block_k, int64_t dim, int64_t dim_v)
-            : d_steps(steps_of(dim)), v_steps(steps_of(dim_v)) {
+            : d_steps(steps_of(dim)),
+              v_steps(steps_of(dim_v)),
+              stage(arena, d_steps > v_steps ? d_steps : v_steps) {
             keys = arena.region<char>(steps_of(block_k) * d_steps * kStepBytes);
             values = arena.region<char>(steps_of(block_k) * v_steps * kStepBytes);
             queries = arena.region<char>(d_steps * Components::q * kComponentBytes);
-            stage = arena.region<float>(kStepColumns * ld());
             refused = arena.region<int64_t>(block_k);
-        }
-        // Of a staged row; not a multiple of a page, so that rows fall into different cache sets.
-        int64_t ld() const {
-            return (d_steps > v_steps ? d_steps : v_steps) * kStepColumns + kTileRows;
         }
     };
 
@@ -52,19 +44,12 @@ public:
     // Packs a block in steps of 32 keys from `begin` on, with 0 for keys that are not in it.
     [[gnu::noinline]] void pack_block(int64_t begin, Interval block,
                                       NonFinite<Simd, S>& non_finite) {
+        block_ = block;
         refused_count_ = 0;
         char *keys = at_.keys, *values = at_.values;
         for (int64_t first = begin; first < block.end; first += kStepColumns) {
-            uint32_t refused = 0;
-            if (!pack_bfloats<false>(task_.k, task_.dim, first, block, kScoredRange, keys)) {
-                refused |= stage(task_.k, task_.dim, at_.d_steps, first, block, kScoredRange);
-                pack_keys<Unit, Components::a>(at_.stage, at_.ld(), at_.d_steps, keys);
-            }
-            if (!pack_bfloats<true>(task_.v, task_.dim_v, first, block, kValueRange, values)) {
-                refused |= stage(task_.v, task_.dim_v, at_.v_steps, first, block, kValueRange,
-                                 &non_finite);
-                pack_values<Unit, Components::a>(at_.stage, at_.ld(), at_.v_steps, values);
-            }
+            const uint32_t refused = pack_step<kKeys>(first, non_finite, keys) |
+                                     pack_step<kValues>(first, non_finite, values);
             for (int64_t i = 0; i < kStepColumns; ++i)
                 if (refused >> i & 1) at_.refused[refused_count_++] = first + i;
             keys += at_.d_steps * kStepBytes;
@@ -79,97 +64,61 @@ public:
         addresses(task_, task_.q, first, rows, kPanelRows, from);
         if constexpr (kBFloat)
             if (task_.q.column == static_cast<int64_t>(sizeof(S))) {
-                BFloatLargest found;
-                pack_bfloat_queries<Vec>(from, task_.dim, found, at_.queries);
-                if (found.within(kScoredRange)) return;
+                if (pack_bfloat_queries<Vec>(from, task_.dim, at_.queries).within(kScoredRange))
+                    return;
             }
-        float* stage = at_.stage;
+        float* stage = at_.stage.rows();  // [feature][query]
         pack_rows<Simd, S>(from, kPanelRows, task_.q.column, task_.dim, 1.0f, stage, kPanelRows);
-        clear(stage + task_.dim * kPanelRows,
-              (at_.d_steps * kStepColumns - task_.dim) * kPanelRows);
-        for (int64_t half = 0; half < kPanelRows; half += kTileRows) {
-            Found found;
-            for (int64_t d = 0; d < task_.dim; ++d)
-                found.note(load<typename Simd::Bits>(stage + d * kPanelRows + half));
-            if (found.within(kScoredRange)) continue;
-            for (int lane = 0; lane < kTileRows; ++lane) {
-                if (found.below(lane, kScoredRange.largest)) continue;
-                refuse(first + half + lane);
-                for (int64_t d = 0; d < task_.dim; ++d) stage[d * kPanelRows + half + lane] = 0;
-            }
-        }
-        pack_queries<Unit, Components::q>(stage, at_.d_steps, at_.queries);
+        MatrixStage<Simd, S>::clear(stage + task_.dim * kPanelRows,
+                                    (at_.d_steps * kStepColumns - task_.dim) * kPanelRows);
+        refuse_queries<Simd, 2>(stage, task_.dim, [&](int64_t row) { refuse(first + row); });
+        pack_queries<Unit, Components::q, kBFloat, 2>(stage, at_.d_steps, at_.queries);
     }
 
-    // Calls `body` with each key among `keys` that is listed.
-    template <typename Body>
-    void each_refused(Interval keys, Body body) const {
-        for (int64_t i = 0; i < refused_count_; ++i)
-            if (keys.holds(at_.refused[i])) body(at_.refused[i]);
-    }
-    bool refuses() const { return refused_count_ > 0; }
+    // The keys of the block that are out of range, or whose values are.
+    const int64_t* refused() const { return at_.refused; }
+    int64_t refused_count() const { return refused_count_; }
 
 private:
-    // Packs 32 rows without conversion; returns whether that was possible.
-    template <bool kValues>
-    bool pack_bfloats(const RowSource& source, int64_t columns, int64_t first, Interval block,
-                      Range range, char* to) {
-        if constexpr (kBFloat) {
-            if (!adjacent<S>(source) || !block.holds(first) ||
-                !block.holds(first + kStepColumns - 1))
-                return false;
-            const char* rows[kStepColumns];
-            for (int64_t i = 0; i < kStepColumns; ++i) rows[i] = row_of(source, first + i);
-            if constexpr (kValues) {
-                BFloatMagnitudes found;
-                pack_bfloat_values<Vec>(rows, columns, found, to);
-                return found.within(range);
-            } else {
-                BFloatLargest found;
-                pack_bfloat_keys(rows, columns, found, to);
-                return found.within(range);
-            }
-        }
-        return false;
-    }
+    static constexpr bool kKeys = false, kValues = true;
 
-    // Reads 32 rows, with 0 for those that are not in the block or out of range; returns the
-    // latter.
-    uint32_t stage(const RowSource& source, int64_t columns, int64_t steps, int64_t first,
-                   Interval block, Range range, NonFinite<Simd, S>* non_finite = nullptr) {
-        const int64_t padded = steps * kStepColumns;
-        Found all;
-        for (int64_t i = 0; i < kStepColumns; ++i) {
-            float* row = at_.stage + i * at_.ld();
-            const int64_t count = block.holds(first + i) ? columns : 0;
-            if (count) read_row<Simd, S>(source, first + i, 0, columns, row);
-            clear(row + count, padded - count);
-            note(row, padded, all);
+    // Packs 32 keys or values from `first` on; returns which of them are out of range.
+    template <bool kWhich>
+    uint32_t pack_step(int64_t first, NonFinite<Simd, S>& non_finite, char* to) {
+        const RowSource& source = kWhich == kKeys ? task_.k : task_.v;
+        const int64_t columns = kWhich == kKeys ? task_.dim : task_.dim_v;
+        const int64_t steps = kWhich == kKeys ? at_.d_steps : at_.v_steps;
+        const Range range = kWhich == kKeys ? kScoredRange : kValueRange;
+        const auto pack = [&](auto type, const char* const* rows, int64_t count) {
+            using Type = decltype(type);
+            constexpr int kComponents = Components::a;
+            if constexpr (kBFloat && kWhich == kKeys)
+                return pack_bfloat_keys(rows, count, to);
+            else if constexpr (kBFloat)
+                return pack_bfloat_values<Vec>(rows, count, to);
+            else if constexpr (kWhich == kKeys)
+                return pack_keys<Unit, Type, kComponents>(rows, steps, to);
+            else
+                return pack_values<Unit, Type, kComponents>(rows, steps, to);
+        };
+        const char* rows[kStepColumns];
+        if (adjacent<S>(source) && (kBFloat || columns % kStepColumns == 0)) {
+            const bool whole = block_.holds(first) && block_.holds(first + kStepColumns - 1);
+            const char* const zeros = whole ? nullptr : at_.stage.zeros(columns);
+            for (int64_t i = 0; i < kStepColumns; ++i)
+                rows[i] = block_.holds(first + i) ? row_of(source, first + i) : zeros;
+            if (pack(S{}, rows, columns).within(range)) return 0;
         }
-        if (all.within(range)) return 0;
-        uint32_t refused = 0;
-        for (int64_t i = 0; i < kStepColumns; ++i) {
-            float* row = at_.stage + i * at_.ld();
-            if (non_finite && block.holds(first + i))
-                non_finite->replace(row, first + i, columns, row);
-            Found found;
-            note(row, padded, found);
-            if (found.within(range)) continue;
-            refused |= 1u << i;
-            clear(row, padded);
-        }
+        const uint32_t refused = at_.stage.read(source, columns, first, block_, range,
+                                                kWhich == kKeys ? nullptr : &non_finite);
+        at_.stage.addresses(steps * kStepColumns, rows);
+        pack(float{}, rows, steps * kStepColumns);
         return refused;
-    }
-    static void note(const float* row, int64_t count, Found& found) {
-        for (int64_t i = 0; i < count; i += Simd::lanes)
-            found.note(load<typename Simd::Bits>(row + i));
-    }
-    static void clear(float* row, int64_t count) {
-        for (int64_t i = 0; i < count; ++i) row[i] = 0;
     }
 
     const Task& task_;
     const Regions& at_;
+    Interval block_;
     int64_t refused_count_ = 0;
 };
 

@@ -1,8 +1,9 @@
 // Packs keys, values and queries, 32 at a time, into the bfloat16 components that the tiles
 // multiply.
 //
-// Legend: step = 32 columns of a product: features of a key, or keys of a feature; a tile pairs
-// column i with column i + 16; component 0 is the highest.
+// Legend: step = 32 columns of a product: features of a key, or keys of a feature; component 0 is
+// the highest.  A tile pairs column i with column i + 16, but a bfloat16 feature, which is packed as
+// it lies in memory, with the next one.
 //
 //   keys      [step of features][component][2][16 keys][16 pairs of features]
 //   values    [step of features][component][2][16 features][16 pairs of keys]
@@ -13,6 +14,7 @@
 #pragma once
 
 #include "components.hpp"
+#include "magnitudes.hpp"
 
 namespace fastattn {
 namespace {
@@ -45,50 +47,72 @@ template <typename Unit, int kComponents, typename Vec>
         fastattn::store(to + p * kComponentBytes, Unit::pairs(lows[p], highs[p]));
 }
 
-// Keys, as rows of the stage that are `ld` values apart.
-template <typename Unit, int kComponents>
-inline void pack_keys(const float* stage, int64_t ld, int64_t steps, char* to) {
-    using Vec = typename Unit::Vec;
+// The magnitudes of float32 numbers.
+template <typename Unit, bool kSmallest>
+using FloatMagnitudes = Magnitudes<uint32_t, Unit::Simd::lanes, kSmallest>;
+
+// Packs 32 rows of keys of storage type S, in whole steps; returns their magnitudes.
+template <typename Unit, typename S, int kComponents>
+[[gnu::noinline]] FloatMagnitudes<Unit, false> pack_keys(const char* const* rows, int64_t steps,
+                                                         char* to) {
+    using Simd = typename Unit::Simd;
+    constexpr int64_t kBytes = kTileRows * static_cast<int64_t>(sizeof(S));
+    FloatMagnitudes<Unit, false> found;
     for (int64_t s = 0; s < steps; ++s, to += kComponents * kComponentBytes)
         for (int64_t i = 0; i < kStepColumns; ++i) {
-            const float* row = stage + i * ld + s * kStepColumns;
-            store_components<Unit, kComponents>(load<Vec>(row), load<Vec>(row + kTileRows),
-                                                to + i * 64);
+            const char* const from = rows[i] + 2 * s * kBytes;
+            const auto low = load_values<Simd, S>(from), high = load_values<Simd, S>(from + kBytes);
+            found.note(bits<typename Simd::Bits>(low));
+            found.note(bits<typename Simd::Bits>(high));
+            store_components<Unit, kComponents>(low, high, to + i * 64);
         }
+    return found;
 }
 
-// Values, as rows of the stage that are `ld` values apart.
-template <typename Unit, int kComponents>
-inline void pack_values(const float* stage, int64_t ld, int64_t steps, char* to) {
+// The same for values.
+template <typename Unit, typename S, int kComponents>
+[[gnu::noinline]] FloatMagnitudes<Unit, true> pack_values(const char* const* rows, int64_t steps,
+                                                          char* to) {
+    using Simd = typename Unit::Simd;
     using Vec = typename Unit::Vec;
-    for (int64_t t = 0; t < 2 * steps; ++t) {
-        Vec low[kTileRows], high[kTileRows];
+    constexpr int64_t kBytes = kTileRows * static_cast<int64_t>(sizeof(S));
+    FloatMagnitudes<Unit, true> found;
+    const auto square = [&](int64_t first, int64_t bytes, Vec* x) __attribute__((always_inline)) {
 #pragma GCC unroll 16
         for (int64_t i = 0; i < kTileRows; ++i) {
-            low[i] = load<Vec>(stage + i * ld + t * kTileRows);
-            high[i] = load<Vec>(stage + (i + kTileRows) * ld + t * kTileRows);
+            x[i] = load_values<Simd, S>(rows[first + i] + bytes);
+            found.note(bits<typename Simd::Bits>(x[i]));
         }
-        transpose<Vec, kTileRows>(low);
-        transpose<Vec, kTileRows>(high);
+        transpose<Vec, kTileRows>(x);
+    };
+    for (int64_t t = 0; t < 2 * steps; ++t) {
+        Vec low[kTileRows], high[kTileRows];
+        square(0, t * kBytes, low);
+        square(kTileRows, t * kBytes, high);
         char* tile = to + t / 2 * kComponents * kComponentBytes + t % 2 * kTileBytes;
 #pragma GCC unroll 16
         for (int64_t i = 0; i < kTileRows; ++i)
             store_components<Unit, kComponents>(low[i], high[i], tile + i * 64);
     }
+    return found;
 }
 
-// Queries, as columns of the stage: [feature][query].
-template <typename Unit, int kComponents>
+// Queries, as columns of the stage: [feature][query], kVectors vectors of queries.  `kNeighbours`:
+// which features make a pair, see above.
+template <typename Unit, int kComponents, bool kNeighbours, int kVectors>
 inline void pack_queries(const float* stage, int64_t steps, char* to) {
     using Vec = typename Unit::Vec;
+    constexpr int64_t kRows = kVectors * kTileRows;
+    constexpr int64_t kNext = kNeighbours ? 2 : 1, kOther = kNeighbours ? 1 : kTileRows;
     for (int64_t s = 0; s < steps;
-         ++s, stage += kStepColumns * kPanelRows, to += kComponents * kComponentBytes)
-        for (int64_t half = 0; half < 2; ++half)
-            for (int64_t i = 0; i < kTileRows; ++i)
-                store_components<Unit, kComponents>(
-                    load<Vec>(stage + i * kPanelRows + half * kTileRows),
-                    load<Vec>(stage + (i + kTileRows) * kPanelRows + half * kTileRows),
-                    to + half * kTileBytes + i * 64);
+         ++s, stage += kStepColumns * kRows, to += kComponents * kComponentBytes)
+        for (int64_t n = 0; n < kVectors; ++n)
+            for (int64_t i = 0; i < kTileRows; ++i) {
+                const float* first = stage + i * kNext * kRows + n * kTileRows;
+                store_components<Unit, kComponents>(load<Vec>(first),
+                                                    load<Vec>(first + kOther * kRows),
+                                                    to + n * kTileBytes + i * 64);
+            }
 }
 
 }  // namespace

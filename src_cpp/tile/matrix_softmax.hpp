@@ -1,4 +1,4 @@
-// Softmax of 32 queries' scores, in powers of two, a few keys at a time between tile products.
+// Softmax of a panel's scores, in powers of two, a few keys at a time between tile products.
 //
 //   p = 2^24 2^(s - m)       s = score * log2(e), m = the reference
 //
@@ -22,51 +22,60 @@ inline constexpr float kLateSum = 0x1p33f;
 // |m| stays below this, so that s - m is exact enough; rows beyond are left to the FMA kernel.
 inline constexpr float kLargestReference = 0x1p22f;
 
-inline constexpr int64_t kScoreRowBytes = 4 * kPanelRows;  // of a key
-inline constexpr int64_t kScoreStepBytes = kStepColumns * kScoreRowBytes;
-
-// Where a job's weights lie, as operands of MatrixAccumulators: component 0 in the rows of the
-// scores of a step's keys 0 to 15, component 1 in those of the others.
-struct WeightLayout {
-    static constexpr int64_t step = kScoreStepBytes, row = kScoreRowBytes, half = 4 * kTileRows;
-    const char* scores;
-    const char* third;
-    const char* component(int index) const {
-        return index == 2 ? third : scores + index * kTileRows * kScoreRowBytes;
-    }
-};
-
-template <typename Unit, typename S>
+// kVectors: vectors of a panel's rows.
+template <typename Unit, typename S, int kVectors>
 struct MatrixSoftmax {
     using Simd = typename Unit::Simd;
     using Vec = typename Unit::Vec;
     using Components = ComponentsOf<S>;
 
-    float* scores;        // [key][32 queries]; weights take their place, see WeightLayout
-    char* third;          // the lowest of three components
+    static constexpr int64_t row = kVectors * kTileRows;  // scores of a key
+    static constexpr int64_t step_bytes = 4 * row * kStepColumns;
+
+    // [key][row].  The weights take their place: component 0 in the rows of a step's keys 0 to 15,
+    // component 1 in those of the others.
+    float* scores;
+    char* third;          // the lowest of three components, as far apart
     Vec factor;           // of scores in the exponent
-    Vec shift[2];         // -m of both halves of the queries
-    Vec low[2], high[2];  // sums of the weights of the first and the last 16 keys of each 32
+    Vec shift[kVectors];  // -m
+    Vec low[kVectors],
+        high[kVectors];  // sums of the weights of the first and the last 16 keys of each 32
 
     // Row i of pairs: the weights of keys i and i + 16 of 32, and their share of the sums.
     [[gnu::always_inline]] void pair(int64_t index) {
         const int64_t step = index / kTileRows, i = index % kTileRows;
-        float* const first = scores + (step * kStepColumns + i) * kPanelRows;
-        float* const second = first + kTileRows * kPanelRows;
+        float* const first = scores + (step * kStepColumns + i) * row;
+        float* const second = first + kTileRows * row;
 #pragma GCC unroll 2
-        for (int half = 0; half < kPanelRows; half += kTileRows) {
-            Vec a = weight(load<Vec>(first + half), shift[half / kTileRows]);
-            Vec b = weight(load<Vec>(second + half), shift[half / kTileRows]);
-            low[half / kTileRows] += a;
-            high[half / kTileRows] += b;
-            fastattn::store(first + half, Unit::pairs(a, b));
+        for (int n = 0; n < kVectors; ++n) {
+            constexpr int kLanes = kTileRows;
+            Vec a = weight(load<Vec>(first + n * kLanes), shift[n]);
+            Vec b = weight(load<Vec>(second + n * kLanes), shift[n]);
+            low[n] += a;
+            high[n] += b;
+            fastattn::store(first + n * kLanes, Unit::pairs(a, b));
             a -= upper(a);
             b -= upper(b);
-            fastattn::store(second + half, Unit::pairs(a, b));
+            fastattn::store(second + n * kLanes, Unit::pairs(a, b));
             if constexpr (Components::p == 3)
-                fastattn::store(third + step * kScoreStepBytes + i * kScoreRowBytes + 4 * half,
+                fastattn::store(third + step * step_bytes + i * 4 * row + n * 64,
                                 Unit::pairs(a - upper(a), b - upper(b)));
         }
+    }
+
+    // kPairs rows of pairs, of one step.
+    template <int kPairs>
+    [[gnu::always_inline]] void pairs(int64_t index) {
+        MatrixSoftmax copy = *this;  // can stay in registers
+#pragma GCC unroll 1
+        for (int i = 0; i < kPairs; ++i) copy.pair(index + i);
+#pragma GCC unroll 2
+        for (int n = 0; n < kVectors; ++n) low[n] = copy.low[n], high[n] = copy.high[n];
+    }
+
+    [[gnu::always_inline]] void add_up(Vec* totals) const {
+#pragma GCC unroll 2
+        for (int n = 0; n < kVectors; ++n) totals[n] = low[n] + high[n];
     }
 
 private:
