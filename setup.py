@@ -45,6 +45,7 @@ X86_64 = ("x86_64", "AMD64")
 # Best first: the order is the preference at run time.
 ISAS = (
     Isa("amx", AMX, X86_64),
+    Isa("avx512_bf16", AVX512, X86_64),
     Isa("avx512", AVX512, X86_64),
     Isa("avx2", AVX2, X86_64),
     Isa("baseline"),
@@ -52,7 +53,9 @@ ISAS = (
 
 # Only for tests, in a build with FASTATTN_TEST_KERNELS=1.  After `baseline`, which has all kernels,
 # so that none is ever chosen that a caller does not name.
-TEST_ISAS = (Isa("amx_model", AVX2, X86_64, Path("tests")),)
+TEST_ISAS = tuple(
+    Isa(name, AVX2, X86_64, Path("tests")) for name in ("amx_model", "avx512_bf16_model")
+)
 
 
 def isa_table(tests: bool) -> tuple[Isa, ...]:

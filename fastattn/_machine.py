@@ -47,7 +47,8 @@ class Machine:
         Sizes of the first CPU's data caches, with keys among "L1d", "L2", "L3"; empty
         if the system does not give them.  In bytes.
     isas : tuple of str
-        Instruction sets that the ``cython`` implementation can run here, best first.
+        Instruction sets that the ``cython`` implementation can run here, best first; at the end
+        those that are slow on this processor, and used only if they are named.
     missing_isas : dict of str to str
         Instruction sets that cannot run here, with the reason.
     kernels : dict of str to dict of str to tuple of str
@@ -108,24 +109,31 @@ def machine() -> Machine:
     from pathlib import Path
 
     compiled, reason = native()
-    rows = compiled.isas() if compiled else [("cython", reason)]
+    rows = _rows(compiled) if compiled else {"cython": reason}
     return Machine(
         processor=_processor(Path("/proc/cpuinfo")),
         architecture=platform.machine(),
         cpus=os.cpu_count() or 1,
         usable_cpus=_usable_cpus(),
         caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
-        isas=tuple(name for name, why in rows if why is None),
-        missing_isas={name: why for name, why in rows if why is not None},
+        isas=tuple(name for name, why in rows.items() if why is None),
+        missing_isas={name: why for name, why in rows.items() if why is not None},
         kernels=_kernels(compiled) if compiled else {},
     )
 
 
+def _rows(compiled: ModuleType) -> dict[str, str | None]:
+    """Why each instruction set cannot run here, in the order of `Machine.isas`."""
+    rows = enumerate(compiled.isas())
+    return dict(row for _, row in sorted(rows, key=lambda row: not compiled.preferred(row[0])))
+
+
 def _kernels(compiled: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
     """`Machine.kernels`."""
+    index = {name: index for index, (name, _) in enumerate(compiled.isas())}
     runnable = {
-        name: compiled.kernel_types(index)
-        for index, (name, why) in enumerate(compiled.isas())
+        name: compiled.kernel_types(index[name])
+        for name, why in _rows(compiled).items()
         if why is None
     }
     return {

@@ -49,9 +49,9 @@ class Roofline:
         Highest rate at which the threads read their own L2 caches.
     bfloat16_flops_per_second : float or None
         Peak of multiplications and additions per second by the instruction set's products of
-        bfloat16 numbers: ``amx`` has tiles, ``avx512`` has pairs if the processor has
-        AVX512_BF16; None if there is no such instruction.  A kernel that computes one product of
-        float32 numbers by several of these cannot reach it.
+        bfloat16 numbers: ``amx`` has tiles, ``avx512_bf16`` has pairs; None if there is no such
+        instruction.  A kernel that computes one product of float32 numbers by several of these
+        cannot reach it.
 
     Examples
     --------

@@ -113,9 +113,8 @@ struct Probes {
     int64_t (*fma32)(int64_t rounds);  // flops done; < 0: a wrong sum
     int64_t (*fma64)(int64_t rounds);
     int64_t (*read)(const void* from, int64_t bytes);  // bytes: a multiple of kProbeStep
-    // Products of bfloat16; nullptr: the set has no instruction for them.
+    // Products of bfloat16; nullptr: the set has none.
     int64_t (*bfloat16)(int64_t rounds);
-    uint32_t bfloat16_needs;  // Feature bits, besides those of the set
 };
 
 // CPU features, as bits; names and detection in cpu.cpp.
@@ -129,12 +128,14 @@ enum Feature : uint32_t {
     kAvx512vl = 1u << 6,
     kAmxBf16 = 1u << 7,  // tiles, their bfloat16 product, and the permission to use them
     kAvx512Bf16 = 1u << 8,
+    kFastPairs = 1u << 9,  // its products of pairs take as long as an FMA
 };
 
 // One instruction set: what it needs, its kernels, its probes.
 struct KernelSet {
     const char* name;
-    uint32_t needs;  // Feature bits
+    uint32_t needs;    // Feature bits
+    uint32_t prefers;  // those without which it is too slow to be chosen where a caller does not
     // Called before and after each work item, on its thread, for processor state that the kernels
     // need; `leave` gets what `enter` returned.  nullptr: nothing to do.
     uint64_t (*enter)();

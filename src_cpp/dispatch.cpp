@@ -42,6 +42,11 @@ bool permitted(int index) {
     return !kernels || !(kernels->needs & kAmxBf16) || tiles_permitted();
 }
 
+bool preferred(int index) {
+    const KernelSet* kernels = kIsas[index].kernels;
+    return !kernels || !(kernels->prefers & ~cpu_features());
+}
+
 const Kernel* kernel(int index, Operation operation, DType type) {
     const KernelSet* set = kIsas[index].kernels;
     if (!set) return nullptr;
@@ -52,7 +57,7 @@ const Kernel* kernel(int index, Operation operation, DType type) {
 int best_isa(Operation operation, DType type, const Extents& extents) {
     for (int index = 0; index < isa_count(); ++index) {
         const Kernel* found = kernel(index, operation, type);
-        const bool chosen = found && !lacking(index) &&
+        const bool chosen = found && !lacking(index) && preferred(index) &&
                             (!found->worthwhile || found->worthwhile(extents)) && permitted(index);
         if (chosen) return index;
     }

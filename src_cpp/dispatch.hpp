@@ -24,10 +24,14 @@ const char* lacking(int index);
 // Whether the operating system lets this process use what row `index` needs.
 bool permitted(int index);
 
+// Whether row `index` can be the best for some call, or is too slow on this CPU to be chosen where
+// the caller does not name it.
+bool preferred(int index);
+
 // Kernel of row `index`; nullptr if the row is not in this build or has no such kernel.
 const Kernel* kernel(int index, Operation operation, DType type);
 
-// First row that can run here and whose kernel for the operation and type is worthwhile for a call
+// First preferred row that can run here and whose kernel for the operation and type is worthwhile for a call
 // of these extents; -1 if there is none.
 int best_isa(Operation operation, DType type, const Extents& extents);
 

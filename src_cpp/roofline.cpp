@@ -21,8 +21,6 @@
 #include <sys/mman.h>
 #endif
 
-#include "cpu.hpp"
-
 namespace fastattn {
 namespace {
 
@@ -73,14 +71,11 @@ public:
             case 1: return rate(how_.window_seconds, [&] { return probes_.fma64(kRounds); });
             case 2: return rate(how_.window_seconds, [&] { return stream(); });
             case 3: return rate(how_.window_seconds, [&] { return cached(); });
-            default: return has_products() ? bfloat16() : 0;
+            default: return probes_.bfloat16 ? bfloat16() : 0;
         }
     }
 
 private:
-    bool has_products() const {
-        return probes_.bfloat16 && (probes_.bfloat16_needs & ~cpu_features()) == 0;
-    }
     double bfloat16() {
         const uint64_t entered = kernels_.enter ? kernels_.enter() : 0;
         const double found = rate(how_.window_seconds, [&] { return probes_.bfloat16(kRounds); });

@@ -129,8 +129,16 @@ constexpr uint64_t kState = 42;
 }  // namespace
 }  // namespace fastattn
 
-extern "C" const fastattn::KernelSet fastattn_kernels_scalar, fastattn_kernels_other;
+extern "C" const fastattn::KernelSet fastattn_kernels_slow, fastattn_kernels_scalar,
+    fastattn_kernels_other;
 
+// A set that every processor runs, but none well.
+constexpr fastattn::KernelSet fastattn_kernels_slow = [] {
+    fastattn::KernelSet set{};
+    set.prefers = 1u << 31;
+    fastattn::add_forward<fastattn::ScalarTile<float>>(set);
+    return set;
+}();
 // One data type, larger calls only, processor state of its own.
 constexpr fastattn::KernelSet fastattn_kernels_scalar = [] {
     using namespace fastattn;
@@ -235,9 +243,10 @@ int main() {
     const auto best = [](DType type, int64_t rows) {
         return best_isa(Operation::kForward, type, {rows, 50, 7, 9});
     };
-    expect(best(DType::kFloat32, 8) == 0, "a set that serves the type comes first");
-    expect(best(DType::kFloat32, 7) == 1, "a call too small for it goes to the next");
-    expect(best(DType::kFloat64, 8) == 1, "a set without the type is passed over");
+    expect(!preferred(0) && preferred(1), "a set prefers processors");
+    expect(best(DType::kFloat32, 8) == 1, "the first set that serves the type, but no slow one");
+    expect(best(DType::kFloat32, 7) == 2, "a call too small for it goes to the next");
+    expect(best(DType::kFloat64, 8) == 2, "a set without the type is passed over");
     expect(best(DType::kFloat16, 8) == -1, "no set serves the type");
 
     const Features all[] = {

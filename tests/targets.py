@@ -19,8 +19,9 @@ from fastattn.implementations import load
 _SETUP = runpy.run_path(str(Path(__file__).parent.parent / "setup.py"), run_name="setup_table")
 KNOWN_ISAS = tuple(row.name for row in reversed(_SETUP["ISAS"]))  # the most general first
 # Exact models of instructions, in builds for tests.  Where the instructions are, every test runs
-# with them; test_amx.py compares the two, and only a thorough run repeats all tests for the model.
-MODELS = {"amx_model": "amx"}
+# with them; test_amx.py and test_pairs.py compare the two, and only a thorough run repeats all
+# tests for the model.
+MODELS = {"amx_model": "amx", "avx512_bf16_model": "avx512_bf16"}
 THOROUGH = os.environ.get("HYPOTHESIS_PROFILE") == "thorough"
 
 # What a test is repeated for.
@@ -58,7 +59,7 @@ class Target:
         constant makes exponents of scores.  So the weight of a single key is not exactly 1 in
         float32, and the log-sum-exp is a sum of two terms that may cancel.
         """
-        return self.isa == "amx" or self.isa in MODELS
+        return self.isa in ("amx", "amx_model")
 
     def serves(self, dtype: np.dtype) -> bool:
         """Whether it has a kernel for a data type."""

@@ -132,6 +132,7 @@ def test_explain_computes_nothing(target: Target) -> None:
 
 def test_explanation(target: Target) -> None:
     """Every field that is settled has a reason, and all of it is printed."""
+    target.require(np.dtype(np.float32))
     explained = fastattn.explain(
         *_arrays(),
         impl=target.impl,

@@ -41,8 +41,8 @@ def run(options: argparse.Namespace, progress: Callable[[str], None]) -> str:
         f"  {name:<9} {load(name).SUMMARY}" if reason is None else f"  {name:<9} no: {reason}"
         for name, reason in implementations().items()
     ]
-    isas = [f"  {name:<9} {_served(name)}" for name in here.isas]
-    isas += [f"  {name:<9} no: {reason}" for name, reason in here.missing_isas.items()]
+    isas = [f"  {name:<11} {_served(name)}" for name in here.isas]
+    isas += [f"  {name:<11} no: {reason}" for name, reason in here.missing_isas.items()]
     return "\n".join(
         [
             f"fastattn {__version__}, NumPy {np.__version__}",

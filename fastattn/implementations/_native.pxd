@@ -42,6 +42,7 @@ cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
     int isa_count()
     const Isa& isa(int)
     const char* lacking(int)
+    bint native_preferred "fastattn::preferred"(int)
     bint permitted(int)
     const Kernel* kernel(int, Operation, DType)
     int native_best_isa "fastattn::best_isa"(Operation, DType, const Extents&)

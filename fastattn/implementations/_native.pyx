@@ -40,6 +40,11 @@ def isas():
     return rows
 
 
+def preferred(int index):
+    """Whether an ISA row can be the best for a call on this CPU, or is only used if named."""
+    return native_preferred(index)
+
+
 def kernel_types(int index):
     """Codes of the data types for which an ISA row has a kernel, by operation."""
     return {

@@ -208,7 +208,9 @@ def _best_isa(spec: CallSpec) -> tuple[str, str]:
     for better, (name, why) in enumerate(rows[:index]):
         if spec.dtype.code not in binding().kernel_types(better)[spec.operation]:
             continue
-        if why is None:
+        if why is None and not binding().preferred(better):
+            reason += f"; {name} would be slower on this processor"
+        elif why is None:
             reason += f"; {name} is for larger calls"
         elif why == binding().REFUSED:
             reason += f"; {name}: {why}"

@@ -7,9 +7,6 @@
 extern "C" const fastattn::KernelSet fastattn_kernels_avx512;
 constexpr fastattn::KernelSet fastattn_kernels_avx512 = [] {
     using namespace fastattn;
-    KernelSet set = fma_kernels<Avx512>(
-        "avx512", kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx2 | kFma | kF16c);
-    set.probes.bfloat16 = &Probe<Avx512<float>>::pairs;
-    set.probes.bfloat16_needs = kAvx512Bf16;
-    return set;
+    return fma_kernels<Avx512>("avx512",
+                               kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx2 | kFma | kF16c);
 }();

@@ -105,7 +105,7 @@ constexpr Kernel& add_forward(KernelSet& set) {
     kernel.block_keys = Tile::block_keys;
     kernel.chunk = Tile::chunk;
     if constexpr (requires { Tile::packed; }) kernel.packed = Tile::packed;
-    if constexpr (requires { &Tile::worthwhile; }) kernel.worthwhile = &Tile::worthwhile;
+    if constexpr (requires { Tile::worthwhile({}); }) kernel.worthwhile = &Tile::worthwhile;
     return kernel;
 }
 

@@ -16,8 +16,9 @@ template <>
 struct Avx512<float> : Portable<float, 64, 32> {
     static Vec fma(Vec a, Vec b, Vec c) { return _mm512_fmadd_ps(a, b, c); }
     static Vec max(Vec a, Vec b) { return _mm512_max_ps(a, b); }
-    // sum + a[0] b[0] + a[1] b[1] of the pairs of bfloat16 numbers in each lane: AVX512_BF16.  For
-    // probes only: where it is fast, weights would take two such products to be exact enough.
+    // AVX512_BF16: two multiply-adds, each rounded to nearest; subnormal factors and results count
+    // as 0, whatever MXCSR says.  tests/pairs_model.hpp computes the same bits.
+    // Source: Intel 64 and IA-32 Architectures Software Developer's Manual, VDPBF16PS.
     [[gnu::always_inline]] static Vec add_pairs(Vec a, Vec b, Vec sum) {
         asm("vdpbf16ps %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
         return sum;

@@ -10,6 +10,8 @@
 //                           `stride` bytes apart
 //   from_half, to_half      float only: float16 from Halves to a Vec, and from a Vec to memory
 //   from_bfloat             float only: bfloat16 from Halves to a Vec
+//   add_pairs(a, b, sum)    float with AVX512_BF16 only: sum + a[1] * b[1] + a[0] * b[0] of the pairs
+//                           of bfloat16 numbers in each lane
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
 // what their instructions do better.
 //
@@ -29,6 +31,13 @@ struct Half {
 struct BFloat {
     uint16_t bits;
 };
+// Two numbers side by side, as a factor of add_pairs.
+struct BFloatPair {
+    BFloat numbers[2];
+};
+// Numbers that a factor holds.
+template <typename T>
+inline constexpr int kNumbers = __is_same(T, BFloatPair) ? 2 : 1;
 
 template <typename T>
 struct SameWidth;
@@ -231,6 +240,10 @@ private:
 template <typename Simd>
 inline typename Simd::Vec broadcast(typename Simd::Value value) {
     return value - typename Simd::Vec{};  // x - 0 is x, -0 and NaN included
+}
+template <typename Simd>
+inline typename Simd::Vec broadcast(BFloatPair pair) {
+    return bits<typename Simd::Vec>(bits<uint32_t>(pair) - typename Simd::Bits{});
 }
 
 }  // namespace

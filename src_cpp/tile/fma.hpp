@@ -6,11 +6,18 @@
 //   scores     [key][lane], overwritten by the weights
 //   results    [feature][lane]
 //
+// Of bfloat16, scores may be computed by products of pairs of numbers instead.  Then queries are
+// packed, and keys read, as pairs, without conversion; the scores are scaled, not the queries.  A row
+// for which this is not exact enough, because it or a key that is visible to it is out of range
+// (magnitudes.hpp), ends with NaN as its sum: it is refused, and computed by multiply-add
+// (kernels.hpp).
+//
 // A score is summed in the order of its columns, in chunks (order.hpp); weighted values in the
 // order of their keys within a block, and blocks one after another.
 //
-// Legend: S, T = storage and compute type; panel = up to `vectors` vectors of rows; m, l = running
-// maximum and sum of a row; alpha = what its earlier results are scaled by.
+// Legend: S, T = storage and compute type; K = T, or pairs of S: the factors of a score; panel = up
+// to `vectors` vectors of rows; m, l = running maximum and sum of a row; alpha = what its earlier
+// results are scaled by.
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
@@ -18,6 +25,7 @@
 #include "micro_kernel.hpp"
 #include "non_finite.hpp"
 #include "pack.hpp"
+#include "pairs.hpp"
 #include "panels.hpp"
 #include "prefetch_schedule.hpp"
 #include "scratch.hpp"
@@ -26,7 +34,7 @@
 namespace fastattn {
 namespace {
 
-template <typename SimdTraits, typename S>
+template <typename SimdTraits, typename S, typename K = typename SimdTraits::Value>
 class FmaTile {
 public:
     using Simd = SimdTraits;
@@ -37,12 +45,15 @@ private:
     using Micro = MicroKernel<Simd>;
     using Split = typename Micro::Split;
     static constexpr int kLanes = Simd::lanes;
+    static constexpr int64_t kEach = kNumbers<K>;
+    static constexpr bool kPairs = kEach > 1;
 
 public:
     static constexpr int vectors = Micro::nr;
     static constexpr int64_t panel_rows = vectors * kLanes;
-    // The decode kernel sums in the same order: it takes blocks of up to this many rows.
-    static constexpr int64_t decode_rows = DecodeTile<Simd, S>::rows;
+    // The decode kernel sums in the same order, but not pairs: it takes blocks of up to this many
+    // rows.
+    static constexpr int64_t decode_rows = kPairs ? 0 : DecodeTile<Simd, S>::rows;
     // Of the tile with the most keys; the others divide it.
     static constexpr int tile_keys = DecodeTile<Simd, T>::keys;
     static_assert(tile_keys % Micro::mr_low == 0);
@@ -54,17 +65,19 @@ public:
 
     struct Regions {
         int64_t features, tiled_keys;
-        T *q, *o, *scores, *values, *keys, *m, *l, *alpha;
+        T *q, *o, *scores, *values;
+        K* keys;
+        T *m, *l, *alpha;
 
         Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
             : features(Split(dim_v).count()), tiled_keys(Micro::room(block_k)) {
             static_assert(Micro::suffices(), "scores have room");
-            q = arena.region<T>(rows * dim);
+            q = arena.region<T>(rows * factors(dim));
             o = arena.region<T>(rows * features);
             const bool all_rows = wide(dim, dim_v) && rows > panel_rows;
             scores = arena.region<T>(tiled_keys * (all_rows ? rows : panel_rows));
             values = arena.region<T>((block_k + kSlackKeys) * features);
-            keys = arena.region<T>(block_k * key_stride(dim) * ((dim + chunk - 1) / chunk));
+            keys = arena.region<K>(block_k * key_stride(dim) * ((dim + chunk - 1) / chunk));
             m = arena.region<T>(rows);
             l = arena.region<T>(rows);
             alpha = arena.region<T>(rows);
@@ -73,12 +86,19 @@ public:
 
     FmaTile(const Task& task, const Regions& regions, int64_t rows)
         : task_(task), at_(regions), schedule_(task) {
-        for (int64_t r = 0; r < rows; ++r) at_.m[r] = -kInfinity<T>, at_.l[r] = 0;
+        // Scores by pairs are scaled: with such a scale, those of numbers in range are finite.
+        const double range = task.scale * static_cast<double>(task.dim);
+        const bool in_range =
+            !kPairs || (task.score_factor == 1 && range < 0x1p27 && range > -0x1p27);
+        for (int64_t r = 0; r < rows; ++r) {
+            at_.m[r] = -kInfinity<T>;
+            at_.l[r] = in_range ? 0 : __builtin_nan("");
+        }
         const int64_t count = task.row_end - task.row_begin;
         const bool single = count <= panel_rows, read = single || __is_same(S, T);
         const bool crowded = kWaits && !single && share_cache_sets(task.v);
         // With other widths, a tile would read past a row's end.
-        keys_in_place_ = read && in_place<S>(task.k);
+        keys_in_place_ = (read || kPairs) && in_place<S>(task.k) && task.dim % kEach == 0;
         values_in_place_ =
             read && in_place<S>(task.v) && task.dim_v % Micro::mr_low == 0 && !crowded;
     }
@@ -88,6 +108,15 @@ public:
     int64_t features() const { return at_.features; }
     const T* m() const { return at_.m; }
     const T* l() const { return at_.l; }
+    // Whether pairs were not exact enough for a row.
+    bool refused(int64_t row) const { return !(at_.l[row] < kInfinity<T>); }
+
+    // Fewer rows go to the decode kernel of another set.
+    static bool worthwhile(const Extents& of)
+        requires(kPairs)
+    {
+        return of.rows > DecodeTile<Simd, S>::rows;
+    }
 
     // Makes a block of keys and values ready.  `may_mask`: keys may be masked for some rows.
     void load(Interval block, bool may_mask, NonFinite<Simd, S>& non_finite) {
@@ -99,6 +128,7 @@ public:
         if (packed_) pack_values_of(may_mask, non_finite);
         if (keys_in_place_) schedule_.keys_now(block);
         schedule_.values(packed_ ? block.end : block.begin);
+        if constexpr (kPairs) scored_ = scored(block);
     }
 
     // Adds the block to each panel's results.  `rows` masks scores and adds non-finite values.
@@ -133,10 +163,12 @@ private:
     // Whether heads are wider than a chunk, so that all panels' scores are held at once.
     static bool wide(int64_t dim, int64_t dim_v) { return dim > chunk || dim_v > chunk; }
 
+    // Factors that hold some columns.
+    static int64_t factors(int64_t columns) { return (columns + kEach - 1) / kEach; }
     // Copied keys lie chunk by chunk, with an unused cache line between rows.
     static int64_t key_stride(int64_t dim) {
-        constexpr int64_t kLine = kScratchAlignment / static_cast<int64_t>(sizeof(T));
-        return round_up(dim < chunk ? dim : chunk, kLine) + kLine;
+        constexpr int64_t kLine = kScratchAlignment / static_cast<int64_t>(sizeof(K));
+        return round_up(factors(dim < chunk ? dim : chunk), kLine) + kLine;
     }
 
     // Keys that a panel of values has room for.
@@ -187,17 +219,29 @@ private:
         constexpr int64_t ld = kVectors * kLanes;
         char* from[ld];
         addresses(task_, task_.q, first, rows, ld, from);
-        pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale),
-                           at_.q + first * task_.dim, ld);
+        T* q = at_.q + first * factors(task_.dim);
+        if constexpr (kPairs) {
+            pack_pairs<Simd>(from, ld, task_.q.column, task_.dim, q, ld);
+            each_refused_lane<Simd>(q, factors(task_.dim), ld,
+                                    [&](int64_t lane) { at_.l[first + lane] = __builtin_nan(""); });
+        } else {
+            pack_rows<Simd, S>(from, ld, task_.q.column, task_.dim, static_cast<T>(task_.scale), q,
+                               ld);
+        }
     }
 
     [[gnu::noinline]] void copy_keys() {
         const int64_t stride = key_stride(task_.dim), chunk_values = block_.count() * stride;
         for (int64_t j = block_.begin; j < block_.end; ++j) {
             prefetch_row(task_.k, j, task_.dim);
-            T* to = at_.keys + (j - block_.begin) * stride;
+            K* to = at_.keys + (j - block_.begin) * stride;
             for (int64_t d = 0; d < task_.dim; d += chunk, to += chunk_values)
-                read_row<Simd, S>(task_.k, j, d, depth(d), to);
+                if constexpr (kPairs)
+                    for (int64_t c = 0; c < depth(d); c += kEach)
+                        to[c / kEach] =
+                            read_pair(row_of(task_.k, j), task_.k.column, d + c, task_.dim);
+                else
+                    read_row<Simd, S>(task_.k, j, d, depth(d), to);
         }
     }
 
@@ -222,28 +266,54 @@ private:
     void add_scores(const Panel& panel, int64_t first, int64_t d) {
         const Interval keys = panel.keys;
         const auto further = schedule_.queries(first);
+        const T scale = static_cast<T>(task_.scale);
         const auto add = [&](auto rows, Interval some) {
             schedule_.during(first, d == 0 && !panel.accumulate, further, [&](auto prefetcher) {
                 return Micro::template multiply<kVectors>(
-                    rows, some.count(), at_.q + first * task_.dim + d * kVectors * kLanes, depth(d),
-                    scores(first) + (some.begin - keys.begin) * kVectors * kLanes, d != 0, nullptr,
-                    prefetcher);
+                    rows, some.count(),
+                    at_.q + first * factors(task_.dim) + d / kEach * kVectors * kLanes,
+                    factors(depth(d)),
+                    scores(first) + (some.begin - keys.begin) * kVectors * kLanes, d != 0,
+                    kPairs ? &scale : nullptr, prefetcher);
             });
         };
-        if (!keys_in_place_) return add(InPlace<T>{copied_keys(keys.begin, d), keys.count()}, keys);
-        const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
-        for (int64_t j = keys.begin; j < keys.end; j += most) {
-            const Interval some = common(keys, {j, j + most});
-            const StridedRows rows =
-                read(task_.k, some, d, depth(d), at_.keys, key_stride(task_.dim));
-            add(InPlace<T>{rows, some.count()}, some);
+        if (kPairs || !keys_in_place_)
+            return add(InPlace<K>{key_rows(keys.begin, d), keys.count()}, keys);
+        if constexpr (!kPairs) {
+            const int64_t most = kConverts ? kTilesOfKeys : task_.block_k;
+            for (int64_t j = keys.begin; j < keys.end; j += most) {
+                const Interval some = common(keys, {j, j + most});
+                const StridedRows rows =
+                    read(task_.k, some, d, depth(d), at_.keys, key_stride(task_.dim));
+                add(InPlace<T>{rows, some.count()}, some);
+            }
         }
     }
 
-    StridedRows copied_keys(int64_t first, int64_t d) const {
+    // The keys from `first` on, less their first d columns, in place or copied.
+    StridedRows key_rows(int64_t first, int64_t d) const {
+        if (keys_in_place_) return rows_from(task_.k, first, d);
         const int64_t stride = key_stride(task_.dim);
-        const T* row = at_.keys + (d / chunk * block_.count() + first - block_.begin) * stride;
-        return {reinterpret_cast<const char*>(row), stride * static_cast<int64_t>(sizeof(T))};
+        const K* row = at_.keys + (d / chunk * block_.count() + first - block_.begin) * stride;
+        return {reinterpret_cast<const char*>(row), stride * static_cast<int64_t>(sizeof(K))};
+    }
+
+    // Whether some keys are in range, so that their scores by pairs are exact enough.
+    [[gnu::noinline]] bool scored(Interval keys) const {
+        bool all = true;
+        for (int64_t d = 0; d < task_.dim; d += chunk)
+            all = all && fastattn::scored<Simd>(key_rows(keys.begin, d), keys.count(), depth(d));
+        return all;
+    }
+
+    // Calls `body` with each score s[key][lane] of those keys that are out of range for pairs.
+    template <int kVectors, typename Body>
+    void each_unscored(Interval keys, T* s, Body body) const {
+        constexpr int64_t ld = kVectors * kLanes;
+        if constexpr (kPairs)
+            for (int64_t j = keys.begin; j < keys.end && !scored_; ++j, s += ld)
+                if (!scored({j, j + 1}))
+                    for (int64_t lane = 0; lane < ld; ++lane) body(s[lane]);
     }
 
     // Where a tile reads some columns of some rows: where they lie, or in `copy`, whose rows are
@@ -262,7 +332,12 @@ private:
     [[gnu::noinline]] void apply_softmax(const Panel& panel, int64_t first, int64_t real,
                                          Block& rows) {
         T* s = scores(first);
+        // So that -inf is what the mask wrote, whatever the score was.
+        each_unscored<kVectors>(panel.keys, s, [](T& score) { score = 0; });
         rows.template mask_scores<kVectors>(panel, first, real, s);
+        each_unscored<kVectors>(panel.keys, s, [](T& score) {
+            if (score != -kInfinity<T>) score = __builtin_nan("");
+        });
         online_softmax<Simd, kVectors>(s, panel.keys.count(), at_.m + first, at_.l + first,
                                        at_.alpha + first);
     }
@@ -292,6 +367,7 @@ private:
     int64_t group_;   // first row whose scores are held
     bool keys_in_place_, values_in_place_;
     bool packed_;  // whether this block's values are packed
+    bool scored_;  // whether this block's keys are in range for pairs
     PrefetchSchedule<S, panel_rows> schedule_;
 };
 

@@ -21,9 +21,9 @@ inline constexpr Range kValueRange = {0x1p-102f, 0x1p70f};
 // each lane, which are float32 (Integer = uint32_t) or bfloat16 (uint16_t).
 template <typename Integer, int kLanes, bool kSmallest = true>
 class Magnitudes {
+public:
     using Lanes = VectorOf_t<Integer, kLanes>;
 
-public:
     [[gnu::always_inline]] void note(Lanes x) {
         const Lanes magnitude = x & kMagnitude;
         largest_ = magnitude > largest_ ? magnitude : largest_;

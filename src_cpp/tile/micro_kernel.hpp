@@ -2,7 +2,8 @@
 //
 // A is read a scalar at a time and broadcast, B is read a vector at a time, and C stays in
 // registers over the whole of k.  Keys (or value features) run along the rows, queries along the
-// lanes: neither product needs a sum across lanes, and keys are read where they lie.
+// lanes: neither product needs a sum across lanes, and keys are read where they lie.  A "scalar" of A
+// may be a pair of bfloat16 numbers, and so are the lanes of B then: a column holds two.
 //
 // Legend: MR x NR = the register tile, rows of A by vectors of B: 6 x 2, with 32 registers 6 x 4;
 // ld = values between rows of B and of C.
@@ -24,6 +25,7 @@ namespace {
 // of which the first `skip` are left out.
 template <typename T>
 struct Interleaved {
+    using Number = T;
     static constexpr bool cut = true;  // already cut into the tiles of MicroKernel::Split
     static constexpr int64_t chunk = kUnlimited;  // columns that are summed separately
     const T* first;
@@ -47,8 +49,9 @@ struct Interleaved {
 // `count` rows of A, read in place.
 template <typename T>
 struct InPlace {
+    using Number = T;
     static constexpr bool cut = false;
-    static constexpr int64_t chunk = kScoreChunk;
+    static constexpr int64_t chunk = kScoreChunk / kNumbers<T>;
     StridedRows rows;
     int64_t count;
 
@@ -75,6 +78,7 @@ struct InPlace {
 // An A that is read in place and transposed: its columns are rows in memory.
 template <typename T>
 struct Transposed {
+    using Number = T;
     static constexpr bool cut = false;
     static constexpr int64_t chunk = kUnlimited;
     StridedRows rows;
@@ -143,8 +147,9 @@ struct MicroKernel {
     }
 
     // For each tile of A's `rows` rows: C = A B or, if `accumulate`, C + A B; for an A that is
-    // summed whole scale * C + A B, where `scale` has kVectors vectors.  The product is summed
-    // separately: a sum over many blocks is then rounded once per block, not once per product.
+    // summed whole scale * C + A B, where `scale` has kVectors vectors; for pairs scale * A B is
+    // added, with one `scale`.  The product is summed separately: a sum over many blocks is then
+    // rounded once per block, not once per product.
     //
     // Meanwhile `prefetcher` prefetches as many values as A has; returns the position it has
     // reached.
@@ -159,33 +164,37 @@ struct MicroKernel {
         const SplitBy<kTall> tiles(rows);
         int64_t row = 0;
         for (; row < tiles.tall * kTall; row += kTall)
-            one<kVectors, kTall, A::chunk>(a.template tile<kTall>(row), b, count, c + row * ld,
-                                           accumulate, scale, prefetcher);
+            one<kVectors, kTall, A>(a.template tile<kTall>(row), b, count, c + row * ld, accumulate,
+                                    scale, prefetcher);
         for (; row < tiles.count(); row += mr_low)
-            one<kVectors, mr_low, A::chunk>(a.template tile<mr_low>(row), b, count, c + row * ld,
-                                            accumulate, scale, prefetcher);
+            one<kVectors, mr_low, A>(a.template tile<mr_low>(row), b, count, c + row * ld,
+                                     accumulate, scale, prefetcher);
         return prefetcher;
     }
 
 private:
-    template <int kVectors, int kRows, int64_t kChunk, typename Tile, typename Prefetch>
+    template <int kVectors, int kRows, typename A, typename Tile, typename Prefetch>
     [[gnu::always_inline]] static void one(const Tile a, const T* b, int64_t count, T* c,
                                            bool accumulate, const T* scale, Prefetch& prefetcher) {
-        constexpr int64_t ld = kVectors * kLanes;
-        constexpr bool kScaled = kChunk == kUnlimited;
+        constexpr int64_t ld = kVectors * kLanes, kChunk = A::chunk;
+        constexpr bool kScaled = kChunk == kUnlimited, kPairs = kNumbers<typename A::Number> > 1;
         int64_t k = 0;
         do {
             const int64_t end = count - k > kChunk ? k + kChunk : count;
             Vec sum[kRows][kVectors] = {};
-            add_columns(a, b, k, end, sum, prefetcher);
+            add_columns<kNumbers<typename A::Number>>(a, b, k, end, sum, prefetcher);
 #pragma GCC unroll 16
             for (int n = 0; n < kVectors; ++n) {
                 Vec factor;
                 if constexpr (kScaled) factor = load<Vec>(scale + n * kLanes);
+                if constexpr (kPairs) factor = broadcast<Simd>(*scale);
 #pragma GCC unroll 16
                 for (int r = 0; r < kRows; ++r) {
                     T* at = c + r * ld + n * kLanes;
-                    if (!accumulate)
+                    if constexpr (kPairs)
+                        store(at, accumulate ? Simd::fma(sum[r][n], factor, load<Vec>(at))
+                                             : sum[r][n] * factor);
+                    else if (!accumulate)
                         store(at, sum[r][n]);
                     else if constexpr (kScaled)
                         store(at, Simd::fma(load<Vec>(at), factor, sum[r][n]));
@@ -198,8 +207,8 @@ private:
         } while (k < count);
     }
 
-    // Adds the products of columns [k, end) to `sum`.
-    template <int kVectors, int kRows, typename Tile, typename Prefetch>
+    // Adds the products of columns [k, end), which hold kEach numbers each, to `sum`.
+    template <int kEach, int kVectors, int kRows, typename Tile, typename Prefetch>
     [[gnu::always_inline]] static void add_columns(const Tile& a, const T* b, int64_t k,
                                                    int64_t end, Vec (&sum)[kRows][kVectors],
                                                    Prefetch& prefetcher) {
@@ -207,9 +216,9 @@ private:
         // Columns are taken in pairs, for fewer instructions per product where a neighbour on the
         // core shares the front end.  With 16-bit values, only two pairs take a whole cache line.
         constexpr int kPair = 2;
-        constexpr int kTogether =
-            Prefetch::value_bytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;
-        constexpr int kBytes = kTogether * kRows * Prefetch::value_bytes;
+        constexpr int kColumnBytes = kEach * Prefetch::value_bytes;
+        constexpr int kTogether = kColumnBytes < static_cast<int>(sizeof(T)) ? 2 * kPair : kPair;
+        constexpr int kBytes = kTogether * kRows * kColumnBytes;
         constexpr int kLines = (kBytes + kLineBytes - 1) / kLineBytes;
         const auto add = [&](int64_t k, int i) __attribute__((always_inline)) {
             Vec row[kVectors];
@@ -219,7 +228,11 @@ private:
             for (int r = 0; r < kRows; ++r) {
                 const Vec value = a.template value<Simd>(r, k, i);
 #pragma GCC unroll 16
-                for (int n = 0; n < kVectors; ++n) sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
+                for (int n = 0; n < kVectors; ++n)
+                    if constexpr (kEach > 1)
+                        sum[r][n] = Simd::add_pairs(value, row[n], sum[r][n]);
+                    else
+                        sum[r][n] = Simd::fma(value, row[n], sum[r][n]);
             }
         };
         for (; k + kTogether <= end; k += kTogether) {
