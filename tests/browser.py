@@ -38,7 +38,7 @@ class Browser:
         made = self._chromium.new_context(reduced_motion="reduce", **context)
         try:
             page = made.new_page()
-            page.set_default_timeout(15_000)
+            page.set_default_timeout(60_000)  # beside other work, a page may take 15 s
             page.on("console", lambda m: wrong.append(m.text) if m.type == "error" else None)
             page.on("pageerror", lambda error: wrong.append(str(error)))
             page.on("requestfailed", lambda r: wrong.append(f"{r.url}: {r.failure}"))
