@@ -121,9 +121,11 @@ public:
                 scale_mask<Simd>(at_.mask, count, tile_.mask_factor());
             add_dense<Simd>(s, at_.mask, count);
         }
-        if (panel.partial)
-            mask_outside<Simd, kVectors>(s, keys.begin, keys.count(), at_.begin + first,
+        panel.each_partial([&](Interval some) {
+            mask_outside<Simd, kVectors>(s + (some.begin - keys.begin) * kVectors * kLanes,
+                                         some.begin, some.count(), at_.begin + first,
                                          at_.end + first);
+        });
     }
 
     // For the tile: adds what NonFinite left out of a block's values to a panel's results, once the

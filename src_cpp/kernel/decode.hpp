@@ -225,7 +225,7 @@ private:
     void mask_scores(const KeyBlock& block) {
         const int64_t count = block.keys.count();
         scale_and_cap<Simd>(task_, block.s, round_up(count, Tile::keys) * kUsed);
-        if (!block.dense && !block.partial) return;
+        if (!block.dense && !block.partial()) return;
         for (int64_t r = 0; r < kUsed; ++r) {
             const int64_t row = r < rows_ ? r : rows_ - 1;  // the last are repetitions
             if (block.dense) {
@@ -234,10 +234,12 @@ private:
                     add_dense<Simd>(block.s + Tile::template index<kUsed>(r, j), at_.mask + j,
                                     count - j < Tile::keys ? count - j : Tile::keys);
             }
-            if (!block.partial) continue;
-            for (int64_t j = 0; j < count; ++j)
-                if (!rows_keys_[row].holds(block.keys.begin + j))
-                    block.s[Tile::template index<kUsed>(r, j)] = -kInfinity<T>;
+            block.each_partial([&](Interval some) {
+                for (int64_t j = some.begin; j < some.end; ++j)
+                    if (!rows_keys_[row].holds(j))
+                        block.s[Tile::template index<kUsed>(r, j - block.keys.begin)] =
+                            -kInfinity<T>;
+            });
         }
     }
 

@@ -74,7 +74,7 @@ inline TileMask classify(const Task& task, int64_t first, int64_t rows, Interval
     tile.dense =
         task.mask.data && !some.empty() && trim<Simd, S, kMostRows>(task, first, rows, some);
     tile.keys = some;
-    tile.partial = every.begin > some.begin || every.end < some.end;
+    tile.every = every;
     return tile;
 }
 

@@ -60,7 +60,6 @@ MatrixJob next_job(const Panels& panels, int64_t panel, int64_t step, Interval b
         job.mask.keys =
             common({block.begin + from * kStepColumns, block.begin + to * kStepColumns}, block);
         const bool wider = job.mask.keys.begin < of.keys.begin || job.mask.keys.end > of.keys.end;
-        job.mask.partial |= wider;
         job.mask.dense |= wider && dense;  // it may be why the panel's keys are fewer
         return job;
     }

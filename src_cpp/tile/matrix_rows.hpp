@@ -162,7 +162,7 @@ private:
 
     bool changes_scores(const MatrixJob& job) const {
         const bool padded = job.mask.keys.count() < job.steps * kStepColumns;
-        return scaled_ || job.mask.dense || job.mask.partial || padded;
+        return scaled_ || job.mask.dense || job.mask.partial() || padded;
     }
 
     template <typename Block>

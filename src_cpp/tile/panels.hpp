@@ -11,9 +11,26 @@ namespace {
 
 // The class of a tile, that is of a panel of rows and a block of keys: what the mask does to it.
 struct TileMask {
-    Interval keys;  // visible to some row: none if the tile is empty
-    bool partial;   // by band or length, some of these are masked for some row
-    bool dense;     // the dense mask changes some score
+    Interval keys;   // visible to some row: none if the tile is empty
+    Interval every;  // by band and length, visible to every row
+    bool dense;      // the dense mask changes some score
+
+    // Calls `body` with the intervals of keys that band or length may mask for some row.
+    template <typename Body>
+    void each_partial(Body body) const {
+        const Interval whole = common(keys, every);
+        if (whole.empty()) {
+            if (!keys.empty()) body(keys);
+            return;
+        }
+        if (keys.begin < whole.begin) body(Interval{keys.begin, whole.begin});
+        if (whole.end < keys.end) body(Interval{whole.end, keys.end});
+    }
+    bool partial() const {
+        bool some = false;
+        each_partial([&](Interval) { some = true; });
+        return some;
+    }
 };
 
 struct Panel : TileMask {
