@@ -84,13 +84,27 @@ struct ModelUnit {
         }
     }
 
-    // x - floor(x), rounded down; -0 where it is 0.
+    // x - floor(32 x) / 32, rounded down; -0 where it is 0.
     static Vec fraction(Vec x) {
-        const Vec whole = floor(x), nearest = x - whole, back = nearest - x;
+        const Vec steps = broadcast<Simd>(32), size = broadcast<Simd>(1.0f / 32);
+        const Vec large = broadcast<Simd>(0x1p24f);
+        const auto small = (x < large) & (x > -large);
+        const Vec whole = small ? floor(x * steps) * size : x, nearest = x - whole,
+                  back = nearest - x;
         const Vec error = (x - (nearest - back)) - (whole + back);
         const Vec component = bits<Vec>(bits<Bits>(nearest) + bits<Bits>(error < Vec{}));
         const Vec infinity = broadcast<Simd>(__builtin_inff());
         return ((x == infinity) | (x == -infinity)) ? Vec{} : nearest == Vec{} ? -Vec{} : component;
+    }
+    static Vec entry(Vec low, Vec high, Vec x) {
+        const Vec step = floor(x * broadcast<Simd>(32));
+        Vec found{};
+        for (int lane = 0; lane < Simd::lanes; ++lane) {
+            const bool valid = step[lane] > -0x1p22f && step[lane] < 0x1p22f;
+            const int index = valid ? static_cast<int>(step[lane]) & 31 : 0;
+            found[lane] = index < 16 ? low[index] : high[index - 16];
+        }
+        return found;
     }
     // In two steps, the first of which is exact.
     static Vec scale(Vec y, Vec x) {

@@ -93,6 +93,12 @@ void check_vectors() {
         compare(hardware, model, what);
     };
     each([](auto unit, auto x, auto, auto* to) { store(to, unit.fraction(x)); }, "fraction");
+    each(
+        [](auto unit, auto x, auto y, auto* to) {
+            const decltype(x) none{}, most = none + 0x1p17f;
+            store(to, unit.entry(y, -y, ((x < most) & (x > -most)) ? x : none));
+        },
+        "entry");
     each([](auto unit, auto x, auto y, auto* to) { store(to, unit.scale(y, x)); }, "scale");
     each([](auto unit, auto x, auto, auto* to) { store(to, unit.ceil(x)); }, "ceil");
     each([](auto unit, auto x, auto y, auto* to) { store(to, unit.pairs(x, y)); }, "pairs");

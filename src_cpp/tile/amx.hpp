@@ -60,9 +60,16 @@ struct AmxUnit {
         asm volatile("tdpbf16ps %%tmm%c2, %%tmm%c1, %%tmm%c0" ::"i"(kC), "i"(kA), "i"(kB));
     }
 
-    // x - floor(x); 0 for an infinity.
+    // x - floor(32 x) / 32; 0 for an infinity.
     [[gnu::always_inline]] static Vec fraction(Vec x) {
-        return _mm512_reduce_ps(x, _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        return _mm512_reduce_ps(x, 5 << 4 | _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+    }
+    // Entry floor(32 x) modulo 32 of a table of 32; any entry unless |x| < 2^17.
+    [[gnu::always_inline]] static Vec entry(Vec low, Vec high, Vec x) {
+        constexpr float kShift = 0x1.8p18f;  // the last bit of a sum is worth 1 / 32
+        const __m512 sum = _mm512_add_round_ps(x, _mm512_set1_ps(kShift),
+                                               _MM_FROUND_TO_NEG_INF | _MM_FROUND_NO_EXC);
+        return _mm512_permutex2var_ps(low, _mm512_castps_si512(sum), high);
     }
     // y * 2^floor(x).
     [[gnu::always_inline]] static Vec scale(Vec y, Vec x) { return _mm512_scalef_ps(y, x); }

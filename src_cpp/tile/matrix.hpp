@@ -8,7 +8,7 @@
 //
 // A job is up to job_keys keys of a block for one panel of 32 rows.  The jobs of a block form one
 // pipeline: while the softmax of a job runs on the vector units, the matrix unit computes the
-// scores of the next job and the weighted values of the one before, a pair of products at a time.
+// scores of the next job and the weighted values of the one before, a product at a time.
 //
 // A row for which components are not exact enough, because it or a key or value that is visible to
 // it is out of range, ends with NaN as its sum: it is refused, and computed by multiply-add
@@ -153,8 +153,8 @@ private:
     template <typename Block>
     [[gnu::noinline]] void advance(const Panels<Simd, vectors, true>& panels, Block& rows,
                                    const Job& before, const Job& now, const Job& next) {
-        constexpr int64_t kScoreSlots = 2 * sizeof(Components::scores) / sizeof(ComponentProduct);
-        constexpr int64_t kValueSlots = 2 * sizeof(Components::values) / sizeof(ComponentProduct);
+        constexpr int64_t kScoreSlots = 4 * sizeof(Components::scores) / sizeof(ComponentProduct);
+        constexpr int64_t kValueSlots = 4 * sizeof(Components::values) / sizeof(ComponentProduct);
         const bool raised = rows_.take_raised();  // the weights of `before` refer to a new m
         typename Rows::Softmax softmax;
         // The last scores of `now` are stored with the first product; those of one step are needed

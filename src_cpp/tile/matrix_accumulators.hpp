@@ -28,7 +28,8 @@ public:
     // Starts sums of the products of `steps` steps; those of A are `stride` bytes apart.  They
     // start from `start`, or 0, and are stored by the next `multiply` or by `flush`: a store right
     // after the last product would wait for it.  The first kLow products of all steps come before
-    // the others, so that they are added to a small sum.  `between` is called after each pair.
+    // the others, so that they are added to a small sum.  `between` is called after each
+    // product of tiles.
     //
     // Layout tells where the tiles of B are: component(index), `step` bytes from one step to the
     // next, `half` to the tile of the other rows, `row` from one row of a tile to the next.
@@ -66,7 +67,8 @@ private:
         (product<kProducts, kFirst, kFirst + kIndex>(a, b, k, begins, start, pending, between),
          ...);
     }
-    // Loads the tiles of a product that the one before it has not loaded, and multiplies.
+    // Loads the tiles of a product that the one before it has not loaded, each right before its use
+    // (loads in a row would hold up those of the softmax), and multiplies.
     template <const auto& kProducts, int kFirst, int kIndex, typename Layout, typename Between>
     [[gnu::always_inline]] static void product(const char* a, const Layout& b, int64_t k,
                                                bool begins, const float* start, float* pending,
@@ -74,23 +76,23 @@ private:
         constexpr bool kLoads = kIndex == kFirst;
         constexpr ComponentProduct now = kProducts[kIndex],
                                    before = kProducts[kIndex ? kIndex - 1 : 0];
-        if constexpr (kLoads || now.a != before.a) {
-            Unit::template stream<4>(a + now.a * kComponentBytes, 64);
-            Unit::template stream<5>(a + now.a * kComponentBytes + kTileBytes, 64);
-        }
-        if constexpr (kLoads || now.b != before.b) {
-            const char* const from = b.component(now.b) + k * Layout::step;
-            Unit::template load<6>(from, Layout::row);
-            Unit::template load<7>(from + Layout::half, Layout::row);
-        }
+        constexpr bool kLoadA = kLoads || now.a != before.a, kLoadB = kLoads || now.b != before.b;
+        const char* const from_a = a + now.a * kComponentBytes;
+        const char* const from_b = b.component(now.b) + k * Layout::step;
         const bool first = kLoads && begins;
+        if constexpr (kLoadA) Unit::template stream<4>(from_a, 64);
+        if constexpr (kLoadB) Unit::template load<6>(from_b, Layout::row);
         if (first) begin_tile<0>(start, pending);
         Unit::template multiply<0, 4, 6>();
+        between();
+        if constexpr (kLoadB) Unit::template load<7>(from_b + Layout::half, Layout::row);
         if (first) begin_tile<1>(start, pending);
         Unit::template multiply<1, 4, 7>();
         between();
+        if constexpr (kLoadA) Unit::template stream<5>(from_a + kTileBytes, 64);
         if (first) begin_tile<2>(start, pending);
         Unit::template multiply<2, 5, 6>();
+        between();
         if (first) begin_tile<3>(start, pending);
         Unit::template multiply<3, 5, 7>();
         between();

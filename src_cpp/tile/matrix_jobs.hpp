@@ -23,14 +23,16 @@ public:
     Pace(int64_t count, int64_t slots) : rate_((count << kBits) / slots) {}
     [[gnu::always_inline]] void tick() { credit_ += rate_; }
     [[gnu::always_inline]] bool due() {
-        if (credit_ < int64_t{1} << kBits) return false;
-        credit_ -= int64_t{1} << kBits;
+        asm("" : "+r"(credit_));  // or the compiler would divide to count the calls
+        if (credit_ < 0) return false;
+        credit_ -= kOne;
         return true;
     }
 
 private:
     static constexpr int kBits = 20;
-    int64_t rate_, credit_ = 0;
+    static constexpr int64_t kOne = int64_t{1} << kBits;
+    int64_t rate_, credit_ = -kOne;
 };
 
 struct MatrixJob {
