@@ -36,9 +36,10 @@ _L2_DEFAULT_BYTES = 1024 * 1024
 # between chunks, beside a chunk of its keys.  So a block has fewer keys if a number has more bytes.
 _WIDE_ITEM_BYTES = 4
 # Most rows of a block, and most bytes of its queries and sums.  The rows of a block share what is
-# read of keys and values, and what packing them costs.
-_BLOCK_Q_LARGEST, _BLOCK_Q_MIB = 512, 2
-_BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED = 1024, 4
+# read of keys and values, and what packing them costs.  With several threads, the most blocks into
+# which a thread's rows are divided so that all threads end at the same time.
+_BLOCK_Q_LARGEST, _BLOCK_Q_MIB, _BLOCKS_OF_THREAD = 512, 2, 32
+_BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED, _BLOCKS_OF_THREAD_PACKED = 1024, 4, 16
 # Where there are few work items, the threads' loads are balanced: five items on two threads take as
 # long as six.  Reading a block's keys and values takes as long as this many of its rows, and a
 # choice of fewer blocks than the usual one has to be better by this factor.
@@ -283,9 +284,10 @@ def default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]
     """Whole vectors of rows: many to a block, but enough blocks for the threads, and why."""
     g = spec
     row_bytes = (g.dim + g.dim_v) * g.dtype.compute.itemsize
-    rows, mib = _BLOCK_Q_LARGEST, _BLOCK_Q_MIB
+    rows, mib, most = _BLOCK_Q_LARGEST, _BLOCK_Q_MIB, _BLOCKS_OF_THREAD
     if tile.packed:
         rows, mib = _BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED
+        most = _BLOCKS_OF_THREAD_PACKED
     why = "the largest default"
     if (mib << 20) // row_bytes < rows:
         rows, why = (mib << 20) // row_bytes, f"queries and sums of a block take {mib} MiB"
@@ -293,7 +295,7 @@ def default_block_q(spec: CallSpec, threads: int, tile: Tile) -> tuple[int, str]
         share = g.batch * g.heads_q * g.length_q / threads
         # Each block of rows reads all keys and values visible to it.  Below a tile or two of rows,
         # more even shares do not make up for that.
-        balanced = int(max(share / 32, min(256, share / 2), min(64, share)))
+        balanced = int(max(share / most, min(256, share / 2), min(64, share)))
         if balanced < rows:
             rows, why = balanced, "enough work items for each thread"
     of_head = max(1, g.length_q * (g.heads_q // g.heads_kv))
