@@ -39,13 +39,14 @@ class Isa:
 
 AVX2 = ("-mavx2", "-mfma", "-mf16c")
 AVX512 = (*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512")
-AMX = (*AVX512, "-mamx-tile", "-mamx-bf16")
+AVX512_BF16 = (*AVX512, "-mavx512bf16")
+AMX = (*AVX512_BF16, "-mamx-tile", "-mamx-bf16")
 X86_64 = ("x86_64", "AMD64")
 
 # Best first: the order is the preference at run time.
 ISAS = (
     Isa("amx", AMX, X86_64),
-    Isa("avx512_bf16", AVX512, X86_64),
+    Isa("avx512_bf16", AVX512_BF16, X86_64),
     Isa("avx512", AVX512, X86_64),
     Isa("avx2", AVX2, X86_64),
     Isa("baseline"),

@@ -22,7 +22,8 @@ constexpr fastattn::KernelSet fastattn_kernels_amx = [] {
     using namespace fastattn;
     KernelSet set{};
     set.name = "amx";
-    set.needs = kAmxBf16 | kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx2 | kFma | kF16c;
+    set.needs = kAmxBf16 | kAvx512Bf16 | kAvx512f | kAvx512bw | kAvx512dq | kAvx512vl | kAvx2 |
+                kFma | kF16c;
     set.enter = &enter;
     set.leave = &leave;
     set.probes = probes_of<Avx512>();

@@ -39,6 +39,18 @@ struct Avx512<float> : Portable<float, 64, 32> {
     static void to_half(void* to, Vec v) {
         store(to, _mm512_cvtps_ph(v, _MM_FROUND_TO_NEAREST_INT));
     }
+#if defined(__AVX512BF16__)
+    static Bits to_bfloats(Vec low, Vec high) {
+        constexpr int kSubnormal = 0x20;  // the instruction takes these for 0
+        if (_mm512_fpclass_ps_mask(low, kSubnormal) | _mm512_fpclass_ps_mask(high, kSubnormal))
+            return Portable::to_bfloats(low, high);
+        alignas(64) static constexpr uint16_t kSideBySide[] = {
+            0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
+            8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+        const auto both = bits<__m512i>(_mm512_cvtne2ps_pbh(high, low));
+        return bits<Bits>(_mm512_permutexvar_epi16(load<__m512i>(kSideBySide), both));
+    }
+#endif
 };
 
 template <>

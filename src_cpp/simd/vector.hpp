@@ -10,6 +10,7 @@
 //                           `stride` bytes apart
 //   from_half, to_half      float only: float16 from Halves to a Vec, and from a Vec to memory
 //   from_bfloat             float only: bfloat16 from Halves to a Vec
+//   to_bfloats              float only: two vectors to bfloat16, side by side in each lane
 //   add_pairs(a, b, sum)    float with AVX512_BF16 only: sum + a[1] * b[1] + a[0] * b[0] of the pairs
 //                           of bfloat16 numbers in each lane
 // `Portable` gives all of it for vectors of any width; avx2.hpp and avx512.hpp replace
@@ -218,6 +219,9 @@ struct Portable {
     }
     static Vec from_bfloat(Halves halves) {
         return bits<Vec>(__builtin_convertvector(halves, Bits) << 16);
+    }
+    static Bits to_bfloats(Vec low, Vec high) {
+        return float_to_bfloat<Vec, Bits>(low) | float_to_bfloat<Vec, Bits>(high) << 16;
     }
 
 private:

@@ -46,14 +46,11 @@ template <typename Simd>
 inline void unpack_bfloats(const float* from, int64_t ld, typename Simd::Vec factor, int64_t count,
                            char* const* rows, int64_t c) {
     using Vec = typename Simd::Vec;
-    using Bits = typename Simd::Bits;
     Vec pairs[Simd::lanes];
 #pragma GCC unroll 16
-    for (int i = 0; i < Simd::lanes; ++i, from += 2 * ld) {
-        const Bits low = float_to_bfloat<Vec, Bits>(result(load<Vec>(from), factor));
-        const Bits high = float_to_bfloat<Vec, Bits>(result(load<Vec>(from + ld), factor));
-        pairs[i] = bits<Vec>(low | high << 16);
-    }
+    for (int i = 0; i < Simd::lanes; ++i, from += 2 * ld)
+        pairs[i] = bits<Vec>(Simd::to_bfloats(result(load<Vec>(from), factor),
+                                              result(load<Vec>(from + ld), factor)));
     transpose<Vec, Simd::lanes>(pairs);
 #pragma GCC unroll 16
     for (int r = 0; r < Simd::lanes; ++r)
