@@ -13,18 +13,23 @@ from fastattn._errors import UnavailableError
 from fastattn._optional import import_failure
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
     from types import ModuleType
 
 __all__ = [
     "Machine",
     "binding",
+    "caches_bytes",
     "cgroup_cpus",
     "check_runnable",
     "cpu_fields",
     "machine",
     "native",
+    "offered_isas",
+    "refusal",
     "system_text",
+    "usable_cpus",
 ]
 
 
@@ -93,7 +98,8 @@ def machine() -> Machine:
     """Describe this machine.
 
     The description is made once per process, and again in a forked child.  Therefore set the
-    affinity mask before the first call.
+    affinity mask before the first call.  On a processor with AMX it asks the operating system
+    for the permission to use tiles, as the first call that is computed with them does.
 
     Returns
     -------
@@ -109,37 +115,33 @@ def machine() -> Machine:
     from pathlib import Path
 
     compiled, reason = native()
-    rows = _rows(compiled) if compiled else {"cython": reason}
+    rows = _rows(compiled, compiled.missing) if compiled else {"cython": reason}
+    isas = tuple(name for name, why in rows.items() if why is None)
     return Machine(
         processor=_processor(Path("/proc/cpuinfo")),
         architecture=platform.machine(),
         cpus=os.cpu_count() or 1,
-        usable_cpus=_usable_cpus(),
-        caches_bytes=_caches(Path("/sys/devices/system/cpu/cpu0/cache")),
-        isas=tuple(name for name, why in rows.items() if why is None),
+        usable_cpus=usable_cpus(),
+        caches_bytes=caches_bytes(),
+        isas=isas,
         missing_isas={name: why for name, why in rows.items() if why is not None},
-        kernels=_kernels(compiled) if compiled else {},
+        kernels=_kernels(compiled, isas) if compiled else {},
     )
 
 
-def _rows(compiled: ModuleType) -> dict[str, str | None]:
-    """Why each instruction set cannot run here, in the order of `Machine.isas`."""
-    rows = enumerate(compiled.isas())
-    return dict(row for _, row in sorted(rows, key=lambda row: not compiled.preferred(row[0])))
+def _rows(compiled: ModuleType, why_not: Callable[[int], str | None]) -> dict[str, str | None]:
+    """What `why_not` says of each instruction set, in the order of `Machine.isas`."""
+    rows = sorted(range(len(compiled.ISAS)), key=lambda row: not compiled.preferred(row))
+    return {compiled.ISAS[row]: why_not(row) for row in rows}
 
 
-def _kernels(compiled: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
+def _kernels(compiled: ModuleType, isas: tuple[str, ...]) -> dict[str, dict[str, tuple[str, ...]]]:
     """`Machine.kernels`."""
-    index = {name: index for index, (name, _) in enumerate(compiled.isas())}
-    runnable = {
-        name: compiled.kernel_types(index[name])
-        for name, why in _rows(compiled).items()
-        if why is None
-    }
+    index = compiled.ISAS.index
     return {
         operation: {
             row.name: tuple(
-                name for name, types in runnable.items() if row.code in types[operation]
+                name for name in isas if compiled.has_kernel(index(name), operation, row.code)
             )
             for row in DTYPES.values()
         }
@@ -147,18 +149,37 @@ def _kernels(compiled: ModuleType) -> dict[str, dict[str, tuple[str, ...]]]:
     }
 
 
+def offered_isas(dtype: str, operation: str) -> list[str]:
+    """Instruction sets of build and processor with a kernel, in the order of `Machine.isas`.
+
+    Whether the operating system permits their use is not asked.
+    """
+    compiled, _ = native()
+    if compiled is None:
+        return []
+    offered = (name for name, why in _rows(compiled, compiled.absent).items() if why is None)
+    return list(_kernels(compiled, tuple(offered))[operation][dtype])
+
+
+def refusal(isa: str) -> str | None:
+    """Why an instruction set cannot run here; None if it can.
+
+    The operating system is asked to permit the use of this one alone.
+    """
+    compiled, reason = native()
+    if compiled is not None:
+        reason = "there is no such instruction set"
+        if isa in compiled.ISAS:
+            reason = compiled.missing(compiled.ISAS.index(isa))
+    return reason
+
+
 def check_runnable(isa: str, origin: str) -> None:
     """Refuse an instruction set that cannot run here; `origin` names what asks for it."""
-    here = machine()
-    if isa not in here.isas:
-        reason = here.missing_isas.get(isa, "there is no such instruction set")
+    if (reason := refusal(isa)) is not None:
         raise UnavailableError(
-            origin, repr(isa), f"one of {list(here.isas)}", f"choose another: {reason}"
+            origin, repr(isa), f"one of {list(machine().isas)}", f"choose another: {reason}"
         )
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=machine.cache_clear)
 
 
 def system_text(path: str | os.PathLike[str], errors: str = "replace") -> str:
@@ -185,7 +206,9 @@ def _processor(cpuinfo: Path) -> str:
     return name or platform.processor() or platform.machine()
 
 
-def _usable_cpus() -> int:
+@functools.cache
+def usable_cpus() -> int:
+    """`Machine.usable_cpus`."""
     from pathlib import Path
 
     if hasattr(os, "sched_getaffinity"):
@@ -194,6 +217,11 @@ def _usable_cpus() -> int:
         count = os.cpu_count() or 1
     quota = cgroup_cpus(Path("/"))
     return max(1, count if quota is None else min(count, -int(-quota // 1)))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=machine.cache_clear)
+    os.register_at_fork(after_in_child=usable_cpus.cache_clear)
 
 
 def cgroup_cpus(root: Path) -> float | None:
@@ -236,9 +264,13 @@ def _quota_v1(folder: Path) -> float | None:
     return quota / period if quota > 0 and period > 0 else None
 
 
-def _caches(folder: Path) -> dict[str, int]:
+@functools.cache
+def caches_bytes(folder: str = "/sys/devices/system/cpu/cpu0/cache") -> dict[str, int]:
+    """`Machine.caches_bytes`."""
+    from pathlib import Path
+
     sizes = {}
-    for index in sorted(folder.glob("index*")):
+    for index in sorted(Path(folder).glob("index*")):
         kind, level, size = (
             system_text(index / name).strip() for name in ("type", "level", "size")
         )

@@ -171,7 +171,7 @@ def _row(isa: str | None) -> tuple[int, str]:
         raise UnavailableError("isa", repr(isa), "the compiled extension's", f"build it: {reason}")
     name = name or here.isas[0]
     check_runnable(name, origin)
-    return [row for row, _ in binding().isas()].index(name), name
+    return binding().ISAS.index(name), name
 
 
 def _threads(threads: object) -> int:

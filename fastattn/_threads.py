@@ -13,7 +13,7 @@ from __future__ import annotations
 from fastattn._config import MOST_THREADS
 from fastattn._env import forced_threading, forced_threads
 from fastattn._errors import UnavailableError
-from fastattn._machine import machine, native
+from fastattn._machine import native, usable_cpus
 
 __all__ = [
     "host_threading",
@@ -33,7 +33,7 @@ def thread_limit() -> tuple[int, str]:
     forced = forced_threads()
     if forced is not None:
         return forced, "FASTATTN_NUM_THREADS"
-    return min(machine().usable_cpus, MOST_THREADS), "usable CPUs"
+    return min(usable_cpus(), MOST_THREADS), "usable CPUs"
 
 
 def wanted_threads(

@@ -89,8 +89,6 @@ uint32_t cpu_features() {
 
 bool tiles_permitted() {
 #if defined(__x86_64__) && defined(__linux__)
-    // Refused, among other reasons, if a thread has an alternate signal stack without room for
-    // tiles.
     constexpr long kRequest = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
     static const bool permitted = syscall(SYS_arch_prctl, kRequest, kTileData) == 0;
     return permitted;

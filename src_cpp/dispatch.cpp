@@ -54,14 +54,12 @@ const Kernel* kernel(int index, Operation operation, DType type) {
     return found.run ? &found : nullptr;
 }
 
-int best_isa(Operation operation, DType type, const Extents& extents) {
-    for (int index = 0; index < isa_count(); ++index) {
-        const Kernel* found = kernel(index, operation, type);
-        const bool chosen = found && !lacking(index) && preferred(index) &&
-                            (!found->worthwhile || found->worthwhile(extents)) && permitted(index);
-        if (chosen) return index;
-    }
-    return -1;
+Suits suits(int index, Operation operation, DType type, const Extents& extents) {
+    const Kernel* found = kernel(index, operation, type);
+    if (!found) return Suits::kNoKernel;
+    if (lacking(index)) return Suits::kLacking;
+    if (!preferred(index)) return Suits::kSlowHere;
+    return !found->worthwhile || found->worthwhile(extents) ? Suits::kYes : Suits::kSmallCall;
 }
 
 }  // namespace fastattn

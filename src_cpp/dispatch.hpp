@@ -21,7 +21,8 @@ const Isa& isa(int index);
 // not in this build).
 const char* lacking(int index);
 
-// Whether the operating system lets this process use what row `index` needs.
+// Whether the operating system lets this process use what row `index` needs.  Asking has effects on
+// the whole process (see `tiles_permitted`), so it is the last question.
 bool permitted(int index);
 
 // Whether row `index` can be the best for some call, or is too slow on this CPU to be chosen where
@@ -31,8 +32,8 @@ bool preferred(int index);
 // Kernel of row `index`; nullptr if the row is not in this build or has no such kernel.
 const Kernel* kernel(int index, Operation operation, DType type);
 
-// First preferred row that can run here and whose kernel for the operation and type is worthwhile for a call
-// of these extents; -1 if there is none.
-int best_isa(Operation operation, DType type, const Extents& extents);
+// Whether row `index` suits a call of these extents that names no row, or the first reason why not.
+enum class Suits : int32_t { kYes, kNoKernel, kLacking, kSlowHere, kSmallCall };
+Suits suits(int index, Operation operation, DType type, const Extents& extents);
 
 }  // namespace fastattn

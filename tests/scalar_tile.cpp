@@ -240,14 +240,15 @@ void check(const KernelSet& set, DType type, double tolerance, const Features& f
 }  // namespace
 
 int main() {
-    const auto best = [](DType type, int64_t rows) {
-        return best_isa(Operation::kForward, type, {rows, 50, 7, 9});
+    const auto found = [](int index, DType type, int64_t rows) {
+        return suits(index, Operation::kForward, type, {rows, 50, 7, 9});
     };
     expect(!preferred(0) && preferred(1), "a set prefers processors");
-    expect(best(DType::kFloat32, 8) == 1, "the first set that serves the type, but no slow one");
-    expect(best(DType::kFloat32, 7) == 2, "a call too small for it goes to the next");
-    expect(best(DType::kFloat64, 8) == 2, "a set without the type is passed over");
-    expect(best(DType::kFloat16, 8) == -1, "no set serves the type");
+    expect(found(0, DType::kFloat32, 8) == Suits::kSlowHere, "a set is slow on this one");
+    expect(found(1, DType::kFloat32, 8) == Suits::kYes, "a set serves the type");
+    expect(found(1, DType::kFloat32, 7) == Suits::kSmallCall, "a call is too small for a set");
+    expect(found(1, DType::kFloat64, 8) == Suits::kNoKernel, "a set has no kernel for the type");
+    expect(found(2, DType::kFloat64, 8) == Suits::kYes, "a set serves another type");
 
     const Features all[] = {
         {.name = "plain"},

@@ -17,6 +17,8 @@ from targets import TARGETS, THOROUGH, Target
 from test_build import SETUP, SOURCES, compiler
 
 import fastattn
+from fastattn import _wisdom
+from fastattn._shapes import spec_of
 
 CHECK = Path(__file__).parent / "tile_check.cpp"
 WHY_NOT = fastattn.machine().missing_isas.get("amx")
@@ -57,41 +59,130 @@ def test_calls_of_the_model_give_the_same_bits(call: Call) -> None:
         np.testing.assert_array_equal(here, there)
 
 
+REFUSED = """
+import ctypes
+
+class Stack(ctypes.Structure):
+    _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int), ("size", ctypes.c_size_t)]
+
+memory = ctypes.create_string_buffer(8192)
+stack = Stack(ctypes.addressof(memory), 0, len(memory))
+assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
+"""
+
+
 @on_hardware
 def test_without_permission_other_kernels_compute() -> None:
     """A signal stack without room for tiles: the system refuses, and nothing else happens."""
     run_python(
-        """
-        import ctypes
-        import numpy as np
+        REFUSED
+        + """
+import numpy as np
+import fastattn
 
-        class Stack(ctypes.Structure):
-            _fields_ = [("start", ctypes.c_void_p), ("flags", ctypes.c_int),
-                        ("size", ctypes.c_size_t)]
-
-        memory = ctypes.create_string_buffer(8192)
-        stack = Stack(ctypes.addressof(memory), 0, len(memory))
-        assert ctypes.CDLL(None).sigaltstack(ctypes.byref(stack), None) == 0
-
-        import fastattn
-        here = fastattn.machine()
-        why = here.missing_isas["amx"]
-        assert "amx" not in here.isas and "does not let this process" in why, why
-        x = np.random.default_rng(1).standard_normal((3, 1, 256, 64)).astype("f4")
-        explained = fastattn.explain(*x, impl="cython")
-        assert explained.config.isa == here.isas[0] != "amx"
-        assert f"amx: {why}" in explained.reasons["isa"], explained
-        got = fastattn.attention(*x, impl="cython")
-        config = fastattn.Config(isa=here.isas[0])
-        np.testing.assert_array_equal(got, fastattn.attention(*x, impl="cython", config=config))
-        try:
-            fastattn.attention(*x, impl="cython", config=fastattn.Config(isa="amx"))
-        except fastattn.UnavailableError as error:
-            assert why in str(error), error
-        else:
-            raise AssertionError("amx was not refused")
-        """
+x = np.random.default_rng(1).standard_normal((3, 1, 256, 64)).astype("f4")
+explained = fastattn.explain(*x, impl="cython")
+got = fastattn.attention(*x, impl="cython")
+here = fastattn.machine()
+why = here.missing_isas["amx"]
+assert "amx" not in here.isas and "does not let this process" in why, why
+assert explained.config.isa == here.isas[0] != "amx"
+assert f"amx: {why}" in explained.reasons["isa"], explained
+config = fastattn.Config(isa=here.isas[0])
+np.testing.assert_array_equal(got, fastattn.attention(*x, impl="cython", config=config))
+try:
+    fastattn.attention(*x, impl="cython", config=fastattn.Config(isa="amx"))
+except fastattn.UnavailableError as error:
+    assert why in str(error), error
+else:
+    raise AssertionError("amx was not refused")
+"""
     )
+
+
+HEADER = """
+import ctypes
+import os
+import ml_dtypes  # with it, NumPy knows the name bfloat16
+import numpy as np
+import fastattn
+from fastattn import Config, _plan
+
+def asked():
+    get, tile_data = 0x1022, 1 << 18  # ARCH_GET_XCOMP_PERM
+    permitted = ctypes.c_uint64()
+    assert ctypes.CDLL(None).syscall(158, get, ctypes.byref(permitted)) == 0  # arch_prctl
+    return bool(permitted.value & tile_data)
+
+def arrays(dtype, queries):
+    q, k, v = np.zeros((3, 1, 512, 64), dtype)
+    return q[:, :queries], k, v
+
+def compute(dtype, queries, **fields):
+    fastattn.attention(*arrays(dtype, queries), config=Config(**fields))
+
+assert not asked()
+"""
+
+
+@on_hardware
+def test_permission_is_asked_for_late(wisdom_folder: Path) -> None:
+    """Not by calls that other kernels compute, nor for what was tuned for the tiles beside them."""
+    for dtype, queries in (("bfloat16", 16), ("float32", 512)):
+        problem = spec_of((1, 1, 1, queries, 512, 64), dtype)
+        _wisdom.remember(problem, "cython", fastattn.Config(block_k=64), {})
+    run_python(
+        HEADER
+        + """
+compute("float64", 512)
+for dtype in "float32", "float16", "bfloat16":
+    compute(dtype, 8)
+    compute(dtype, 512, isa="avx512")
+fastattn.explain(*arrays("bfloat16", 512), impl="numpy")
+os.environ["FASTATTN_ISA"] = "avx512"
+compute("bfloat16", 512)
+assert not asked()
+del os.environ["FASTATTN_ISA"]
+_plan._plan.cache_clear()
+compute("bfloat16", 512)
+assert asked()
+"""
+    )
+
+
+@on_hardware
+@pytest.mark.parametrize("asks", ["fastattn.machine()", "compute('float32', 8, isa='amx')"])
+def test_permission_is_asked_for(asks: str) -> None:
+    """By whoever names the tiles, or wants to know what can run here."""
+    run_python(f"{HEADER}\n{asks}\nassert asked()")
+
+
+@on_hardware
+def test_wisdom_of_tiles_without_permission(wisdom_folder: Path) -> None:
+    """What was tuned for them does not serve, be they named or not; what is tuned now does."""
+    for queries, config in ((8, fastattn.Config(isa="amx")), (512, fastattn.Config(block_k=64))):
+        _wisdom.remember(spec_of((1, 1, 1, queries, 512, 64), "bfloat16"), "cython", config, {})
+    code = (
+        HEADER
+        + """
+from fastattn import _wisdom
+from fastattn._shapes import spec_of
+
+for queries in 8, 512:
+    explained = fastattn.explain(*arrays("bfloat16", queries))
+    assert ("tuned here" in str(explained)) == TUNED, explained
+    assert (explained.config.isa == "amx") == TUNED, explained
+compute("bfloat16", 8)
+if not TUNED:
+    chosen = Config(isa=explained.config.isa, block_k=96)
+    _wisdom.remember(spec_of((1, 1, 1, 512, 512, 64), "bfloat16"), "cython", chosen, {})
+    assert fastattn.explain(*arrays("bfloat16", 512)).config.block_k == 96
+"""
+    )
+    run_python(f"TUNED = True\n{code}")
+    run_python(f"{REFUSED}\nTUNED = False\n{code}")
+    configs = [entry.config for entry in fastattn.wisdom.entries()]
+    assert fastattn.Config(isa="avx512", block_k=96) in configs  # elsewhere, it is not the default
 
 
 @on_hardware

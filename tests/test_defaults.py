@@ -52,7 +52,7 @@ def test_blocks_of_keys(
 ) -> None:
     """Weights fit L1 (or are of 32 keys), and no short block is left over in a part."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes=caches_bytes))
+        patch.setattr(cython_, "caches_bytes", lambda: caches_bytes)
         spec = _spec(dtype, length_k=length_k, dim=dims[0], dim_v=dims[1])
         block_k, why = cython_.default_block_k(spec, keys_per_split, tile)
     weights = block_k * tile.rows * lookup(dtype).compute.itemsize
@@ -74,7 +74,7 @@ def test_blocks_of_keys(
 def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) -> None:
     """Their scores and a chunk of keys wait in L2, which holds half as many float64."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(cython_, "machine", lambda: SimpleNamespace(caches_bytes={}))
+        patch.setattr(cython_, "caches_bytes", dict)
         spec = _spec(np.dtype(dtype), length_k=1920, dim=dim, dim_v=64)
         assert cython_.default_block_k(spec, 1920, Tile(4, 16, 8, 128, 128))[0] == wanted
 
@@ -85,8 +85,7 @@ def test_blocks_of_wide_heads_are_of_bytes(dtype: str, dim: int, wanted: int) ->
 def test_packed_blocks_fit_half_of_l2(dim: int, packed: int, wanted: int) -> None:
     """Where keys and values are packed, their copies are read again for each panel of rows."""
     with pytest.MonkeyPatch.context() as patch:
-        machine = SimpleNamespace(caches_bytes={"L2": 2 * 1024 * 1024})
-        patch.setattr(cython_, "machine", lambda: machine)
+        patch.setattr(cython_, "caches_bytes", lambda: {"L2": 2 * 1024 * 1024})
         spec = _spec(np.dtype("float32"), length_k=4096, dim=dim, dim_v=dim)
         tile = Tile(16, 32, 32, 1024, 2**31 - 1, packed)
         assert cython_.default_block_k(spec, 4096, tile)[0] == wanted

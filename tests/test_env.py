@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from types import SimpleNamespace
 
@@ -51,8 +50,7 @@ def test_set(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_more_cpus_than_threads_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    many = dataclasses.replace(_machine.machine(), usable_cpus=2000)
-    monkeypatch.setattr(_threads, "machine", lambda: many)
+    monkeypatch.setattr(_threads, "usable_cpus", lambda: 2000)
     assert _threads.wanted_threads(None, 10**12, 1)[0] == 1024
 
 

@@ -129,7 +129,7 @@ def test_usable_cpus(
     """The smaller of affinity and quota, the quota rounded up."""
     monkeypatch.setattr(_machine, "cgroup_cpus", lambda root: quota)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(affinity)), raising=False)
-    assert _machine._usable_cpus() == expected
+    assert _machine.usable_cpus.__wrapped__() == expected
 
 
 def test_usable_cpus_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,9 +137,9 @@ def test_usable_cpus_where_there_is_no_affinity(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(_machine, "cgroup_cpus", lambda root: None)
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 6)
-    assert _machine._usable_cpus() == 6
+    assert _machine.usable_cpus.__wrapped__() == 6
     monkeypatch.setattr(os, "cpu_count", lambda: None)
-    assert _machine._usable_cpus() == 1
+    assert _machine.usable_cpus.__wrapped__() == 1
 
 
 def test_affinity_of_the_process() -> None:
@@ -181,8 +181,8 @@ def test_caches(tmp_path: Path) -> None:
         folder = f"index{number}"
         _tree(tmp_path, {f"{folder}/type": kind, f"{folder}/level": level, f"{folder}/size": size})
     (tmp_path / "index9").mkdir()
-    assert _machine._caches(tmp_path) == {"L1d": 2**15, "L2": 2**19, "L3": 2**25}
-    assert _machine._caches(tmp_path / "missing") == {}
+    assert _machine.caches_bytes(tmp_path) == {"L1d": 2**15, "L2": 2**19, "L3": 2**25}
+    assert _machine.caches_bytes(tmp_path / "missing") == {}
 
 
 def test_this_machine() -> None:

@@ -37,8 +37,8 @@ def _spec(problem: tuple[int, ...], dtype: str = "float32") -> CallSpec:
 
 def _usable_cpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     here = dataclasses.replace(fastattn.machine(), usable_cpus=count)
-    for module in (spaces, _threads):
-        monkeypatch.setattr(module, "machine", lambda: here)
+    monkeypatch.setattr(spaces, "machine", lambda: here)
+    monkeypatch.setattr(_threads, "usable_cpus", lambda: count)
 
 
 def _call(impl: str, config: Config, g: CallSpec) -> tuple[Any, ...]:

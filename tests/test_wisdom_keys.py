@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -152,14 +151,16 @@ def test_cpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str | None, 
 
 def test_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """Tells apart builds of any implementation, and kernels of the data type alone."""
-    here = fastattn.machine()
     before = {dtype: keys.here(dtype) for dtype in ("float32", "bfloat16")}
-    kernels = here.kernels["forward"] if here.kernels else {}
-    more = {"forward": kernels | {"bfloat16": ("new", *kernels.get("bfloat16", ()))}}
+    offered = keys.offered_isas
+
+    def more(dtype: str, operation: str) -> list[str]:
+        return [*["new"] * (dtype == "bfloat16"), *offered(dtype, operation)]
+
     for name, changed in (("machine", ("bfloat16",)), ("implementation", ("float32", "bfloat16"))):
         with monkeypatch.context() as patch:
             if name == "machine":
-                patch.setattr(keys, "machine", lambda: dataclasses.replace(here, kernels=more))
+                patch.setattr(keys, "offered_isas", more)
             else:
                 patch.setattr(load("numpy"), "fingerprint", lambda: {"numpy": "99"})
             for dtype, digest in before.items():

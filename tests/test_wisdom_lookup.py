@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import os
@@ -116,21 +115,20 @@ def test_the_nearest_serves(wisdom_folder: Path) -> None:
     assert (found.config.block_q, "borrowed" in found.why) == (24, False)
 
 
+@pytest.mark.skipif(IMPL != "cython", reason="only cython has instruction sets")
 def test_what_other_kernels_were_tuned_for_does_not_serve(
     wisdom_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where the size of a call decides which kernels serve it; unless the winner names them."""
-    configure = load(IMPL).configure
 
-    def by_size(problem: Any, config: Config) -> tuple[Config, dict[str, str]]:
-        resolved, reasons = configure(problem, config)
-        isa = config.isa or ("small" if problem.length_q < 64 else "large")
-        return dataclasses.replace(resolved, isa=isa), reasons
+    def by_size(problem: Any) -> str:
+        return "small" if problem.length_q < 64 else "large"
 
     remembered.remember()
     for length in (63, 64):  # of one bucket
         assert _wisdom.lookup(spec((1, 4, 2, length, 64, 16, 16)), "auto") is not None
-    monkeypatch.setattr(load(IMPL), "configure", by_size)
+    monkeypatch.setattr(_wisdom, "_default_isa", by_size)
+    monkeypatch.setattr(_wisdom, "refusal", lambda isa: None)
     for length, found in ((63, False), (64, True), (80, True), (50, False)):
         served = _wisdom.lookup(spec((1, 4, 2, length, 64, 16, 16)), "auto")
         assert (served is not None) == found, length

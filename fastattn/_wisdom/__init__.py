@@ -18,6 +18,7 @@ from fastattn import _env
 from fastattn._config import TUNABLES, Config
 from fastattn._errors import ConfigError, FastattnError, WisdomError
 from fastattn._log import warn_once
+from fastattn._machine import refusal
 from fastattn._spec import CallSpec
 from fastattn._wisdom import keys, store
 from fastattn._wisdom.entry import Entry, InvalidEntry, describe, from_document
@@ -72,8 +73,8 @@ def lookup(spec: CallSpec, impl: str) -> Remembered | None:
         path = os.path.join(folder, *entry.location)
         store.report(path, f"its winner cannot run here: {reason}", _FIX)
         return None
-    if entry.config.isa is None and _kernels(entry.impl, entry.spec) != _kernels(entry.impl, spec):
-        return None  # its blocks are those of kernels that do not serve this call
+    if "isa" in load(entry.impl).TUNABLES and not _kernels_serve(entry, spec):
+        return None
     why = f"tuned here on {describe(entry.spec)}"
     if not same_bucket:
         why = f"borrowed from the nearest bucket: {why}"
@@ -108,7 +109,7 @@ def remember(
             threads=threads,
             isa=isa,
             impl=impl,
-            config=_changed_fields(impl, spec, config),
+            config=_changed_fields(impl, spec, config, isa),
             evidence=dict(evidence),
             date=time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         )
@@ -126,13 +127,25 @@ def remember(
     return Path(store.write(entry))
 
 
-def _kernels(impl: str, spec: CallSpec) -> str | None:
-    """The instruction set that serves a problem by default."""
-    return load(impl).configure(spec, Config())[0].isa
+def _kernels_serve(entry: Entry, spec: CallSpec) -> bool:
+    """Whether the kernels whose blocks these are also serve this call, and run here."""
+    named = entry.config.isa or entry.isa
+    tuned, isa = (named or _default_isa(each) for each in (entry.spec, spec))
+    return tuned == isa and refusal(isa) is None
 
 
-def _changed_fields(impl: str, spec: CallSpec, config: Config) -> Config:
-    """The fields without which the defaults would resolve to another configuration."""
+def _default_isa(spec: CallSpec) -> str:
+    """The instruction set that serves a problem by default, where it is permitted."""
+    from fastattn.implementations.cython_ import best_isa
+
+    return best_isa(spec, ask=False)[0]
+
+
+def _changed_fields(impl: str, spec: CallSpec, config: Config, forced: str | None) -> Config:
+    """The fields without which the defaults would resolve to another configuration.
+
+    The instruction set is one of them where a better one is only not permitted to this process.
+    """
     configure = load(impl).configure
     resolved, _ = configure(spec, config)
     fields: dict[str, Any] = config.explicit()
@@ -140,6 +153,8 @@ def _changed_fields(impl: str, spec: CallSpec, config: Config) -> Config:
         fewer = {field: value for field, value in fields.items() if field != name}
         if configure(spec, Config(**fewer))[0] == resolved:
             fields = fewer
+    if resolved.isa and resolved.isa != (forced or _default_isa(spec)):
+        fields["isa"] = resolved.isa
     if fields.get("keys_per_split", 0) >= spec.length_k:
         fields["keys_per_split"] = _UNSPLIT  # also where there are more keys
     return Config(**fields)

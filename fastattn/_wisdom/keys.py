@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastattn import _env
-from fastattn._machine import cpu_fields, machine
+from fastattn._machine import caches_bytes, cpu_fields, offered_isas, refusal, usable_cpus
 from fastattn._spec import CallSpec
 from fastattn._threads import thread_limit
 from fastattn._version import __version__
@@ -139,9 +139,9 @@ def limits(spec: CallSpec) -> tuple[int, str | None]:
 
     An instruction set without a kernel for the call forces nothing.
     """
-    isa, here = _env.forced_isa(), machine()
-    if isa in here.isas and isa not in here.kernels[spec.operation][spec.dtype.name]:
-        isa = None
+    isa = _env.forced_isa()
+    if isa is not None and refusal(isa) is None:
+        isa = isa if isa in offered_isas(spec.dtype.name, spec.operation) else None
     return thread_limit()[0], isa
 
 
@@ -149,18 +149,18 @@ def limits(spec: CallSpec) -> tuple[int, str | None]:
 def environment(dtype: str, operation: str = "forward") -> dict[str, Any]:
     """What timings depend on besides the problem: processor, limits, builds.  Do not modify it.
 
-    Of the instruction sets, only those with a kernel for the data type count.
+    Of the instruction sets, those of build and processor with a kernel for the data type count.
+    That the operating system may not permit one of them is found out when it would serve a call.
     """
     import platform
 
-    described = machine()
     return {
         "system": platform.system(),
-        "architecture": described.architecture,
+        "architecture": platform.machine(),
         "cpu": cpu(),
-        "usable_cpus": described.usable_cpus,
-        "caches_bytes": dict(described.caches_bytes),
-        "isas": list(described.kernels.get(operation, {}).get(dtype, ())),
+        "usable_cpus": usable_cpus(),
+        "caches_bytes": dict(caches_bytes()),
+        "isas": offered_isas(dtype, operation),
         "tuning_abi": TUNING_ABI,
         "fastattn": __version__,
         "implementations": {name: load(name).fingerprint() for name in REGISTRY},

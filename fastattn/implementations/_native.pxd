@@ -29,7 +29,6 @@ cdef extern from "abi.hpp" namespace "fastattn" nogil:
     cdef struct KernelSet:
         const char* name
 
-    const int kStorageTypes
     const int64_t kUnlimited
 
 
@@ -45,7 +44,15 @@ cdef extern from "dispatch.hpp" namespace "fastattn" nogil:
     bint native_preferred "fastattn::preferred"(int)
     bint permitted(int)
     const Kernel* kernel(int, Operation, DType)
-    int native_best_isa "fastattn::best_isa"(Operation, DType, const Extents&)
+
+    cdef enum class Suits(int32_t):
+        kYes
+        kNoKernel
+        kLacking
+        kSlowHere
+        kSmallCall
+
+    Suits suits(int, Operation, DType, const Extents&)
 
 
 cdef extern from "threads.hpp" namespace "fastattn" nogil:

@@ -21,23 +21,20 @@ cdef extern from "Python.h" nogil:
 
 
 OPERATIONS = {"forward": <int> Operation.kForward}
+ISAS = tuple(isa(i).name.decode() for i in range(isa_count()))  # rows of the table, best first
 REFUSED = "the operating system does not let this process use AMX tiles"
 
 
-def isas():
-    """Rows of the ISA table, best first: (name, None or why it cannot run here)."""
-    rows = []
-    for i in range(isa_count()):
-        name = isa(i).name.decode()
-        if isa(i).kernels == NULL:
-            rows.append((name, isa(i).refusal.decode()))
-        elif lacking(i) != NULL:
-            rows.append((name, f"this CPU lacks {lacking(i).decode()}"))
-        elif not permitted(i):
-            rows.append((name, REFUSED))
-        else:
-            rows.append((name, None))
-    return rows
+def absent(int index):
+    """Why the build or the CPU does not have an ISA row; None if both have it."""
+    if isa(index).kernels == NULL:
+        return isa(index).refusal.decode()
+    return None if lacking(index) == NULL else f"this CPU lacks {lacking(index).decode()}"
+
+
+def missing(int index):
+    """Why an ISA row cannot run here; None if it can.  May ask the operating system for tiles."""
+    return absent(index) or (None if permitted(index) else REFUSED)
 
 
 def preferred(int index):
@@ -45,27 +42,33 @@ def preferred(int index):
     return native_preferred(index)
 
 
-def kernel_types(int index):
-    """Codes of the data types for which an ISA row has a kernel, by operation."""
-    return {
-        name: tuple(
-            code for code in range(kStorageTypes)
-            if kernel(index, <Operation> <int> operation, <DType> <int> code) != NULL
-        )
-        for name, operation in OPERATIONS.items()
-    }
+def has_kernel(int index, str operation, int dtype):
+    """Whether an ISA row has a kernel for an operation and data type."""
+    return kernel(index, <Operation> <int> OPERATIONS[operation], <DType> dtype) != NULL
 
 
-def best_isa(str operation, int dtype, rows, keys, dim, dim_v):
-    """Best ISA row that can run here and computes such a call; None if there is none.
+def best_isa(str operation, int dtype, rows, keys, dim, dim_v, bint ask):
+    """Name of the best ISA row for such a call, and why better ones are not chosen.
 
-    rows: queries of all heads that share a key head.
+    rows: queries of all heads that share a key head.  ask: whether a row that needs a permission
+    has to get it; else the operating system is not asked.
     """
     cdef Extents extents
+    cdef Suits found
     cdef int index
     extents.rows, extents.keys, extents.dim, extents.dim_v = rows, keys, dim, dim_v
-    index = native_best_isa(<Operation> <int> OPERATIONS[operation], <DType> dtype, extents)
-    return None if index < 0 else index
+    reasons = []
+    for index in range(isa_count()):
+        found = suits(index, <Operation> <int> OPERATIONS[operation], <DType> dtype, extents)
+        if found == Suits.kSlowHere:
+            reasons.append(f"{ISAS[index]} would be slower on this processor")
+        elif found == Suits.kSmallCall:
+            reasons.append(f"{ISAS[index]} is for larger calls")
+        elif found == Suits.kYes:
+            if not ask or permitted(index):
+                return ISAS[index], reasons
+            reasons.append(f"{ISAS[index]}: {REFUSED}")
+    raise AssertionError("the baseline has all kernels")
 
 
 def tile(int index, str operation, int dtype):

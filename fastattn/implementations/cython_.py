@@ -14,7 +14,14 @@ import numpy as np
 
 from fastattn import _env
 from fastattn._config import Config
-from fastattn._machine import binding, check_runnable, machine, native
+from fastattn._machine import (
+    binding,
+    caches_bytes,
+    check_runnable,
+    native,
+    offered_isas,
+    usable_cpus,
+)
 from fastattn._problem import Problem
 from fastattn._spec import CallSpec
 from fastattn._threads import threading_backend, used_threads, wanted_threads
@@ -141,7 +148,7 @@ def prepare_on(threading: str, spec: CallSpec, config: Config) -> Callable[[Prob
     assert config.threads
     g = spec
     runner = Runner(
-        _isa_index(config.isa),
+        binding().ISAS.index(config.isa),
         g.dtype.code,
         g.batch_shape,
         g.heads_q,
@@ -158,7 +165,7 @@ def prepare_on(threading: str, spec: CallSpec, config: Config) -> Callable[[Prob
         config.block_k,
         config.keys_per_split,
         config.threads,
-        machine().usable_cpus,
+        usable_cpus(),
         threading,
     )
 
@@ -185,37 +192,30 @@ def _isa(spec: CallSpec, config: Config) -> tuple[str, str]:
     if isa is None:
         isa, origin = _env.forced_isa(), "FASTATTN_ISA"
     if isa is None:
-        return _best_isa(spec)
+        return best_isa(spec)
     check_runnable(isa, origin)
-    if isa in machine().kernels[spec.operation][spec.dtype.name]:
+    if isa in offered_isas(spec.dtype.name, spec.operation):
         return isa, origin
-    best, reason = _best_isa(spec)
+    best, reason = best_isa(spec)
     return best, f"{reason}; {isa} ({origin}) has no kernel for it"
 
 
-def _best_isa(spec: CallSpec) -> tuple[str, str]:
-    """Instruction set of a call that leaves the choice open, and why."""
-    index = binding().best_isa(
+def best_isa(spec: CallSpec, *, ask: bool = True) -> tuple[str, str]:
+    """Instruction set of a call that leaves the choice open, and why.
+
+    With `ask`, the operating system is asked to permit its use, if it needs that; else it counts as
+    permitted.
+    """
+    isa, reasons = binding().best_isa(
         spec.operation,
         spec.dtype.code,
         spec.length_q * spec.group,
         spec.length_k,
         spec.dim,
         spec.dim_v,
+        ask,
     )
-    assert index is not None  # the baseline has all kernels
-    rows = binding().isas()
-    reason = f"the best for {spec.dtype.name} that runs here"
-    for better, (name, why) in enumerate(rows[:index]):
-        if spec.dtype.code not in binding().kernel_types(better)[spec.operation]:
-            continue
-        if why is None and not binding().preferred(better):
-            reason += f"; {name} would be slower on this processor"
-        elif why is None:
-            reason += f"; {name} is for larger calls"
-        elif why == binding().REFUSED:
-            reason += f"; {name}: {why}"
-    return rows[index][0], reason
+    return isa, "; ".join([f"the best for {spec.dtype.name} that runs here", *reasons])
 
 
 def _work_items(spec: CallSpec, block_q: int, keys_per_split: int, threads: int) -> int:
@@ -232,18 +232,13 @@ def _few_items() -> int:
 
 
 @functools.cache
-def _isa_index(isa: str) -> int:
-    return [name for name, _ in binding().isas()].index(isa)
-
-
-@functools.cache
 def _tile(isa: str, operation: str, code: int) -> Tile:
-    return Tile(*binding().tile(_isa_index(isa), operation, code))
+    return Tile(*binding().tile(binding().ISAS.index(isa), operation, code))
 
 
 def default_block_k(spec: CallSpec, keys_per_split: int, tile: Tile) -> tuple[int, str]:
     """About `tile.block_keys` keys, such that the blocks of a split are nearly equal, and why."""
-    caches = machine().caches_bytes
+    caches = caches_bytes()
     if tile.packed:
         key_bytes = tile.packed * (spec.dim + spec.dim_v)
         room, why = (
