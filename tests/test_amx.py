@@ -59,6 +59,21 @@ def test_calls_of_the_model_give_the_same_bits(call: Call) -> None:
         np.testing.assert_array_equal(here, there)
 
 
+@on_hardware
+@has_model
+def test_subnormal_results() -> None:
+    """They are rounded, though the instruction that rounds to bfloat16 takes them for 0."""
+    q, k, v = np.random.default_rng(4).standard_normal((3, 2, 64, 64)).astype(DTYPES["bfloat16"])
+    sinks = np.array([87, 89], "f4")
+    here, there = (
+        Target("cython", isa, None).both(q, k, v, sinks=sinks)[0].astype(float)
+        for isa in ("amx", "amx_model")
+    )
+    np.testing.assert_array_equal(here, there)
+    subnormal = (here != 0) & (abs(here) < 2.0**-126)
+    assert 0 < subnormal.sum() < here.size
+
+
 REFUSED = """
 import ctypes
 

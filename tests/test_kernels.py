@@ -104,15 +104,19 @@ def test_every_16_bit_number_passes_unchanged(isa: Target, dtype: type, step: in
 
 @every_isa
 @pytest.mark.parametrize("dtype", HALVES)
-def test_16_bit_results_round_to_nearest_even(isa: Target, dtype: type) -> None:
-    """Halves of sums of two: ties and subnormals."""
+@pytest.mark.parametrize("rows", [1, 40])
+def test_16_bit_results_round_to_nearest_even(isa: Target, dtype: type, rows: int) -> None:
+    """Halves of sums of two: ties and subnormals, and numbers that tiles compute with."""
     patterns = np.arange(0, 65_536, 7, dtype=np.uint16)
     numbers = patterns.view(dtype)
-    largest = float(ml_dtypes.finfo(np.float32).max) / 4
-    numbers = numbers[np.abs(numbers.astype(np.float32)) <= largest]
+    sizes = np.abs(numbers.astype(np.float32))
+    within = sizes <= float(ml_dtypes.finfo(np.float32).max) / 4
+    if rows > 1:
+        within &= (sizes > 2**-12) & (sizes < 2**12)
+    numbers = numbers[within]
     other = np.roll(numbers, 1)
     zero = np.zeros((2, 1), dtype)
-    out = run(isa, zero[:1], zero, np.stack([numbers, other]))[0]
+    out = run(isa, zero[[0] * rows], zero, np.stack([numbers, other]))[-1]
     mean = (numbers.astype(np.float64) + other.astype(np.float64)) / 2
     with np.errstate(over="ignore"):
         expected = mean.astype(np.float32).astype(dtype)
