@@ -9,9 +9,9 @@ namespace fastattn {
 // Features that the CPU has and whose registers the operating system saves.
 uint32_t cpu_features();
 
-// Whether the operating system lets this process use AMX tiles; asked once, when it is to be known.
-// The permission is for all threads, and for children.  It makes signal frames larger: after it,
-// sigaltstack refuses a stack without room for tiles; such a stack, set before, has it refused.
+// Whether the operating system lets this process use AMX tiles.  It is asked at the first call; its
+// permission is for all threads, and for children, and makes signal frames larger.  Then sigaltstack
+// refuses stacks without room for tiles.  If a thread has such a stack already, tiles are refused.
 bool tiles_permitted();
 
 // Name of the lowest feature in `features`, or nullptr if there is none.
