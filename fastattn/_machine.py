@@ -24,6 +24,7 @@ __all__ = [
     "cgroup_cpus",
     "check_runnable",
     "cpu_fields",
+    "has_kernel",
     "machine",
     "native",
     "offered_isas",
@@ -137,16 +138,19 @@ def _rows(compiled: ModuleType, why_not: Callable[[int], str | None]) -> dict[st
 
 def _kernels(compiled: ModuleType, isas: tuple[str, ...]) -> dict[str, dict[str, tuple[str, ...]]]:
     """`Machine.kernels`."""
-    index = compiled.ISAS.index
     return {
         operation: {
-            row.name: tuple(
-                name for name in isas if compiled.has_kernel(index(name), operation, row.code)
-            )
+            row.name: tuple(name for name in isas if has_kernel(name, operation, row.code))
             for row in DTYPES.values()
         }
         for operation in compiled.OPERATIONS
     }
+
+
+def has_kernel(isa: str, operation: str, code: int) -> bool:
+    """Whether an instruction set of the build has a kernel for an operation and data type."""
+    found: bool = binding().has_kernel(binding().ISAS.index(isa), operation, code)
+    return found
 
 
 def offered_isas(dtype: str, operation: str) -> list[str]:
@@ -155,10 +159,9 @@ def offered_isas(dtype: str, operation: str) -> list[str]:
     Whether the operating system permits their use is not asked.
     """
     compiled, _ = native()
-    if compiled is None:
-        return []
-    offered = (name for name, why in _rows(compiled, compiled.absent).items() if why is None)
-    return list(_kernels(compiled, tuple(offered))[operation][dtype])
+    rows = _rows(compiled, compiled.absent) if compiled else {}
+    code = DTYPES[dtype].code
+    return [name for name, why in rows.items() if why is None and has_kernel(name, operation, code)]
 
 
 def refusal(isa: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,11 @@ import pytest
 from hypothesis import given
 from strategies import DTYPES, Call, calls
 from targets import TARGETS, THOROUGH, Target
-from test_amx import error_statistics
-from test_build import SETUP, SOURCES, compiler
+from test_amx import assert_same_bits, error_statistics, run_check
 
 import fastattn
 from fastattn._machine import binding
 
-CHECK = Path(__file__).parent / "pairs_check.cpp"
 NAMES = ("avx512_bf16", "avx512_bf16_model")
 ISAS = fastattn.machine().isas
 PAIRS = [target.parameter() for target in TARGETS if target.isa in NAMES]
@@ -28,15 +25,9 @@ on_hardware = pytest.mark.skipif("avx512_bf16" not in ISAS, reason="no AVX512_BF
 @pytest.mark.slow
 def test_the_model_is_exact(tmp_path: Path) -> None:
     """Instruction and model give the same bits, for numbers of seven kinds."""
-    program = tmp_path / "pairs_check"
-    row = next(isa for isa in SETUP.ISAS if isa.name == "avx512_bf16")
-    flags = [flag for flag in SETUP.COMMON_FLAGS if flag != "-O3"]
-    command = [*compiler(), *flags, *SETUP.ISA_FLAGS, *row.flags, "-O1"]
-    subprocess.run([*command, CHECK, SOURCES / "cpu.cpp", "-o", program], check=True)
     count = 1_000_000 if THOROUGH else 100_000
-    done = subprocess.run([program, str(count)], capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, done.stdout
-    assert f"0 differences in {count} vectors" in done.stdout
+    said = run_check("pairs_check.cpp", "avx512_bf16", count, tmp_path)
+    assert f"0 differences in {count} vectors" in said
 
 
 @on_hardware
@@ -44,12 +35,7 @@ def test_the_model_is_exact(tmp_path: Path) -> None:
 @given(call=calls(dtypes=("bfloat16",)))
 def test_calls_of_the_model_give_the_same_bits(call: Call) -> None:
     """The kernels over the model compute what they compute over the instruction."""
-    got = [
-        Target("cython", isa, None).both(*call.arrays, tunables=call.tunables, **call.arguments)
-        for isa in NAMES
-    ]
-    for here, there in zip(*got, strict=True):
-        np.testing.assert_array_equal(here, there)
+    assert_same_bits(call, NAMES)
 
 
 @pytest.mark.parametrize("pairs", PAIRS)

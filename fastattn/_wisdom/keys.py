@@ -14,7 +14,14 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from fastattn import _env
-from fastattn._machine import caches_bytes, cpu_fields, offered_isas, refusal, usable_cpus
+from fastattn._machine import (
+    caches_bytes,
+    cpu_fields,
+    has_kernel,
+    offered_isas,
+    refusal,
+    usable_cpus,
+)
 from fastattn._spec import CallSpec
 from fastattn._threads import thread_limit
 from fastattn._version import __version__
@@ -141,7 +148,7 @@ def limits(spec: CallSpec) -> tuple[int, str | None]:
     """
     isa = _env.forced_isa()
     if isa is not None and refusal(isa) is None:
-        isa = isa if isa in offered_isas(spec.dtype.name, spec.operation) else None
+        isa = isa if has_kernel(isa, spec.operation, spec.dtype.code) else None
     return thread_limit()[0], isa
 
 

@@ -18,8 +18,8 @@ from fastattn._machine import (
     binding,
     caches_bytes,
     check_runnable,
+    has_kernel,
     native,
-    offered_isas,
     usable_cpus,
 )
 from fastattn._problem import Problem
@@ -194,7 +194,7 @@ def _isa(spec: CallSpec, config: Config) -> tuple[str, str]:
     if isa is None:
         return best_isa(spec)
     check_runnable(isa, origin)
-    if isa in offered_isas(spec.dtype.name, spec.operation):
+    if has_kernel(isa, spec.operation, spec.dtype.code):
         return isa, origin
     best, reason = best_isa(spec)
     return best, f"{reason}; {isa} ({origin}) has no kernel for it"
