@@ -33,8 +33,9 @@ MASKS = frozenset({"dense", "causal", "window", "lengths"})
 
 # One thread is asked for per this many multiply-adds: some microseconds of one core.  Helpers that
 # are looking out for work come in time even for so little; those that sleep come too late to help,
-# and waking them costs the call.
-_WORK_PER_THREAD = 250_000
+# and waking them costs the call.  Where keys are packed, each thread packs them, and a product
+# takes less time.
+_WORK_PER_THREAD, _WORK_PER_THREAD_PACKED = 250_000, 500_000
 # Between the two products, the weights of a register tile's queries are to fit the L1 cache, whose
 # size is assumed to be this if the system does not tell.
 _L1_DEFAULT_BYTES = 32 * 1024
@@ -101,12 +102,13 @@ def configure(spec: CallSpec, config: Config) -> tuple[Config, dict[str, str]]:
     isa, reason = _isa(spec, config)
     if isa != config.isa:
         reasons["isa"] = reason
-    threads, reason = wanted_threads(config.threads, spec.multiply_adds, _WORK_PER_THREAD)
+    tile = _tile(isa, spec.operation, spec.dtype.code)
+    work = _WORK_PER_THREAD_PACKED if tile.packed else _WORK_PER_THREAD
+    threads, reason = wanted_threads(config.threads, spec.multiply_adds, work)
 
     keys_per_split = config.keys_per_split
     if keys_per_split is None:
         keys_per_split, reasons["keys_per_split"] = _default_keys_per_split(spec)
-    tile = _tile(isa, spec.operation, spec.dtype.code)
     block_k, block_q = config.block_k, config.block_q
     if block_k is None:
         block_k, reasons["block_k"] = default_block_k(spec, keys_per_split, tile)
