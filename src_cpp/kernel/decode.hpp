@@ -32,8 +32,7 @@ template <typename Simd, typename S>
 class Decode {
     using T = typename Simd::Value;
     using Vec = typename Simd::Vec;
-    using Tile = DecodeTile<Simd, S>;    // for keys and values where they lie
-    using Copied = DecodeTile<Simd, T>;  // and for copies
+    using Tile = DecodeTile<Simd, S>;
     using Prefetch = StreamPrefetcher;
     static constexpr int64_t kStreams = Prefetch::kStreams;
     static constexpr int kLanes = Simd::lanes;
@@ -52,19 +51,20 @@ class Decode {
 
     struct Regions {
         int64_t depth, ld, room;  // room: for a row's scores of a block
-        T *q, *scores, *copies, *o, *accumulators, *mask;
+        T *q, *scores, *o, *accumulators, *mask;
+        S* copies;
         NonFinite<Simd, S> non_finite;
 
         Regions(Arena& arena, int64_t block_k, int64_t dim, int64_t dim_v)
-            : depth(round_up(dim, Copied::sublane_columns)),
+            : depth(round_up(dim, Tile::sublane_columns)),
               ld(round_up(dim_v, kLanes)),
               room(round_up(block_k, kGroup)),
               q(arena.region<T>(depth * kRows)),
               scores(arena.region<T>(kRows * room > kBatchWeights ? kRows * room : kBatchWeights)),
-              copies(arena.region<T>(Tile::keys * (depth > ld ? depth : ld))),
               o(arena.region<T>(kRows * ld)),
               accumulators(arena.region<T>(kRows * ld)),
               mask(arena.region<T>(round_up(block_k, kLanes))),
+              copies(arena.region<S>(Tile::keys * (depth > ld ? depth : ld))),
               non_finite(arena, block_k, dim_v) {}
 
         // Blocks in a batch of `used` rows.
@@ -208,16 +208,17 @@ private:
             return Tile::template scores<kUsed, kTiles>(rows_from(task_.k, first), at_.q, at_.depth,
                                                         s, prefetch);
         for (int64_t j = 0; j < Tile::keys; ++j) {
-            T* to = at_.copies + j * at_.depth;
-            if (j < left) read_row<Simd, S>(task_.k, first + j, 0, task_.dim, to);
-            for (int64_t d = j < left ? task_.dim : 0; d < at_.depth; ++d) to[d] = 0;
+            S* to = at_.copies + j * at_.depth;
+            const int64_t columns = j < left ? task_.dim : 0;
+            copy_row(task_.k, first + j, columns, to);
+            for (int64_t d = columns; d < at_.depth; ++d) to[d] = S{};
         }
-        Copied::template scores<kUsed, 1>(copies(at_.depth), at_.q, at_.depth, s, prefetch);
+        Tile::template scores<kUsed, 1>(copies(at_.depth), at_.q, at_.depth, s, prefetch);
     }
 
     // The copied rows, `ld` values apart.
     StridedRows copies(int64_t ld) const {
-        return {reinterpret_cast<const char*>(at_.copies), ld * kSize};
+        return {reinterpret_cast<const char*>(at_.copies), ld * static_cast<int64_t>(sizeof(S))};
     }
 
     // Caps and masks scores.
@@ -262,7 +263,8 @@ private:
         for (int64_t r = 0; r < rows_; ++r)
             for (int64_t f = 0; f < at_.ld; f += kLanes) {
                 T* o = at_.o + r * at_.ld + f;
-                const Vec sum = load<Vec>(at_.accumulators + r * at_.ld + f);
+                const Vec sum =
+                    Tile::template accumulated<kUsed>(at_.accumulators + r * at_.ld, f, at_.ld);
                 const Vec alpha = broadcast<Simd>(block.alpha[r]);
                 store(o, accumulate_ ? Simd::fma(load<Vec>(o), alpha, sum) : sum);
             }
@@ -291,20 +293,20 @@ private:
             next ? values_of(next->keys) : keys_of({block.keys.end, task_.key_end}));
         if (values_in_place_ &&
             (!may_mask || NonFinite<Simd, S>::none(task_.v, {j, j + count}, task_.dim_v)))
-            return add_weighted<Tile, kUsed>(block, rows_from(task_.v, j), j, count, prefetch);
+            return add_weighted<kUsed>(block, rows_from(task_.v, j), j, count, prefetch);
         for (int64_t i = 0; i < count; ++i) {
-            T* to = at_.copies + i * at_.ld;  // padded to whole vectors
-            read_row<Simd, S>(task_.v, j + i, 0, task_.dim_v, to);
-            for (int64_t f = task_.dim_v; f < at_.ld; ++f) to[f] = 0;
+            S* to = at_.copies + i * at_.ld;  // padded to whole vectors
+            copy_row(task_.v, j + i, task_.dim_v, to);
+            for (int64_t f = task_.dim_v; f < at_.ld; ++f) to[f] = S{};
             if (may_mask) at_.non_finite.replace(to, j + i, task_.dim_v, to);
         }
-        add_weighted<Copied, kUsed>(block, copies(at_.ld), j, count, prefetch);
+        add_weighted<kUsed>(block, copies(at_.ld), j, count, prefetch);
     }
 
-    template <typename From, int kUsed>
+    template <int kUsed>
     void add_weighted(const KeyBlock& block, const StridedRows& v, int64_t j, int64_t count,
                       Prefetch prefetch) {
-        From::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin) * kUsed, at_.ld,
+        Tile::template add_values<kUsed>(v, count, block.s + (j - block.keys.begin) * kUsed, at_.ld,
                                          at_.accumulators, at_.ld, j != block.keys.begin, prefetch);
     }
 

@@ -3,7 +3,8 @@
 //
 //   scores  S[row][key] = Q K^T   a vector holds the scores of a row for adjacent keys; a tile of
 //                                 them is [row][key] of `keys` keys, and tiles lie side by side
-//   values  O[row][feature] += P V   a vector holds features of one value
+//   values  O[row][feature] += P V   a vector holds features of one value: adjacent ones, or of
+//                                    bfloat16 every other of twice as many (`pairs`)
 //
 // Lines are prefetched some 16 KiB before they are used.  If they were prefetched a whole block ahead,
 // they would be evicted from L2 before their use when an SMT sibling shares the core.
@@ -99,13 +100,13 @@ struct DecodeTile {
         } while (c < columns);
     }
 
-    // Adds `count` values, at most a tile, with weights p[row][key], to accumulators[row * ld +
-    // feature] or, unless `accumulate`, to 0.  `features` is a number of whole vectors.
+    // Adds `count` values, at most a tile, with weights p[row][key], to accumulators[row * ld + ...],
+    // see `accumulated`, or, unless `accumulate`, to 0.  `features` is a number of whole vectors.
     template <int kUsed, typename Prefetch>
     [[gnu::noinline]] static void add_values(const StridedRows& v, int64_t count, const T* p,
                                              int64_t features, T* accumulators, int64_t ld,
                                              bool accumulate, Prefetch prefetcher) {
-        constexpr int kWidth = Simd::registers / 2 / kUsed;
+        constexpr int kWidth = width<kUsed>;
         constexpr int kValuesHeld = kUsed > 1 ? kWidth : 1;
         static_assert(kUsed * kWidth + kValuesHeld + 1 <= Simd::registers,
                       "the accumulators spill");
@@ -113,7 +114,47 @@ struct DecodeTile {
                                   prefetcher);
     }
 
+    // What a row's accumulators hold of features f, f + 1...; f is a number of whole vectors.
+    template <int kUsed>
+    [[gnu::always_inline]] static Vec accumulated(const T* accumulators, int64_t f,
+                                                  int64_t features) {
+        if constexpr (pairs<width<kUsed>>) {
+            const int64_t odd = f / kLanes % 2;
+            const T* both = accumulators + f - odd * kLanes;
+            if (f - odd * kLanes + 2 * kLanes <= features) {
+                const Vec a = load<Vec>(both), b = load<Vec>(both + kLanes);
+                using Lanes = typename MakeSequence<kLanes>::type;
+                return odd ? side_by_side<kLanes / 2>(a, b, Lanes{})
+                           : side_by_side<0>(a, b, Lanes{});
+            }
+        }
+        return load<Vec>(accumulators + f);
+    }
+
 private:
+    // Vectors of features that are added at a time.
+    template <int kUsed>
+    static constexpr int width = Simd::registers / 2 / kUsed;
+
+    // Whether a pair of vectors holds the even and the odd features of twice as many values.  A
+    // lane of bfloat16 has two values, and each takes one instruction to convert.
+    template <int kWidth>
+    static constexpr bool pairs = __is_same(S, BFloat) && kColumnsOfLane<S> == 2 && kWidth > 1;
+
+    template <int kFrom, int... kLane>
+    static Vec side_by_side(Vec even, Vec odd, Sequence<kLane...>) {
+        return __builtin_shufflevector(even, odd, (kFrom + kLane / 2 + kLane % 2 * kLanes)...);
+    }
+
+    // Features n * kLanes..., or of a pair of vectors the even (n even) or odd ones.
+    template <int kWidth>
+    [[gnu::always_inline]] static Vec features_of(const char* from, int n) {
+        if constexpr (pairs<kWidth>)
+            return column_of<Simd, S>(load<Vec>(from + n / 2 * int64_t{sizeof(Vec)}), n % 2);
+        else
+            return load_values<Simd, S>(from + n * kLanes * kSize);
+    }
+
     static constexpr int kLineColumns = kLineBytes / kSize;
     static constexpr int kSteps = kLineColumns / sublane_columns;  // sublanes in a line
 
@@ -186,8 +227,7 @@ private:
             prefetcher.template used<kWidth * kLanes * kSize>();
             Vec value[kWidth];
 #pragma GCC unroll 16
-            for (int n = 0; n < kWidth; ++n)
-                value[n] = load_values<Simd, S>(from + n * kLanes * kSize);
+            for (int n = 0; n < kWidth; ++n) value[n] = features_of<kWidth>(from, n);
 #pragma GCC unroll 16
             for (int r = 0; r < kUsed; ++r) {
                 const Vec weight = broadcast<Simd>(p[r * keys + j]);

@@ -42,10 +42,12 @@ public:
     }
 
     // If a row is not finite, copies it with 0 for what is not, and lists its key j.
-    bool replace(const T* row, int64_t j, int64_t dim_v, T* copy) {
+    template <typename X>
+    bool replace(const X* row, int64_t j, int64_t dim_v, X* copy) {
         if (all_finite<Simd>(row, dim_v)) return false;
         keys_[count_++] = j;
-        for (int64_t f = 0; f < dim_v; ++f) copy[f] = is_finite(row[f]) ? row[f] : T(0);
+        for (int64_t f = 0; f < dim_v; ++f)
+            copy[f] = is_finite(to_compute<T>(row[f])) ? row[f] : X{};
         return true;
     }
 

@@ -50,6 +50,17 @@ inline bool in_place(const RowSource& source) {
            reinterpret_cast<uintptr_t>(source.data) % kSize == 0;
 }
 
+// to[0..columns) = the first columns of a row.
+template <typename S>
+inline void copy_row(const RowSource& source, int64_t row, int64_t columns, S* to) {
+    const char* from = row_of(source, row);
+    if (adjacent<S>(source)) {
+        __builtin_memcpy(to, from, static_cast<uint64_t>(columns) * sizeof(S));
+    } else {
+        for (int64_t c = 0; c < columns; ++c) to[c] = load<S>(from + c * source.column);
+    }
+}
+
 // Whether all rows fall into the same sets of the L1 cache.
 inline bool share_cache_sets(const RowSource& source) {
     constexpr int64_t kSetsBytes = 4096;
