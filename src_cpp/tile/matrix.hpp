@@ -1,6 +1,6 @@
 // The tile policy of a matrix unit (amx.hpp): both products as sums of bfloat16 products.
 //
-//   queries    components, packed panel by panel, when the panel's first job of a block comes
+//   queries    components, packed panel by panel, when the panel's first job comes
 //   keys       components, packed once per block of keys
 //   values     components, transposed, packed once per block of keys
 //   scores     [key][row], float32, for two jobs; then, in their place, the weights' components
@@ -71,7 +71,7 @@ public:
         float* results;
 
         Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
-            : operands(arena, block_k, dim, dim_v),
+            : operands(arena, rows, block_k, dim, dim_v),
               job_keys(job_keys_for(operands.d_steps + operands.v_steps)),
               rows(arena, rows, job_keys) {
             results = arena.region<float>(rows * operands.v_steps * kStepColumns);
@@ -81,21 +81,23 @@ public:
     MatrixTile(const Task& task, const Regions& regions, int64_t rows)
         : task_(task),
           at_(regions),
-          operands_(task, regions.operands),
+          operands_(task, regions.operands, rows),
           rows_(task, regions.rows, rows, regions.job_keys) {}
 
     // Packing has to pay, and the matrix unit starts slowly: the more products a number takes, the
     // more work is needed.  With three components, the gain is at most twofold: padding to whole
-    // tiles, or results and queries that leave the L1 cache, would cost as much.
+    // tiles would cost as much, and so would packing wide heads for few rows.
     static bool worthwhile(const Extents& of) {
         constexpr int64_t kRows = Components::a == 1 ? 9 : Components::a == 2 ? 17 : 128;
         constexpr double kWork = Components::a == 1 ? 0x1p18 : Components::a == 2 ? 0x1p19 : 0x1p22;
         const double area = static_cast<double>(of.rows * of.keys);
+        const int64_t dims = of.dim + of.dim_v;
+        if (of.rows < kRows || of.keys < 64 || area * static_cast<double>(dims) < kWork)
+            return false;
+        if (Components::a < 3) return true;
         const double padded =
             static_cast<double>(round_up(of.rows, kPanelRows) * round_up(of.keys, kStepColumns));
-        const int64_t dims = of.dim + of.dim_v;
-        return of.rows >= kRows && of.keys >= 64 && area * static_cast<double>(dims) >= kWork &&
-               (Components::a < 3 || (area >= 0.8 * padded && dims <= 1024));
+        return area >= 0.8 * padded && (dims <= 1024 || (dims <= 2048 && of.rows >= 4 * kRows));
     }
 
     float* results(int64_t first) const { return at_.results + first * features(); }
@@ -118,10 +120,9 @@ public:
         const FlushSubnormals flush_subnormals;
         Job before{}, now{}, next = next_job(panels, 0, 0);
         accumulators_.clear();
-        packed_panel_ = -1;
         rows_.start_block();
         while (next.steps || now.steps || before.steps) {
-            if (next.steps && next.panel != packed_panel_) pack_queries(next.panel);
+            if (next.steps) ready_queries(next.panel);
             advance(panels, rows, before, now, next);
             before = now;
             now = next;
@@ -141,12 +142,8 @@ private:
                                   task_.mask.data);
     }
 
-    void pack_queries(int64_t panel) {
-        const KeepSubnormals keep_subnormals;
-        const int64_t first = panel * kPanelRows, count = task_.row_end - task_.row_begin;
-        operands_.pack_panel(first, count - first < kPanelRows ? count - first : kPanelRows,
-                             [&](int64_t row) { rows_.refuse(row); });
-        packed_panel_ = panel;
+    void ready_queries(int64_t panel) {
+        operands_.ready_queries(panel, [&](int64_t row) { rows_.refuse(row); });
     }
 
     // One stage of the pipeline: scores of `next`, weights of `now`, weighted values of `before`.
@@ -195,7 +192,7 @@ private:
     [[gnu::always_inline]] void compute_scores(const Job& job, float* s, Between between) {
         const int64_t stride = at_.operands.d_steps * Operands::kStepBytes;
         const char* a = at_.operands.keys + job.step * stride;
-        const QueryLayout<Components::q> b{at_.operands.queries};
+        const QueryLayout<Components::q> b{operands_.queries(job.panel)};
         for (int64_t g = 0; g < job.steps; ++g, a += stride, s += kStepColumns * kPanelRows)
             accumulators_.template multiply<Components::scores, Components::low>(
                 a, Operands::kStepBytes, b, at_.operands.d_steps, nullptr, s, between);
@@ -203,7 +200,7 @@ private:
 
     [[gnu::noinline]] void compute_again(const Job& job) {
         accumulators_.flush();
-        if (packed_panel_ != job.panel) pack_queries(job.panel);
+        ready_queries(job.panel);
         compute_scores(job, rows_.scores(Stage::kNow), [] {});
         accumulators_.flush();
     }
@@ -222,7 +219,6 @@ private:
     MatrixAccumulators<Unit> accumulators_;
     Rows rows_;
     Interval block_;  // keys; begins at a job
-    int64_t packed_panel_;
 };
 
 }  // namespace

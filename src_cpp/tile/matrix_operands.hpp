@@ -5,6 +5,7 @@
 // SPDX-License-Identifier: Apache-2.0
 #pragma once
 
+#include "flush.hpp"
 #include "matrix_bfloat.hpp"
 #include "matrix_stage.hpp"
 #include "pack.hpp"
@@ -21,25 +22,31 @@ class MatrixOperands {
 
 public:
     static constexpr int64_t kStepBytes = Components::a * kComponentBytes;  // of keys or values
+    static constexpr int64_t kQueryBytes = Components::q * kComponentBytes;
 
     struct Regions {
         int64_t d_steps, v_steps;
         char *keys, *values, *queries;
         MatrixStage<Simd, S> stage;
+        int64_t* panels;  // whose queries are packed
         int64_t* refused;
 
-        Regions(Arena& arena, int64_t block_k, int64_t dim, int64_t dim_v)
+        Regions(Arena& arena, int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v)
             : d_steps(steps_of(dim)),
               v_steps(steps_of(dim_v)),
               stage(arena, d_steps > v_steps ? d_steps : v_steps) {
             keys = arena.region<char>(steps_of(block_k) * d_steps * kStepBytes);
             values = arena.region<char>(steps_of(block_k) * v_steps * kStepBytes);
-            queries = arena.region<char>(d_steps * Components::q * kComponentBytes);
+            queries = arena.region<char>(rows / kPanelRows * d_steps * kQueryBytes);
+            panels = arena.region<int64_t>(rows / kPanelRows);
             refused = arena.region<int64_t>(block_k);
         }
     };
 
-    MatrixOperands(const Task& task, const Regions& regions) : task_(task), at_(regions) {}
+    MatrixOperands(const Task& task, const Regions& regions, int64_t rows)
+        : task_(task), at_(regions), keeps_(task.key_end - task.key_begin > task.block_k) {
+        for (int64_t i = 0; i < rows / kPanelRows; ++i) at_.panels[i] = -1;
+    }
 
     // Packs a block in steps of 32 keys from `begin` on, with 0 for keys that are not in it.
     [[gnu::noinline]] void pack_block(int64_t begin, Interval block,
@@ -57,22 +64,18 @@ public:
         }
     }
 
-    // Packs a panel of queries; calls `refuse` with the rows that are out of range.
+    // The queries of a panel, which `ready_queries` has packed.
+    const char* queries(int64_t panel) const {
+        return at_.queries + slot(panel) * at_.d_steps * kQueryBytes;
+    }
+
+    // Packs a panel of queries unless it is packed; calls `refuse` with the rows that are out of
+    // range.
     template <typename Refuse>
-    [[gnu::noinline]] void pack_panel(int64_t first, int64_t rows, Refuse refuse) {
-        char* from[kPanelRows];
-        addresses(task_, task_.q, first, rows, kPanelRows, from);
-        if constexpr (kBFloat)
-            if (task_.q.column == static_cast<int64_t>(sizeof(S))) {
-                if (pack_bfloat_queries<Vec>(from, task_.dim, at_.queries).within(kScoredRange))
-                    return;
-            }
-        float* stage = at_.stage.rows();  // [feature][query]
-        pack_rows<Simd, S>(from, kPanelRows, task_.q.column, task_.dim, 1.0f, stage, kPanelRows);
-        MatrixStage<Simd, S>::clear(stage + task_.dim * kPanelRows,
-                                    (at_.d_steps * kStepColumns - task_.dim) * kPanelRows);
-        refuse_queries<Simd, 2>(stage, task_.dim, [&](int64_t row) { refuse(first + row); });
-        pack_queries<Unit, Components::q, kBFloat, 2>(stage, at_.d_steps, at_.queries);
+    [[gnu::always_inline]] void ready_queries(int64_t panel, Refuse refuse) {
+        if (at_.panels[slot(panel)] == panel) return;
+        at_.panels[slot(panel)] = panel;
+        pack_panel(panel, refuse);
     }
 
     // The keys of the block that are out of range, or whose values are.
@@ -80,6 +83,29 @@ public:
     int64_t refused_count() const { return refused_count_; }
 
 private:
+    // Where a panel of queries is packed: if the keys are more than one block, it is kept.
+    int64_t slot(int64_t panel) const { return keeps_ ? panel : 0; }
+
+    template <typename Refuse>
+    [[gnu::noinline]] void pack_panel(int64_t panel, Refuse refuse) {
+        const KeepSubnormals keep_subnormals;
+        const int64_t first = panel * kPanelRows, count = task_.row_end - task_.row_begin;
+        const int64_t rows = count - first < kPanelRows ? count - first : kPanelRows;
+        char* const to = at_.queries + slot(panel) * at_.d_steps * kQueryBytes;
+        char* from[kPanelRows];
+        addresses(task_, task_.q, first, rows, kPanelRows, from);
+        if constexpr (kBFloat)
+            if (task_.q.column == static_cast<int64_t>(sizeof(S))) {
+                if (pack_bfloat_queries<Vec>(from, task_.dim, to).within(kScoredRange)) return;
+            }
+        float* stage = at_.stage.rows();  // [feature][query]
+        pack_rows<Simd, S>(from, kPanelRows, task_.q.column, task_.dim, 1.0f, stage, kPanelRows);
+        MatrixStage<Simd, S>::clear(stage + task_.dim * kPanelRows,
+                                    (at_.d_steps * kStepColumns - task_.dim) * kPanelRows);
+        refuse_queries<Simd, 2>(stage, task_.dim, [&](int64_t row) { refuse(first + row); });
+        pack_queries<Unit, Components::q, kBFloat, 2>(stage, at_.d_steps, to);
+    }
+
     static constexpr bool kKeys = false, kValues = true;
 
     // Packs 32 keys or values from `first` on; returns which of them are out of range.
@@ -118,6 +144,7 @@ private:
 
     const Task& task_;
     const Regions& at_;
+    const bool keeps_;  // whether each panel of queries is kept
     Interval block_;
     int64_t refused_count_ = 0;
 };
