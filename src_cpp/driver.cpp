@@ -58,7 +58,8 @@ private:
 };
 
 // Scratch memory of a thread.  It is kept for the thread's next call, because the system would have
-// to map and clear new pages.  If it is larger than kKept, it is freed when the call ends.
+// to map and clear new pages.  If it is larger than kKept for each thread of a call, it is freed when
+// the call ends.
 class Scratch {
 public:
     Scratch() = default;
@@ -82,8 +83,8 @@ public:
         return memory_;
     }
 
-    void release_excess() {
-        if (size_ <= kKept) return;
+    void release_excess(int threads) {
+        if (size_ <= kKept * threads) return;
         std::free(memory_);
         memory_ = nullptr;
         size_ = 0;
@@ -370,7 +371,7 @@ Status attention(const Call& call, const KernelSet& kernels) {
     work.start(shared);
     share(items, team.threads(),
           [&](int64_t item, int thread) { work.run(item, scratch + bytes * thread, shared); });
-    memory.release_excess();
+    memory.release_excess(team.threads().count);
     return Status::kOk;
 }
 

@@ -23,20 +23,30 @@ struct KernelOf {
     }
 };
 
-// Computes the rows that a tile refused; the scratch for that lies behind the tile's.
+// Scratch of a tile or, after it, of the kernel for the rows that the tile refused.  Behind it lies,
+// for each row, whether it was refused.
+template <typename Tile, typename Fallback>
+inline int64_t shared_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t dim_v) {
+    const int64_t tile = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
+    const int64_t other = Fallback::get().scratch_bytes(rows, block_k, dim, dim_v);
+    return round_up(tile > other ? tile : other, kScratchAlignment);
+}
+
+// Computes the rows that a tile refused.
 template <typename Tile, typename Fallback>
 [[gnu::noinline]] void run_refused(const Task& task, const RowBlock<Tile>& block) {
     using T = typename Tile::T;
     const int64_t rows = task.row_end - task.row_begin;
+    bool* const refused = static_cast<bool*>(task.scratch) +
+                          shared_bytes<Tile, Fallback>(rows, task.block_k, task.dim, task.dim_v);
+    for (int64_t r = 0; r < rows; ++r) refused[r] = block.refused(r);
     for (int64_t begin = 0, end; begin < rows; begin = end + 1) {
-        while (begin < rows && !block.refused(begin)) ++begin;
-        for (end = begin; end < rows && block.refused(end);) ++end;
+        while (begin < rows && !refused[begin]) ++begin;
+        for (end = begin; end < rows && refused[end];) ++end;
         if (begin == end) continue;
         Task some = task;
         some.row_begin = task.row_begin + begin;
         some.row_end = task.row_begin + end;
-        some.scratch = static_cast<char*>(task.scratch) +
-                       RowBlock<Tile>::scratch_bytes(rows, task.block_k, task.dim, task.dim_v);
         if (task.partial)
             some.partial =
                 static_cast<char*>(task.partial) + begin * PartialRow<T>::bytes(task.dim_v);
@@ -70,9 +80,11 @@ inline int64_t scratch_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t
         few = Kernel::scratch_bytes(block_k, dim, dim_v);
         if (rows <= Tile::decode_rows) return few;
     }
-    int64_t many = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
+    int64_t many;
     if constexpr (Fallback::exists)
-        many += Fallback::get().scratch_bytes(rows, block_k, dim, dim_v);
+        many = shared_bytes<Tile, Fallback>(rows, block_k, dim, dim_v) + rows;
+    else
+        many = RowBlock<Tile>::scratch_bytes(rows, block_k, dim, dim_v);
     if constexpr (requires { typename Tile::Few; })
         few =
             scratch_bytes<typename Tile::Few, Fallback>(Tile::Few::panel_rows, block_k, dim, dim_v);
