@@ -32,15 +32,15 @@ inline int64_t shared_bytes(int64_t rows, int64_t block_k, int64_t dim, int64_t 
     return round_up(tile > other ? tile : other, kScratchAlignment);
 }
 
-// Computes the rows that a tile refused.
+// Computes the rows that a tile refused, the first of which is `begin`.
 template <typename Tile, typename Fallback>
-[[gnu::noinline]] void run_refused(const Task& task, const RowBlock<Tile>& block) {
+[[gnu::noinline]] void run_refused(const Task& task, const RowBlock<Tile>& block, int64_t begin) {
     using T = typename Tile::T;
     const int64_t rows = task.row_end - task.row_begin;
     bool* const refused = static_cast<bool*>(task.scratch) +
                           shared_bytes<Tile, Fallback>(rows, task.block_k, task.dim, task.dim_v);
-    for (int64_t r = 0; r < rows; ++r) refused[r] = block.refused(r);
-    for (int64_t begin = 0, end; begin < rows; begin = end + 1) {
+    for (int64_t r = begin; r < rows; ++r) refused[r] = block.refused(r);
+    for (int64_t end; begin < rows; begin = end + 1) {
         while (begin < rows && !refused[begin]) ++begin;
         for (end = begin; end < rows && refused[end];) ++end;
         if (begin == end) continue;
@@ -65,7 +65,11 @@ inline void run(const Task& task) {
         if (rows <= Tile::Few::panel_rows) return run<typename Tile::Few, Fallback>(task);
     RowBlock<Tile> block(task);
     block.compute();
-    if constexpr (Fallback::exists) run_refused<Tile, Fallback>(task, block);
+    if constexpr (Fallback::exists) {
+        int64_t first = 0;
+        while (first < rows && !block.refused(first)) ++first;
+        if (first < rows) run_refused<Tile, Fallback>(task, block, first);
+    }
 }
 
 // Enough for blocks of `rows` rows, and for the last one, which may be shorter.
