@@ -131,7 +131,7 @@ def test_blocks_of_rows(
     assert block_q >= vector
     assert block_q % vector == 0
     assert block_q < length_q * group + lanes
-    largest, mib = (2048, 4) if tile.packed else (512, 2)
+    largest, mib = (2048, 8) if tile.packed else (512, 2)
     assert block_q <= largest + lanes
     row_bytes = sum(dims) * lookup(dtype).compute.itemsize
     assert (block_q - lanes) * row_bytes <= mib * KIB**2

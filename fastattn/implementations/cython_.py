@@ -47,7 +47,7 @@ _WIDE_ITEM_BYTES = 4
 # read of keys and values, and what packing them costs.  With several threads, the most blocks into
 # which a thread's rows are divided so that all threads end at the same time.
 _BLOCK_Q_LARGEST, _BLOCK_Q_MIB, _BLOCKS_OF_THREAD = 512, 2, 32
-_BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED, _BLOCKS_OF_THREAD_PACKED = 2048, 4, 16
+_BLOCK_Q_LARGEST_PACKED, _BLOCK_Q_MIB_PACKED, _BLOCKS_OF_THREAD_PACKED = 2048, 8, 16
 # Where there are few work items, the threads' loads are balanced: five items on two threads take as
 # long as six.  Reading a block's keys and values takes as long as this many of its rows, and a
 # choice of fewer blocks than the usual one has to be better by this factor.
