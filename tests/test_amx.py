@@ -302,6 +302,31 @@ def test_few_rows_give_the_bits_of_many(tiles: Target, dims: tuple[int, int]) ->
         assert 0 < np.isnan(many[0].astype(float)).sum() < many[0].size / 2
 
 
+@pytest.mark.parametrize("block_k", [64, 192])
+@pytest.mark.parametrize("dtype", tile_types)
+@pytest.mark.parametrize("tiles", [target.parameter() for target in TARGETS if target.tiles])
+def test_large_results_give_the_bits_of_small_ones(tiles: Target, dtype: str, block_k: int) -> None:
+    """Rows of large results are written panel by panel, those of others together."""
+    rng = np.random.default_rng(8)
+    q, k, v = (rng.standard_normal((2, n, dim)) for n, dim in ((250, 32), (130, 32), (130, 520)))
+    q[0, 40, 3], k[0, 70, 5], v[0, 120, 7], v[1, 90, 515] = 1e20, 1e20, 1e30, np.nan
+    with np.errstate(over="ignore"):
+        q, k, v = (x.astype(DTYPES[dtype]) for x in (q, k, v))
+    for arguments in (
+        {},
+        {"causal": True, "align": "top_left"},
+        {"window": (40, 20), "align": -60},
+        {"mask": rng.random((250, 130)) < 0.9, "sinks": np.array([0.5, 2.0], "f4")},
+    ):
+        large, small = (
+            tiles.both(q, k, v, tunables={"block_q": rows, "block_k": block_k}, **arguments)
+            for rows in (256, 64)
+        )
+        np.testing.assert_array_equal(large[0].astype(float), small[0].astype(float))
+        np.testing.assert_array_equal(large[1], small[1])
+        assert 0 < np.isnan(large[0].astype(float)).sum() < large[0].size / 2
+
+
 @pytest.mark.skipif(not THOROUGH, reason="errors of 1,500 shapes: make test-thorough")
 @pytest.mark.parametrize("dtype", tile_types)
 @pytest.mark.parametrize("tiles", [target.parameter() for target in TARGETS if target.tiles])

@@ -31,7 +31,7 @@
 //
 // and that may have
 //
-//   finish()                 called once, when all blocks are added
+//   finish(first, count)     called once for the rows of a panel, when all blocks are added
 //   whole_panels             true: the last panel has all vectors, whatever its rows
 //   packed                   see Kernel in abi.hpp
 //   factors()                by which the results are to be multiplied to agree with l
@@ -102,11 +102,26 @@ public:
         each_block(task_, visible_.some, [&](Interval keys) {
             const Interval block = classify_panels(keys);
             if (block.empty()) return;
+            last_block_ = keys.end == visible_.some.end;
             tile_.load(block, visible_.may_mask(task_, block), at_.non_finite);
             tile_.compute(panels(), *this);
         });
-        if constexpr (requires { tile_.finish(); }) tile_.finish();
-        epilogue();
+        panels().each([&](auto vectors, Panel& panel, int64_t first, int64_t rows) {
+            if (!panel.ended) end_panel(vectors, panel, first, rows);
+        });
+        write_statistics(task_, count_, tile_.m(), tile_.l());
+    }
+
+    // For the tile: whether the block of keys is the last one.
+    bool last_block() const { return last_block_; }
+
+    // For the tile, which may call it when a panel's results are complete: writes the panel's rows.
+    template <typename Vectors>
+    [[gnu::noinline]] void end_panel(Vectors vectors, Panel& panel, int64_t first, int64_t rows) {
+        constexpr int64_t ld = Vectors::value * kLanes;
+        if constexpr (requires { tile_.finish(first, ld); }) tile_.finish(first, ld);
+        write_rows(vectors, panel, first, rows);
+        panel.ended = true;
     }
 
     // For the tile: caps and masks a panel's scores, s[key - keys.begin][lane] of panel.keys.
@@ -166,7 +181,8 @@ private:
             at_.begin[r] = at_.begin[count_ - 1];
             at_.end[r] = at_.end[count_ - 1];
         }
-        panels().each([](auto, Panel& panel, int64_t, int64_t) { panel.accumulate = false; });
+        panels().each(
+            [](auto, Panel& panel, int64_t, int64_t) { panel.accumulate = panel.ended = false; });
     }
 
     // Classifies each panel's tile of a block, and returns the keys that are visible to some row.
@@ -222,37 +238,35 @@ private:
             return 1;
     }
 
-    [[gnu::noinline]] void epilogue() {
-        panels().each([&](auto vectors, const Panel& panel, int64_t first, int64_t rows) {
-            constexpr int64_t ld = decltype(vectors)::value * kLanes;
-            T* o = tile_.results(first);
-            if (!panel.accumulate)
-                for (int64_t i = 0; i < tile_.features() * ld; ++i) o[i] = 0;
-            char* to[ld];
-            T factor[ld];
-            if (task_.partial) {
-                for (int64_t lane = 0; lane < ld; ++lane) {
-                    const int64_t r = first + (lane < rows ? lane : rows - 1);
-                    const PartialRow<T> row(task_, 0, r);
-                    to[lane] = reinterpret_cast<char*>(row.values);
-                    factor[lane] = result_factor(r);
-                    row.m() = tile_.m()[r];
-                    row.l() = tile_.l()[r];
-                }
-                unpack_rows<Simd, T>(o, ld, factor, rows, task_.dim_v, to, sizeof(T));
-                return;
+    template <typename Vectors>
+    [[gnu::always_inline]] void write_rows(Vectors, const Panel& panel, int64_t first,
+                                           int64_t rows) {
+        constexpr int64_t ld = Vectors::value * kLanes;
+        T* o = tile_.results(first);
+        if (!panel.accumulate)
+            for (int64_t i = 0; i < tile_.features() * ld; ++i) o[i] = 0;
+        char* to[ld];
+        T factor[ld];
+        if (task_.partial) {
+            for (int64_t lane = 0; lane < ld; ++lane) {
+                const int64_t r = first + (lane < rows ? lane : rows - 1);
+                const PartialRow<T> row(task_, 0, r);
+                to[lane] = reinterpret_cast<char*>(row.values);
+                factor[lane] = result_factor(r);
+                row.m() = tile_.m()[r];
+                row.l() = tile_.l()[r];
             }
-            for (int64_t lane = 0; lane < ld; lane += kLanes)
-                store(factor + lane, row_factors<Simd>(task_, first + lane, rows - lane,
-                                                       load<Vec>(tile_.m() + first + lane),
-                                                       load<Vec>(tile_.l() + first + lane)));
-            if constexpr (requires { tile_.factors(); })
-                for (int64_t lane = 0; lane < ld; ++lane)
-                    factor[lane] *= result_factor(first + lane);
-            addresses(task_, task_.out, first, rows, ld, to);
-            unpack_rows<Simd, S>(o, ld, factor, rows, task_.dim_v, to, task_.out.column);
-        });
-        write_statistics(task_, count_, tile_.m(), tile_.l());
+            unpack_rows<Simd, T>(o, ld, factor, rows, task_.dim_v, to, sizeof(T));
+            return;
+        }
+        for (int64_t lane = 0; lane < ld; lane += kLanes)
+            store(factor + lane, row_factors<Simd>(task_, first + lane, rows - lane,
+                                                   load<Vec>(tile_.m() + first + lane),
+                                                   load<Vec>(tile_.l() + first + lane)));
+        if constexpr (requires { tile_.factors(); })
+            for (int64_t lane = 0; lane < ld; ++lane) factor[lane] *= result_factor(first + lane);
+        addresses(task_, task_.out, first, rows, ld, to);
+        unpack_rows<Simd, S>(o, ld, factor, rows, task_.dim_v, to, task_.out.column);
     }
 
     const Task& task_;
@@ -261,6 +275,7 @@ private:
     Regions at_;
     Tile tile_;
     Visible visible_;
+    bool last_block_ = false;
 };
 
 }  // namespace

@@ -63,6 +63,11 @@ private:
     using Operands = MatrixOperands<Unit, S>;
     using Job = MatrixJob;
 
+    // If the results of a block of rows are this large, the rows of a panel are written as soon as
+    // they are complete, from the L2 cache.  The results of fewer rows are read from there
+    // anyway, and written together: a break in the pipeline for each panel would cost more.
+    static constexpr int64_t kResultsOfL2 = int64_t{512} << 10;
+
 public:
     struct Regions {
         typename Operands::Regions operands;
@@ -82,7 +87,9 @@ public:
         : task_(task),
           at_(regions),
           operands_(task, regions.operands, rows),
-          rows_(task, regions.rows, rows, regions.job_keys) {}
+          rows_(task, regions.rows, rows, regions.job_keys),
+          ends_early_(rows * features() * 4 >= kResultsOfL2),
+          keeps_one_(ends_early_ && task.key_end - task.key_begin <= task.block_k) {}
 
     // Packing has to pay, and the matrix unit starts slowly: the more products a number takes, the
     // more work is needed.  With three components, the gain is at most twofold: padding to whole
@@ -100,14 +107,16 @@ public:
         return area >= 0.8 * padded && (dims <= 1024 || (dims <= 2048 && of.rows >= 4 * kRows));
     }
 
-    float* results(int64_t first) const { return at_.results + first * features(); }
+    float* results(int64_t first) const {
+        return at_.results + (keeps_one_ ? 0 : first * features());
+    }
     int64_t features() const { return at_.operands.v_steps * kStepColumns; }
     const float* m() const { return rows_.m(); }
     const float* l() const { return rows_.l(); }
     const float* factors() const { return rows_.factors(); }
     float mask_factor() const { return rows_.mask_factor(); }
     bool refused(int64_t row) const { return rows_.refused(row); }
-    void finish() { rows_.finish(); }
+    void finish(int64_t first, int64_t count) { rows_.finish(first, count); }
 
     void load(Interval block, bool, NonFinite<Simd, S>& non_finite) {
         block_ = with_whole_jobs(task_, block, at_.job_keys);
@@ -124,6 +133,11 @@ public:
         while (next.steps || now.steps || before.steps) {
             if (next.steps) ready_queries(next.panel);
             advance(panels, rows, before, now, next);
+            const bool complete = before.steps && !(now.steps && now.panel == before.panel);
+            if (complete && ends_early_ && rows.last_block()) {
+                if (!next.steps) accumulators_.flush();
+                end_panel(panels, rows, before.panel);
+            }
             before = now;
             now = next;
             if (next.steps) next = next_job(panels, next.panel, next.step + next.steps);
@@ -131,7 +145,8 @@ public:
         }
         accumulators_.flush();
         panels.each([&](auto count, const Panel& panel, int64_t first, int64_t real) {
-            if (!panel.keys.empty()) rows_.end_block(rows, count, panel, first, real, operands_);
+            if (!panel.keys.empty() && !panel.ended)
+                rows_.end_block(rows, count, panel, first, real, operands_);
         });
     }
 
@@ -140,6 +155,18 @@ private:
     Job next_job(const Panels<Simd, vectors, true>& panels, int64_t panel, int64_t step) const {
         return fastattn::next_job(panels, panel, step, block_, steps_of(at_.job_keys),
                                   task_.mask.data);
+    }
+
+    // Writes the rows of a panel whose results are complete.
+    template <typename Block>
+    [[gnu::noinline]] void end_panel(const Panels<Simd, vectors, true>& panels, Block& rows,
+                                     int64_t which) {
+        const KeepSubnormals keep_subnormals;
+        const auto end = [&](auto count, Panel& panel, int64_t first, int64_t real) {
+            rows_.end_block(rows, count, panel, first, real, operands_);
+            rows.end_panel(count, panel, first, real);
+        };
+        panels.some(which * kPanelRows, (which + 1) * kPanelRows).each(end);
     }
 
     void ready_queries(int64_t panel) {
@@ -218,7 +245,9 @@ private:
     Operands operands_;
     MatrixAccumulators<Unit> accumulators_;
     Rows rows_;
-    Interval block_;  // keys; begins at a job
+    const bool ends_early_;  // rows are written panel by panel
+    const bool keeps_one_;   // panel's results at a time: there is one block of keys
+    Interval block_;         // keys; begins at a job
 };
 
 }  // namespace

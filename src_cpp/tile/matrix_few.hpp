@@ -69,7 +69,7 @@ public:
     const float* factors() const { return rows_.factors(); }
     float mask_factor() const { return rows_.mask_factor(); }
     bool refused(int64_t row) const { return rows_.refused(row); }
-    void finish() { rows_.finish(); }
+    void finish(int64_t first, int64_t count) { rows_.finish(first, count); }
 
     void load(Interval block, bool, NonFinite<Simd, Storage>& non_finite) {
         block_ = with_whole_jobs(task_, block, at_.operands.job_keys);

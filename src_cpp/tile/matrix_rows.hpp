@@ -142,9 +142,9 @@ public:
     }
 
     // What m loses by rounding, the factors give back.
-    void finish() {
+    void finish(int64_t first, int64_t count) {
         constexpr double kLn2 = 0.6931471805599453;
-        for (int64_t r = 0; r < rows_; ++r) {
+        for (int64_t r = first; r < first + count; ++r) {
             const bool some = at_.reference[r] > -kInfinity<float>;
             const double m = some ? at_.reference[r] * kLn2 : 0;
             at_.m[r] = some ? static_cast<float>(m) : -kInfinity<float>;

@@ -35,6 +35,7 @@ struct TileMask {
 
 struct Panel : TileMask {
     bool accumulate;  // an earlier block has written its result, so add to it
+    bool ended;       // its rows are written
 };
 
 // kWhole: the last panel has all vectors, too.
