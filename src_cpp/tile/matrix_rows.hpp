@@ -49,7 +49,7 @@ public:
     };
 
     MatrixRows(const Task& task, const Regions& regions, int64_t rows, int64_t job_keys)
-        : task_(task), at_(regions), rows_(rows), job_keys_(job_keys), scaled_(task.softcap != 0) {
+        : task_(task), at_(regions), job_keys_(job_keys), scaled_(task.softcap != 0) {
         constexpr double kLog2e = 1.4426950408889634;
         factor_ = static_cast<float>(scaled_ ? kLog2e : task.scale * kLog2e);
         // With such a scale, scores of values in range are finite and in the order of the products;
@@ -238,7 +238,7 @@ private:
 
     const Task& task_;
     const Regions& at_;
-    const int64_t rows_, job_keys_;
+    const int64_t job_keys_;
     const bool scaled_;    // scores are scaled before the softmax, for the cap
     float factor_;         // of the scores in the exponent
     int now_ = 0;          // the buffer of `now`
